@@ -1,0 +1,36 @@
+"""vivit_edu: the helper package of a course that builds the Video Vision Transformer.
+
+Names are exported lazily: `import vivit_edu` itself loads nothing, and each name loads its
+module when it is first used. So medmnist, torchvision, sklearn and matplotlib cost nothing to
+those who do not need them.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# module -> the names it exports, from the ground up (imports run the other way, never back)
+_EXPORTS = {
+    "errors": ["VivitEduError", "DataError", "ConfigError", "CheckpointError", "TrainingError"],
+    "data": ["load_volumes", "course_volumes", "Volumes", "Split", "Mirror"],
+    "embedding": ["TubeletEmbedding", "FrameEmbedding"],
+    "attention": ["MultiHeadAttention", "FactorisedDotProductAttention"],
+    "vivit": [],
+    "models": ["build_model", "MODELS"],
+    "training": ["Recipe", "History", "Metrics", "fit", "evaluate"],
+    "explain": ["AttentionMap", "attention_maps"],
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'vivit_edu' has no attribute {name!r}")
+    value = getattr(import_module(f"vivit_edu.{_HOME[name]}"), name)
+    globals()[name] = value  # the next look-up finds it at once
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
