@@ -1,0 +1,123 @@
+"""Multi-head attention, and the ways in which ViViT factorises it over space and time.
+
+Built by hand in chapter 04 (multi-head attention), 07 (`over_space`, `over_time`) and
+08 (`FactorisedDotProductAttention`).
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from .errors import ConfigError
+
+
+def attention_weights(queries, keys):
+    """How much each query attends to each key: softmax(Q Kᵀ / √d), rows summing to 1.
+
+    queries, keys: [..., N, d]; returns [..., N, N]. (Vaswani et al. 2017, equation 1.)
+    """
+    similarity = queries @ keys.transpose(-2, -1)  # [..., N, N]
+    return (similarity / queries.shape[-1] ** 0.5).softmax(dim=-1)
+
+
+def attend(queries, keys, values, *, dropout=0.0, record=None):
+    """Scaled dot-product attention: the values, averaged with the attention weights.
+
+    queries, keys, values: [B, heads, N, d]; returns [B, heads, N, d].
+    dropout: the share of weights set to zero; give 0 outside training.
+    record: a list to which the weights [B, heads, N, N] are appended. The fused kernel never holds
+    them all at once, so asking for them takes the plain path, which is slower and equal.
+    """
+    if record is None:
+        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+    weights = attention_weights(queries, keys)
+    record.append(weights)
+    return F.dropout(weights, dropout) @ values
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head self-attention among N tokens (MSA in the paper's equations 3 to 5).
+
+    dim: width D of a token, divided evenly among the heads; dropout: on the attention weights.
+    forward: [B, N, D] -> [B, N, D]. Give `record` a list and forward appends its weights to it.
+    """
+
+    def __init__(self, dim, heads, dropout=0.0):
+        super().__init__()
+        check_heads(dim, heads)
+        self.heads, self.dropout, self.record = heads, dropout, None
+        self.qkv = nn.Linear(dim, 3 * dim)  # queries, keys and values in one product
+        self.out = nn.Linear(dim, dim)  # W_O
+        init_attention(self)
+
+    def forward(self, tokens):
+        qkv = self.qkv(tokens)  # [B, N, 3·D]
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        y = attend(q, k, v, dropout=self.dropout * self.training, record=self.record)
+        return self.out(rearrange(y, "b h n d -> b n (h d)"))
+
+
+class FactorisedDotProductAttention(nn.Module):
+    """Half of the heads attend over space, the other half over time (Model 4, section 3.3).
+
+    The same weights as `MultiHeadAttention`, so the same number of parameters: only which keys a head
+    may see differs. Y = Concat(Y_s, Y_t) W_O, the first half of the heads being the spatial ones.
+    forward: [B, T', S, D] -> [B, T', S, D]. `record` gets two entries: the spatial weights
+    [B·T', heads/2, S, S], then the temporal ones [B·S, heads/2, T', T'].
+    """
+
+    def __init__(self, dim, heads, dropout=0.0):
+        super().__init__()
+        check_heads(dim, heads)
+        if heads % 2:
+            raise ConfigError(
+                f"Model 4 gives half of its heads to space and half to time: heads={heads} is odd; "
+                f"take {heads + 1} or another even number that divides dim={dim}"
+            )
+        self.heads, self.dropout, self.record = heads, dropout, None
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        init_attention(self)
+
+    def forward(self, tokens):
+        b, t, s, _ = tokens.shape
+        options = {"dropout": self.dropout * self.training, "record": self.record}
+        space, time = rearrange(
+            self.qkv(tokens), "b t s (three half h d) -> half three b t s h d", three=3, half=2, h=self.heads // 2
+        )
+        y_space = attend(*rearrange(space, "three b t s h d -> three (b t) h s d"), **options)
+        y_time = attend(*rearrange(time, "three b t s h d -> three (b s) h t d"), **options)
+        y_space = rearrange(y_space, "(b t) h s d -> b t s (h d)", b=b)  # [B, T', S, D/2]
+        y_time = rearrange(y_time, "(b s) h t d -> b t s (h d)", b=b)  # [B, T', S, D/2]
+        return self.out(torch.cat((y_space, y_time), dim=-1))  # [B, T', S, D]
+
+
+def over_space(attention, tokens):
+    """Applies `attention` among the tokens of each time index: [B, T', S, D] -> [B, T', S, D].
+
+    Time indices join the batch: none sees another.
+    """
+    folded = rearrange(tokens, "b t s d -> (b t) s d")
+    return rearrange(attention(folded), "(b t) s d -> b t s d", b=len(tokens))
+
+
+def over_time(attention, tokens):
+    """Applies `attention` among the tokens of each place: [B, T', S, D] -> [B, T', S, D]."""
+    folded = rearrange(tokens, "b t s d -> (b s) t d")
+    return rearrange(attention(folded), "(b s) t d -> b t s d", b=len(tokens))
+
+
+def check_heads(dim, heads):
+    """Refuses a width that the heads cannot share evenly."""
+    if heads < 1 or dim % heads:
+        fits = [h for h in range(1, min(dim, 32) + 1) if dim % h == 0]
+        raise ConfigError(f"dim={dim} cannot be shared by heads={heads}; heads that divide it: {fits}")
+
+
+def init_attention(attention):
+    """Xavier-uniform weights for each of W_Q, W_K, W_V, W_O on its own, zero biases, as in the authors' code."""
+    for weight in (*attention.qkv.weight.chunk(3), attention.out.weight):
+        nn.init.xavier_uniform_(weight)
+    nn.init.zeros_(attention.qkv.bias)
+    nn.init.zeros_(attention.out.bias)

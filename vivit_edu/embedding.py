@@ -1,0 +1,126 @@
+"""From a clip to tokens: uniform frame sampling, tubelets and learned positions (section 3.2).
+
+Built by hand in chapter 03.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from .errors import ConfigError
+
+AXES = ("time", "height", "width")
+REMAINDERS = ("refuse", "pad", "crop")
+
+
+def token_grid(clip_size, tubelet, remainder="refuse"):
+    """How many tubelets lie along (time, height, width): (n_t, n_h, n_w).
+
+    clip_size, tubelet: (T, H, W) and (t, h, w), in voxels.
+    remainder: what happens to voxels that fill no whole tubelet: "refuse" raises ConfigError and names
+    the sizes that divide, "pad" adds zeros at the end of the axis, "crop" leaves them out.
+    """
+    if remainder not in REMAINDERS:
+        raise ConfigError(f"remainder={remainder!r} is not known; take one of {', '.join(REMAINDERS)}")
+    if len(tubelet) != 3 or min(tubelet) < 1:
+        raise ConfigError(f"a tubelet is three positive sizes (t, h, w), got {tuple(tubelet)}")
+    for axis, size, step in zip(AXES, clip_size, tubelet):
+        if step > size:
+            raise ConfigError(f"a tubelet of {step} along {axis} is larger than the clip of {size}: choose one up to {size}")
+        if size % step and remainder == "refuse":
+            divisors = [d for d in range(1, size + 1) if size % d == 0]
+            raise ConfigError(
+                f"tubelets of {step} do not tile the {size} voxels along {axis}: {size % step} would be left over. "
+                f'Sizes that tile it: {divisors}. Or say remainder="pad" (zeros at the end) or "crop" (never seen)'
+            )
+    round_up = remainder == "pad"
+    return tuple(-(-size // step) if round_up else size // step for size, step in zip(clip_size, tubelet))
+
+
+def fit_to_grid(clips, grid, tubelet):
+    """Pads with zeros or crops at the end of each axis so that the grid of tubelets covers the clip exactly.
+
+    clips: [B, C, T, H, W]; returns [B, C, n_t·t, n_h·h, n_w·w], the clips themselves where they already fit.
+    """
+    missing = [n * step - size for n, step, size in zip(grid, tubelet, clips.shape[2:])]
+    if not any(missing):
+        return clips
+    padding = [amount for m in reversed(missing) for amount in (0, m)]  # F.pad counts from the last axis
+    return F.pad(clips, padding)  # a negative amount crops
+
+
+class TubeletEmbedding(nn.Module):
+    """Non-overlapping t×h×w tubelets, each mapped to a token by one linear map: a strided 3D convolution.
+
+    clip_shape: (C, T, H, W); `grid` is (n_t, n_h, n_w) = (T', …), S = n_h·n_w.
+    forward: clips float [B, C, T, H, W] -> tokens [B, T', S, D].
+    """
+
+    def __init__(self, clip_shape, dim, tubelet=(7, 7, 7), remainder="refuse"):
+        super().__init__()
+        channels, *size = clip_shape
+        self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
+        self.grid = token_grid(size, tubelet, remainder)
+        self.projection = nn.Conv3d(channels, dim, kernel_size=self.tubelet, stride=self.tubelet)
+        init_projection(self.projection)
+
+    def forward(self, clips):
+        check_clips(clips, self.clip_shape)
+        tokens = self.projection(fit_to_grid(clips, self.grid, self.tubelet))  # [B, D, n_t, n_h, n_w]
+        return rearrange(tokens, "b d t h w -> b t (h w) d")
+
+
+class FrameEmbedding(nn.Module):
+    """Uniform frame sampling: T/t frames, each cut into h×w patches as an image ViT would cut it.
+
+    Of each stretch of t frames the one at ⌊t/2⌋ is taken, the frame on which central-frame
+    initialisation puts the image filter: with it, tubelets start as this very embedding.
+    forward: clips float [B, C, T, H, W] -> tokens [B, T', S, D].
+    """
+
+    def __init__(self, clip_shape, dim, tubelet=(7, 7, 7), remainder="refuse"):
+        super().__init__()
+        channels, *size = clip_shape
+        self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
+        self.grid = token_grid(size, tubelet, remainder)
+        self.projection = nn.Conv2d(channels, dim, kernel_size=self.tubelet[1:], stride=self.tubelet[1:])
+        init_projection(self.projection)
+
+    def forward(self, clips):
+        check_clips(clips, self.clip_shape)
+        t = self.tubelet[0]
+        frames = fit_to_grid(clips, self.grid, self.tubelet)[:, :, t // 2 :: t]  # [B, C, T', H, W]
+        images = rearrange(frames, "b c t h w -> (b t) c h w")
+        return rearrange(self.projection(images), "(b t) d h w -> b t (h w) d", b=len(clips))
+
+
+TOKENIZERS = {"tubelet": TubeletEmbedding, "frames": FrameEmbedding}
+
+
+def learned_positions(*shape):
+    """A position embedding to be learned, [1, …, D]: a parameter, drawn with standard deviation 0.02."""
+    return nn.Parameter(torch.randn(1, *shape) * 0.02)
+
+
+def prepend_cls(tokens, cls):
+    """Puts the classification token before the others: [B, N, D] -> [B, 1 + N, D]. cls: [1, 1, D]."""
+    return torch.cat((cls.expand(len(tokens), -1, -1), tokens), dim=1)
+
+
+def init_projection(projection):
+    """Xavier-uniform over whole tubelets (a voxel counts as one input), zero bias."""
+    nn.init.xavier_uniform_(projection.weight.flatten(1))
+    nn.init.zeros_(projection.bias)
+
+
+def check_clips(clips, clip_shape):
+    """Refuses clips that are not float [B, *clip_shape]."""
+    if clips.ndim != 5 or tuple(clips.shape[1:]) != clip_shape:
+        expected = ", ".join(map(str, clip_shape))
+        raise ConfigError(
+            f"the model was built for clips [B, C, T, H, W] = [B, {expected}], got {list(clips.shape)}; "
+            "reshape the clips, or build the model with their clip_shape"
+        )
+    if not clips.is_floating_point():
+        raise ConfigError(f"clips must be float in [0, 1], got {clips.dtype}; divide uint8 clips by 255")

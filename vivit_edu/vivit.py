@@ -1,0 +1,248 @@
+"""The four models of ViViT (Arnab et al. 2021, section 3.3), each on one screen.
+
+    Model 1  SpaceTime              every token attends to every token            chapter 05
+    Model 2  FactorisedEncoder      an encoder over space, then one over time     chapter 06
+    Model 3  FactorisedSelfAttention  in each block first over space, then time   chapter 07
+    Model 4  FactorisedDotProduct   half of the heads over space, half over time  chapter 08
+
+B clips become T' = n_t time indices of S = n_h·n_w tokens of width D each.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from .attention import FactorisedDotProductAttention, MultiHeadAttention, over_space, over_time
+from .embedding import TOKENIZERS, learned_positions, prepend_cls
+from .errors import ConfigError
+
+ACTIVATIONS = {"gelu": "none", "gelu_tanh": "tanh"}  # name -> nn.GELU's `approximate`
+
+
+@dataclass(frozen=True)
+class ViViTConfig:
+    """What defines a ViViT beside which of the four models it is. Sizes are in voxels, tokens or channels."""
+
+    clip_shape: tuple = (1, 28, 28, 28)  # (C, T, H, W)
+    num_classes: int = 11
+    tubelet: tuple = (7, 7, 7)  # (t, h, w)
+    tokenizer: str = "tubelet"  # or "frames": uniform frame sampling
+    remainder: str = "refuse"  # or "pad", "crop": what to do with voxels that fill no tubelet
+    dim: int = 128
+    depth: int = 6  # Model 2: of the spatial encoder
+    temporal_depth: int = 4  # Model 2 only; 0 is the mean over time
+    heads: int = 4
+    mlp_dim: int = 512
+    pool: str = "mean"  # or "cls" (Models 1 and 2): a token that gathers the clip
+    dropout: float = 0.0
+    drop_path: float = 0.0  # stochastic depth: rate of the last layer, growing linearly from 0
+    activation: str = "gelu"  # or "gelu_tanh", as in the authors' code
+
+    def __post_init__(self):
+        for name, known in (("tokenizer", TOKENIZERS), ("pool", ("mean", "cls")), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not known; take one of {', '.join(known)}")
+        if len(self.clip_shape) != 4 or min(self.clip_shape) < 1:
+            raise ConfigError(f"clip_shape is four positive sizes (C, T, H, W), got {tuple(self.clip_shape)}")
+        for name, least in (("num_classes", 1), ("dim", 1), ("depth", 1), ("temporal_depth", 0), ("mlp_dim", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {getattr(self, name)}")
+
+
+class MLP(nn.Sequential):
+    """Two linear maps with a GELU between them and nothing after: [..., D] -> [..., D]."""
+
+    def __init__(self, config):
+        super().__init__(
+            nn.Linear(config.dim, config.mlp_dim),
+            nn.GELU(approximate=ACTIVATIONS[config.activation]),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.mlp_dim, config.dim),
+            nn.Dropout(config.dropout),
+        )
+        for linear in (self[0], self[3]):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, a clip skips this residual branch with the given rate.
+
+    The branches that stay are scaled by 1 / (1 - rate), so that the expectation is unchanged.
+    """
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch):
+        if self.rate == 0 or not self.training:
+            return branch
+        stays = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.rate  # [B, 1, …]
+        return branch * stays / (1 - self.rate)
+
+
+def layer_norm(config):
+    return nn.LayerNorm(config.dim, eps=1e-6)
+
+
+class Block(nn.Module):
+    """The transformer's layer: y = MSA(LN z) + z, then MLP(LN y) + y (equations 3 and 4). [B, N, D] -> same."""
+
+    def __init__(self, config, drop_path=0.0):
+        super().__init__()
+        self.norm_attention, self.norm_mlp = layer_norm(config), layer_norm(config)
+        self.attention = MultiHeadAttention(config.dim, config.heads, config.dropout)
+        self.mlp = MLP(config)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, z):
+        z = z + self.drop_path(self.attention(self.norm_attention(z)))
+        return z + self.drop_path(self.mlp(self.norm_mlp(z)))
+
+
+class FactorisedSelfAttentionBlock(nn.Module):
+    """Model 3's layer: attention over space, attention over time, MLP, each with its own LayerNorm and
+    residual connection (equations 7 to 9). [B, T', S, D] -> same."""
+
+    def __init__(self, config, drop_path=0.0):
+        super().__init__()
+        self.norm_space, self.norm_time, self.norm_mlp = (layer_norm(config) for _ in range(3))
+        self.space_attention = MultiHeadAttention(config.dim, config.heads, config.dropout)
+        self.time_attention = MultiHeadAttention(config.dim, config.heads, config.dropout)
+        self.mlp = MLP(config)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, z):
+        z = z + self.drop_path(over_space(self.space_attention, self.norm_space(z)))
+        z = z + self.drop_path(over_time(self.time_attention, self.norm_time(z)))
+        return z + self.drop_path(self.mlp(self.norm_mlp(z)))
+
+
+class FactorisedDotProductBlock(Block):
+    """Model 4's layer: `Block`, but half of its heads attend over space and half over time. [B, T', S, D] -> same."""
+
+    def __init__(self, config, drop_path=0.0):
+        super().__init__(config, drop_path)
+        self.attention = FactorisedDotProductAttention(config.dim, config.heads, config.dropout)
+
+
+class Encoder(nn.Module):
+    """`depth` blocks and a final LayerNorm. Stochastic depth grows linearly from 0 in the first block."""
+
+    def __init__(self, block, depth, config):
+        super().__init__()
+        rates = torch.linspace(0, config.drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(block(config, rate) for rate in rates)
+        self.norm = layer_norm(config)
+
+    def forward(self, z):
+        for block in self.blocks:
+            z = block(z)
+        return self.norm(z)
+
+
+class ViViT(nn.Module):
+    """What the four models share: the tokenizer, and the linear classifier on the pooled tokens.
+
+    forward: clips float [B, C, T, H, W] in [0, 1] -> logits [B, num_classes].
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embedding = TOKENIZERS[config.tokenizer](config.clip_shape, config.dim, config.tubelet, config.remainder)
+        n_t, n_h, n_w = self.embedding.grid
+        self.grid = (n_t, n_h * n_w)  # (T', S)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.dim, config.num_classes)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def cls_token(self):
+        """A token [1, 1, D] that gathers the others, or None where they are averaged."""
+        return nn.Parameter(torch.zeros(1, 1, self.config.dim)) if self.config.pool == "cls" else None
+
+
+def read_out(z, cls):
+    """One vector for many tokens: the cls token's, else the mean of all. [B, N, D] -> [B, D]."""
+    return z.mean(dim=1) if cls is None else z[:, 0]
+
+
+class SpaceTime(ViViT):
+    """Model 1, spatio-temporal attention: all T'·S tokens in one sequence, as in an image ViT."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        n_t, s = self.grid
+        self.cls = self.cls_token()
+        self.positions = learned_positions(n_t * s + (config.pool == "cls"), config.dim)
+        self.encoder = Encoder(Block, config.depth, config)
+
+    def forward(self, clips):
+        z = rearrange(self.embedding(clips), "b t s d -> b (t s) d")
+        if self.cls is not None:
+            z = prepend_cls(z, self.cls)  # [B, 1 + T'·S, D]
+        z = self.encoder(self.dropout(z + self.positions))
+        return self.head(read_out(z, self.cls))
+
+
+class FactorisedEncoder(ViViT):
+    """Model 2: a spatial encoder gives one vector a time index, a temporal encoder relates these vectors.
+
+    The temporal encoder has positions of its own. temporal_depth=0 averages over time instead.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        n_t, s = self.grid
+        extra = int(config.pool == "cls")
+        self.cls = self.cls_token()
+        self.positions = learned_positions(s + extra, config.dim)  # of space; time has its own below
+        self.spatial_encoder = Encoder(Block, config.depth, config)
+        self.temporal_encoder = None
+        if config.temporal_depth > 0:
+            self.temporal_cls = self.cls_token()
+            self.temporal_positions = learned_positions(n_t + extra, config.dim)
+            self.temporal_encoder = Encoder(Block, config.temporal_depth, config)
+
+    def forward(self, clips):
+        z = rearrange(self.embedding(clips), "b t s d -> (b t) s d")  # each time index on its own
+        if self.cls is not None:
+            z = prepend_cls(z, self.cls)
+        z = self.spatial_encoder(self.dropout(z + self.positions))
+        z = rearrange(read_out(z, self.cls), "(b t) d -> b t d", b=len(clips))  # one vector a time index
+        if self.temporal_encoder is None:
+            return self.head(z.mean(dim=1))
+        if self.temporal_cls is not None:
+            z = prepend_cls(z, self.temporal_cls)
+        z = self.temporal_encoder(self.dropout(z + self.temporal_positions))
+        return self.head(read_out(z, self.temporal_cls))
+
+
+class FactorisedSelfAttention(ViViT):
+    """Model 3: tokens keep their place in the grid; each block attends over space, then over time."""
+
+    block = FactorisedSelfAttentionBlock
+
+    def __init__(self, config):
+        super().__init__(config)
+        if config.pool == "cls":
+            raise ConfigError('Models 3 and 4 have no cls token, which has no place in a T\'×S grid: take pool="mean"')
+        self.positions = learned_positions(*self.grid, config.dim)
+        self.encoder = Encoder(self.block, config.depth, config)
+
+    def forward(self, clips):
+        z = self.encoder(self.dropout(self.embedding(clips) + self.positions))  # [B, T', S, D]
+        return self.head(z.mean(dim=(1, 2)))
+
+
+class FactorisedDotProduct(FactorisedSelfAttention):
+    """Model 4: Model 1's weights, but half of the heads see only space, the other half only time."""
+
+    block = FactorisedDotProductBlock
