@@ -62,7 +62,7 @@ def load_volumes(name="organmnist3d", *, size=28, root=None, download=True) -> V
     return _load_medmnist(name, size, folder / filename, download)
 
 
-def course_volumes(size=28) -> Volumes:
+def course_volumes(size=28, *, root=None) -> Volumes:
     """The data set of the notebooks: $VIVIT_EDU_DATASET if it is set, else OrganMNIST3D where it is
     there or can be fetched, else the phantom with a notice that it is one.
 
@@ -70,9 +70,9 @@ def course_volumes(size=28) -> Volumes:
     """
     chosen = os.environ.get("VIVIT_EDU_DATASET")
     if chosen:
-        return load_volumes(chosen, size=size)
+        return load_volumes(chosen, size=size, root=root)
     try:
-        return load_volumes("organmnist3d", size=size)
+        return load_volumes("organmnist3d", size=size, root=root)
     except UnreachableError as error:
         line = "=" * 88
         print(
@@ -81,7 +81,7 @@ def course_volumes(size=28) -> Volumes:
             f"OrganMNIST3D. Why, and what to do:\n{error}\n{line}",
             file=sys.stderr, flush=True,
         )
-    return load_volumes("organphantom3d", size=size)
+    return load_volumes("organphantom3d", size=size, root=root)
 
 
 def data_root(root=None) -> Path:

@@ -89,7 +89,7 @@ def find_mirror_axis(split, right, left) -> int:
 
 
 def _correlation(clips, pattern):
-    """Pearson's correlation [N] of each clip [N, C, T, H, W] with `pattern` [C, T, H, W]; 0 for a constant."""
+    """Pearson's correlation of each clip [N, C, T, H, W] with `pattern` [C, T, H, W]: [N]; 0 for constants."""
     clips, pattern = clips.flatten(1), pattern.flatten()
     return torch.cosine_similarity(clips - clips.mean(1, keepdim=True), pattern - pattern.mean(), dim=1)
 
@@ -97,7 +97,7 @@ def _correlation(clips, pattern):
 # ---- in words -------------------------------------------------------------------------------------
 
 def describe(volumes) -> str:
-    """`volumes` as a table in plain text: clips of each class and split, patients, the flip that swaps labels."""
+    """`volumes` as a table in plain text: clips of each class, patients, and the flip that swaps labels."""
     splits = [getattr(volumes, split) for split in SPLITS]
     counts = [torch.bincount(split.labels, minlength=len(volumes.class_names)).tolist() for split in splits]
     rows = list(zip(volumes.class_names, *counts))
