@@ -137,8 +137,8 @@ class Encoder(nn.Module):
 
     def __init__(self, block, depth, config):
         super().__init__()
-        rates = torch.linspace(0, config.drop_path, depth).tolist()
-        self.blocks = nn.ModuleList(block(config, rate) for rate in rates)
+        last = max(depth - 1, 1)
+        self.blocks = nn.ModuleList(block(config, config.drop_path * layer / last) for layer in range(depth))
         self.norm = layer_norm(config)
 
     def forward(self, z):

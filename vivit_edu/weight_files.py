@@ -1,0 +1,97 @@
+"""Pretrained weights from a file, a mapping or torchvision: names and tensors, and nothing that can run code."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .errors import CheckpointError
+from .files import shown
+
+
+def read_weights(weights):
+    """Weights from wherever they are: (mapping of names to tensors or arrays, number of heads or None).
+
+    weights: as for `load_pretrained`. The number of heads is read from the `config.json` beside a file of Hugging
+    Face's; no file of weights says it itself. Raises CheckpointError for what cannot be read.
+    """
+    if isinstance(weights, Mapping):
+        return unwrap(weights), None
+    if hasattr(weights, "get_state_dict") or "_Weights." in str(weights):
+        return torchvision_weights(weights), None
+    if not isinstance(weights, (str, Path)):
+        raise CheckpointError(
+            f"weights are a mapping, a file or a torchvision weights enum, got {type(weights).__name__}; "
+            "of a model, give its state_dict()"
+        )
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        path = path / "model.safetensors"  # as Hugging Face saves a model
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no file {shown(path)}. Weights are read from .safetensors, .pt and .npz files; "
+            "to use a model of the Hugging Face hub, download its model.safetensors first"
+        )
+    return unwrap(read_file(path)), heads_in_config(path.parent / "config.json")
+
+
+def read_file(path):
+    """The content of a `.safetensors`, `.npz` or `.pt` file (`.pth` and `.bin` are the same as `.pt`)."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return dict(archive)
+        if suffix in (".pt", ".pth", ".bin"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{shown(path)} holds more than tensors, or is damaged: nothing that could run code is unpickled. "
+            "Where you trust it, load it yourself and save its state_dict() anew"
+        ) from error
+    except (OSError, EOFError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, _safetensors_error()) as error:
+        raise CheckpointError(f"{shown(path)} cannot be read as a {suffix} file: {error}") from error
+    raise CheckpointError(f"{shown(path)} is no file of weights by its name: take .safetensors, .pt or .npz")
+
+
+def _safetensors_error():
+    from safetensors import SafetensorError
+
+    return SafetensorError
+
+
+def unwrap(content):
+    """The state dict itself, where a training script has put it under "model" or "state_dict" beside other things."""
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            return content[key]
+    if not isinstance(content, Mapping) or not all(hasattr(value, "shape") for value in content.values()):
+        raise CheckpointError("this is no mapping of names to tensors; give a model's state_dict()")
+    return content
+
+
+def heads_in_config(path):
+    """`num_attention_heads` of a Hugging Face `config.json`, or None."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("num_attention_heads")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def torchvision_weights(weights):
+    """The state dict behind a torchvision weights enum or its name, downloaded once and checked against its hash."""
+    from torchvision.models import get_weight
+
+    try:
+        weights = get_weight(weights) if isinstance(weights, str) else weights
+        return weights.get_state_dict(check_hash=True, weights_only=True)
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"torchvision's weights {weights} cannot be had: {error}") from error
