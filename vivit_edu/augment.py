@@ -1,8 +1,8 @@
 """Augmentation of whole batches on their device: what may change in a volume and leave its class.
 
-Each operation takes clips uint8 (0..255) or float ([0, 1]) of shape [B, C, T, H, W] and a `torch.Generator`, and
-draws once a clip, the same for all its frames. A strength is a number or, one a clip, a tensor [B]; 0 is off.
-The operations that move voxels are in `warp`, those that blend clips in `mixing`.
+Each operation takes clips uint8 (0..255) or float ([0, 1]) of shape [B, C, T, H, W] and a `torch.Generator`,
+and draws once a clip, the same for all its frames. A strength is a number or, one a clip, a tensor [B]; 0 is
+off. The operations that move voxels are in `warp`, those that blend clips in `mixing`.
 """
 
 from dataclasses import dataclass, fields
@@ -16,13 +16,13 @@ from vivit_edu.mixing import mix, soften
 from vivit_edu.warp import move, warp
 
 # the strengths at the top of RandAugment's scale, for volumes where left and right must stay apart
-STRONGEST = {"shift": 0.25, "rotate": 20.0, "scale": 0.25, "shear": 0.2, "elastic": 0.04, "gain": 0.5, "bias": 0.25,
-             "gamma": 0.7, "blur": 1.5, "noise": 0.15, "erase": 1.0}
+STRONGEST = {"shift": 0.25, "rotate": 20.0, "scale": 0.25, "shear": 0.2, "elastic": 0.04, "gain": 0.5,
+             "bias": 0.25, "gamma": 0.7, "blur": 1.5, "noise": 0.15, "erase": 1.0}
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly a batch is augmented. Units as in the operations of these names; 0 is off and costs nothing."""
+    """How strongly a batch is augmented. Units as in the operations of these names; 0 is off, at no cost."""
 
     shift: float = 0.0
     rotate: float = 0.0
@@ -81,13 +81,13 @@ def augment_batch(augmentation, clips, labels, num_classes, mirror, generator):
 # --- sides ---
 
 def mirror_batch(clips, labels, mirror, generator):
-    """Each clip flipped or not by the toss of a coin, its label with it: a mirrored right kidney is a left one.
+    """Each clip flipped or not by a coin, and its label with it: a mirrored right kidney is a left one.
 
     Args:
         clips: [B, C, T, H, W].
         labels: int64 [B], or soft targets [B, K].
-        mirror: `Volumes.mirror`: the axis of a clip [C, T, H, W] and the label each label turns into. None where
-            no label has a side: then each of the three axes has a coin, and labels stay.
+        mirror: `Volumes.mirror`: the axis of a clip [C, T, H, W] and the label each label turns into. None
+            where no label has a side: then each of the three axes has a coin, and labels stay.
 
     Returns: clips and labels, shapes and types as given.
     """
@@ -96,20 +96,21 @@ def mirror_batch(clips, labels, mirror, generator):
         coin = uniform(0, 1, (len(clips),), clips, generator) < 0.5  # [B]
         clips = torch.where(coin.reshape(-1, 1, 1, 1, 1), clips.flip(axis), clips)
         if mirror is not None:
-            labels = torch.where(coin if labels.ndim == 1 else coin[:, None], swap_sides(labels, mirror), labels)
+            swapped = swap_sides(labels, mirror)
+            labels = torch.where(coin if labels.ndim == 1 else coin[:, None], swapped, labels)
     return clips, labels
 
 
 def swap_sides(labels, mirror):
     """Labels int64 [B], or targets or logits [B, K], as they are for the mirrored clips."""
-    swap = torch.tensor(mirror.permutation)
-    if sorted(mirror.permutation) != list(range(len(swap))) or swap[swap].tolist() != list(range(len(swap))):
-        raise ConfigError(f"the label swap {mirror.permutation} was given: it must name each class once and, applied "
-                          "twice, give every label back, such as (0, 2, 1)")
+    swap = mirror.permutation
+    if sorted(swap) != list(range(len(swap))) or any(swap[swap[k]] != k for k in range(len(swap))):
+        raise ConfigError(f"the label swap {swap} was given: it must name each class once and, "
+                          "applied twice, give every label back, such as (0, 2, 1)")
     if labels.ndim == 2 and labels.shape[1] != len(swap):
         raise ConfigError(f"labels of {labels.shape[1]} classes were given, and a label swap of {len(swap)}: "
                           "take the mirror of the same data set")
-    swap = swap.to(labels.device, non_blocking=True)
+    swap = torch.tensor(swap).to(labels.device, non_blocking=True)
     return swap[labels] if labels.ndim == 1 else labels[:, swap]  # a swap is its own inverse
 
 
@@ -120,10 +121,11 @@ def _flip_axes(mirror):
 # --- RandAugment ---
 
 def rand_augment(clips, layers, magnitude, generator):
-    """RandAugment (Cubuk et al. 2020): for each clip `layers` different operations, at one magnitude in 0..30.
+    """RandAugment (Cubuk et al. 2020): `layers` operations for each clip, at one magnitude in 0..30.
 
     Other than there, they run in the order of `distort` and the magnitude bounds their draws, so that a batch
-    costs one resampling whichever fall to its clips. Returns float32 [B, C, T, H, W].
+    costs one resampling whichever fall to its clips; and no clip gets the same one twice. Returns float32
+    [B, C, T, H, W].
     """
     check(clips, rand_layers=layers, rand_magnitude=magnitude)
     lots = uniform(0, 1, (len(clips), len(STRONGEST)), clips, generator)
@@ -134,7 +136,7 @@ def rand_augment(clips, layers, magnitude, generator):
 
 def distort(clips, strengths, generator):
     """Every operation of STRONGEST that has a strength, in that order, on clips [B, C, T, H, W]."""
-    on = {name: strength for name, strength in strengths.items() if isinstance(strength, torch.Tensor) or strength}
+    on = {name: value for name, value in strengths.items() if isinstance(value, torch.Tensor) or value}
     moves = {name: on[name] for name in ("shift", "rotate", "scale", "shear", "elastic") if name in on}
     if moves:
         clips = warp(clips, generator, **moves)
@@ -168,8 +170,8 @@ def blur(clips, strength, generator):
     """Smoothed by a Gaussian along T, H and W, of a standard deviation from 0 to strength voxels. float32."""
     check(clips, blur=strength)
     sigma = uniform(0, strength, (len(clips), 1, 1), clips, generator)
-    # a convolution with a kernel of its own for each clip is a product with one matrix [size, size] a clip; its
-    # rows sum to 1, so that the kernel is cut at the border and no darkness leaks in
+    # a convolution with a kernel of its own for each clip is a product with one matrix [size, size] a clip;
+    # its rows sum to 1, so that the kernel is cut at the border and no darkness leaks in
     t, h, w = (torch.softmax(-_squared_distances(size, sigma) / (2 * sigma**2 + 1e-6), dim=-1)
                for size in clips.shape[2:])
     clips = einsum(to_float(clips), w, "b c t h i, b w i -> b c t h w")
@@ -178,7 +180,7 @@ def blur(clips, strength, generator):
 
 
 def noise(clips, strength, generator):
-    """Plus Gaussian noise in every voxel, of a standard deviation from 0 to strength, cut off at 0 and 1. float32."""
+    """Plus Gaussian noise in every voxel, its standard deviation 0 to strength, cut at 0 and 1. float32."""
     check(clips, noise=strength)
     sigma = uniform(0, strength, (len(clips), 1, 1, 1, 1), clips, generator)
     return (to_float(clips) + sigma * normal(clips.shape, clips, generator)).clamp(0, 1)

@@ -1,7 +1,8 @@
 """What every operation on a batch of clips stands on: the checks of its input and its random numbers.
 
 A draw is made on the generator's device and moved to the clips. A generator on the clips' device moves
-nothing; one on the CPU gives the same draws whatever the device. Neither waits for the device: no value is read.
+nothing; one on the CPU gives the same draws whatever the device. Neither waits for the device, for no value
+is read back.
 """
 
 import torch
@@ -14,17 +15,18 @@ MOST = {"shift": 0.5, "scale": 0.99, "shear": 0.99, "elastic": 0.1, "erase": 1.0
 
 
 def check(clips, **strengths):
-    """Raises ConfigError unless clips are uint8 or float [B, C, T, H, W] and each strength lies in its range."""
+    """Raises ConfigError unless clips are uint8 or float [B, C, T, H, W] each strength in its range."""
     if clips.ndim != 5:
-        raise ConfigError(f"clips of shape {tuple(clips.shape)} were given: augmentation needs [B, C, T, H, W]; "
-                          "add the missing axes, for example volumes[:, None]")
+        raise ConfigError(f"clips of shape {tuple(clips.shape)} were given: augmentation needs "
+                          "[B, C, T, H, W]; add the missing axes, for example volumes[:, None]")
     if not (clips.dtype == torch.uint8 or clips.is_floating_point()):
-        raise ConfigError(f"clips of type {clips.dtype} were given: they must be uint8 in 0..255 or floats in [0, 1]")
+        raise ConfigError(f"clips of type {clips.dtype} were given: they must be uint8 in 0..255 "
+                          "or floats in [0, 1]")
     check_strengths(**strengths)
 
 
 def check_strengths(**strengths):
-    """Raises ConfigError unless 0 <= strength <= MOST. Tensors pass: to look into one would wait for the device."""
+    """Raises ConfigError unless 0 <= strength <= MOST. Tensors pass: reading one would wait for it."""
     for name, strength in strengths.items():
         most = MOST.get(name, float("inf"))
         if not isinstance(strength, torch.Tensor) and not 0 <= strength <= most:

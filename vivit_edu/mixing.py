@@ -22,14 +22,14 @@ def soften(labels, num_classes, smoothing=0.0):
     if labels.ndim == 1 and not labels.is_floating_point():
         on_host = labels.device.type == "cpu"  # elsewhere a look at the values would wait for the device
         if on_host and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise ConfigError(f"labels from {labels.min()} to {labels.max()} were given for {num_classes} classes: "
-                              f"they must lie in 0..{num_classes - 1}")
+            raise ConfigError(f"labels from {labels.min()} to {labels.max()} were given for {num_classes} "
+                              f"classes: they must lie in 0..{num_classes - 1}")
         targets = F.one_hot(labels.long(), num_classes).float()  # [B] -> [B, K]
     elif labels.ndim == 2 and labels.shape[1] == num_classes:
         targets = labels.float()
     else:
-        raise ConfigError(f"labels {labels.dtype} {tuple(labels.shape)} were given for {num_classes} classes: "
-                          f"they must be integers [B] or soft targets [B, {num_classes}]")
+        raise ConfigError(f"labels {labels.dtype} {tuple(labels.shape)} were given for {num_classes} "
+                          f"classes: they must be integers [B] or soft targets [B, {num_classes}]")
     return targets * (1 - smoothing) + smoothing / num_classes
 
 
@@ -47,8 +47,9 @@ def blend(clips, targets, weight):
     """
     check(clips)
     if targets.ndim != 2 or len(targets) != len(clips) or not targets.is_floating_point():
-        raise ConfigError(f"targets {targets.dtype} {tuple(targets.shape)} were given for {len(clips)} clips: they "
-                          f"must be float [{len(clips)}, K]; make them with soften(labels, num_classes)")
+        raise ConfigError(f"targets {targets.dtype} {tuple(targets.shape)} were given for {len(clips)} "
+                          f"clips: they must be float [{len(clips)}, K]; "
+                          "make them with soften(labels, num_classes)")
     clips, share = to_float(clips), weight.mean((2, 3, 4))  # [B, 1]
     return torch.lerp(clips.roll(1, 0), clips, weight), torch.lerp(targets.roll(1, 0), targets, share)
 
@@ -72,7 +73,7 @@ def cutmix(clips, targets, alpha, generator):
 
 
 def mix(clips, targets, mixup_alpha, cutmix_alpha, generator):
-    """mixup or cutmix, whichever α is not 0; where neither is, one of the two for each clip, by a coin."""
+    """mixup, cutmix or, where neither α is 0, one of the two for each clip by the toss of a coin."""
     if mixup_alpha and cutmix_alpha:
         coin = uniform(0, 1, (len(clips), 1, 1, 1, 1), clips, generator) < 0.5
         return blend(clips, targets, torch.where(coin, _mixup_weight(clips, mixup_alpha, generator),
@@ -89,6 +90,6 @@ def _mixup_weight(clips, alpha, generator):
 
 
 def _cutmix_weight(clips, alpha, generator):
-    part = 1 - beta(alpha, clips, generator)  # of the volume, to be replaced: a box with n edges of e holds e^n
-    axes = sum(size > 1 for size in clips.shape[2:])
+    part = 1 - beta(alpha, clips, generator)  # of the volume is replaced
+    axes = sum(size > 1 for size in clips.shape[2:])  # with edges of e along n axes a box holds e^n of it
     return (~random_boxes(clips, part ** (1 / max(axes, 1)), generator)).float()

@@ -1,8 +1,8 @@
-"""Where the voxels lie: shift, rotation, scale, shear and elastic bending of a batch of clips, in one resampling.
+"""Where the voxels lie: shift, rotation, scale, shear and elastic bending of a batch, in one resampling.
 
-Clips are [B, C, T, H, W], and outside of them lies 0: the empty part of a mask, and air in a CT crop. An axis of
-one voxel stays as it is, so that a film whose frames are folded into its channels, [B, C·T, 1, H, W], is moved
-within the frame only, and all frames alike.
+Clips are [B, C, T, H, W], and outside of them lies 0: the empty part of a mask, and air in a CT crop. An axis
+of one voxel stays as it is, so that a film whose frames are folded into its channels, [B, C·T, 1, H, W], is
+moved within the frame only, and all frames alike.
 """
 
 import torch
@@ -32,7 +32,7 @@ def warp(clips, generator, *, shift=0.0, rotate=0.0, scale=0.0, shear=0.0, elast
     batch, sizes = len(clips), clips.shape[2:]
     part = uniform(-shift, shift, (batch, 3), clips, generator)
     offset = torch.stack([(part[:, axis] * size).round() for axis, size in enumerate(sizes)], dim=1)  # [B, 3]
-    if all(isinstance(strength, float | int) and strength == 0 for strength in (rotate, scale, shear, elastic)):
+    if not any(isinstance(value, torch.Tensor) or value for value in (rotate, scale, shear, elastic)):
         return move(clips, offset)
     matrix = rotations(uniform(-rotate, rotate, (batch, 3), clips, generator), sizes)
     matrix = matrix @ shears(uniform(-shear, shear, (batch, 3, 3), clips, generator), sizes)
@@ -49,19 +49,20 @@ def move(clips, offset):
     sizes = clips.shape[2:]
     room = [size // 2 for size in sizes]
     padded = F.pad(clips, [r for r in reversed(room) for _ in range(2)])
-    places = padded.unfold(2, sizes[0], 1).unfold(3, sizes[1], 1).unfold(4, sizes[2], 1)  # every window: a view
+    places = padded.unfold(2, sizes[0], 1).unfold(3, sizes[1], 1).unfold(4, sizes[2], 1)  # a view
     t, h, w = (r - offset[:, axis].long() for axis, r in enumerate(room))
     return places[torch.arange(len(clips), device=clips.device), :, t, h, w]  # [B, C, T, H, W]
 
 
 def resample(clips, matrix, offset, bend=None):
-    """The voxel at p, counted in voxels from the clip's centre in the order T, H, W, goes to matrix · p + offset.
+    """The voxel at p, counted from the clip's centre in the order T, H, W, goes to matrix · p + offset.
 
     Args:
         clips: [B, C, T, H, W].
         matrix: [B, 3, 3].
         offset: [B, 3].
-        bend: added to where the voxels at the knots are taken from, parts of an axis, [B, KNOTS, KNOTS, KNOTS, 3].
+        bend: displaces, linearly in between, where the voxels at the knots are taken from, in parts of each
+            axis: [B, KNOTS, KNOTS, KNOTS, 3], or None.
 
     Returns: float32 [B, C, T, H, W], interpolated linearly.
     """
@@ -95,7 +96,7 @@ def rotations(angles, sizes=(2, 2, 2)):
 
 
 def shears(slants, sizes=(2, 2, 2)):
-    """Matrices [B, 3, 3] that move slants[b, i, j] voxels along axis i for each voxel along another axis j."""
+    """Matrices [B, 3, 3] that move slants[b, i, j] voxels along axis i for each voxel along axis j."""
     matrix = _identity(slants)
     for i in range(3):
         for j in range(3):
