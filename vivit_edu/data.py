@@ -158,7 +158,7 @@ def _load_medmnist(name, size, path, may_download):
         class_names = _class_names(name, card, arrays)
         _check_labels(found, arrays, len(class_names))
     except DataError as fault:
-        cure = f"The file was left as it is; once it is moved away, it is fetched anew. {by_hand}"
+        cure = f"The file was left as it was; once it is moved away, it is fetched anew. {by_hand}"
         raise DataError(f"{fault}\n{cure}") from None
     return _volumes(name, class_names, arrays)
 

@@ -61,8 +61,8 @@ def find_mirror_axis(split, right, left) -> int:
 
     The mean clip of one class is flipped along each axis and compared, by correlation, with the mean
     clip of the other. Means always have a best axis, noise too. So each single clip is asked as well
-    which flip of the other class's mean it looks like: the axis must win that vote by more than three
-    standard deviations of a fair draw between it and the runner-up.
+    which flip of the other class's mean it looks like, and does not vote where two are as good: the axis
+    must win by more than three standard deviations of a fair draw between it and the runner-up.
 
     Raises `DataError` where a class has no clips or no axis wins clearly.
     """
@@ -77,7 +77,8 @@ def find_mirror_axis(split, right, left) -> int:
         of_means.append(_correlation(lefts.mean(0, keepdim=True), flipped_right))  # [1]
         each = _correlation(lefts, flipped_right), _correlation(rights, flipped_left)
         of_clips.append(torch.cat(each))  # [N]
-    votes = torch.bincount(torch.stack(of_clips).argmax(0), minlength=3)  # [3]
+    likeness, choice = torch.stack(of_clips).topk(2, dim=0)  # [2, N]: the best axis of each clip and the next
+    votes = torch.bincount(choice[0][likeness[0] - likeness[1] > 1e-4], minlength=3)  # [3]
     best = int(torch.cat(of_means).argmax())
     ours, runner_up = int(votes[best]), max(votes[:best].tolist() + votes[best + 1 :].tolist())
     if ours - runner_up <= 3 * (ours + runner_up) ** 0.5:
