@@ -1,9 +1,13 @@
-"""Shared fixtures: where the real files lie, and one thread for small tensors."""
+"""Shared fixtures: where the real files lie, and a data set small enough to train on in a second."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+# Small tensors gain nothing from a second thread, and threads that wait for each other on a busy machine
+# lose much. Set before torch is imported; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +17,11 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("needs real MedMNIST3D files: set VIVIT_EDU_TEST_DATA to the folder that holds them")
     return Path(folder).expanduser().resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny_volumes():
+    """Clips of 8³ voxels in three classes: a bright slab early, in the middle or late along the first axis."""
+    from tests.tiny import make_tiny_volumes
+
+    return make_tiny_volumes()

@@ -1,0 +1,149 @@
+"""The command `vivit-edu`: parses its arguments, calls the package, prints what came of it.
+
+Nothing heavy is imported before a command needs it, so that --help answers at once.
+"""
+
+import argparse
+import sys
+
+from .errors import VivitEduError
+
+DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …) or organphantom3d"
+
+
+def main(arguments=None):
+    """Runs one command; returns the exit status: 0, 2 for bad input, 130 for a run stopped by Ctrl-C."""
+    options = make_parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except VivitEduError as error:
+        print(f"vivit-edu: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(prog="vivit-edu", description="Train, evaluate and explain video vision transformers.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="fetch or generate a data set, verify it, show what is in it")
+    data.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
+    add_data_options(data)
+    data.add_argument("--out", default="runs", help="folder for the montage (default: runs)")
+    data.set_defaults(command=run_data)
+
+    train = commands.add_parser("train", help="train a model; write its metrics and figures to a run folder")
+    train.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
+    add_data_options(train)
+    train.add_argument("--model", help="spacetime, factorised_encoder, factorised_self_attention, factorised_dot_product")
+    train.add_argument("--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)")
+    train.add_argument("--epochs", type=positive, help="instead of the recipe's")
+    train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
+    train.add_argument("--out", help="run folder (default: runs/NAME-MODEL-SEED-TIME)")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    add_device_option(train)
+    train.set_defaults(command=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure a trained model on validation and test split")
+    evaluate.add_argument("run", help="a run folder")
+    evaluate.add_argument("--root", help="folder that holds the data files (default: where training found them)")
+    add_device_option(evaluate)
+    evaluate.set_defaults(command=run_evaluate)
+    return parser
+
+
+def add_data_options(parser):
+    parser.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
+    parser.add_argument("--size", type=int, choices=(28, 64), default=28, help="voxels along each axis (default: 28)")
+
+
+def add_device_option(parser):
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
+
+
+def positive(text):
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def get_volumes(options):
+    """The data set asked for; without a name the course's, which falls back to the phantom, saying so."""
+    from .data import course_volumes, load_volumes
+
+    if options.name is None:
+        return course_volumes(options.size, root=options.root)
+    return load_volumes(options.name, size=options.size, root=options.root)
+
+
+def run_data(options):
+    from pathlib import Path
+
+    from . import plots
+    from .data import describe
+
+    volumes = get_volumes(options)
+    print(describe(volumes))
+    picture = Path(options.out) / f"{volumes.name}-{options.size}.png"
+    plots.save(plots.montage(volumes.train, volumes.class_names), picture)
+    print(f"A montage of the training split: {picture}")
+
+
+def run_train(options):
+    from .runs import choose_device, default_folder, read_run, train_run
+    from .training import Recipe
+
+    device = choose_device(options.device)
+    if options.resume:
+        run, options = saved_choices(options, read_run)
+        recipe = Recipe.from_dict(run["recipe"])
+    else:
+        preset = options.preset or ("full" if device.type == "cuda" else "quick")
+        changes = {"model": options.model, "epochs": options.epochs}
+        recipe = Recipe.preset(preset, **{key: value for key, value in changes.items() if value is not None})
+    volumes = get_volumes(options)
+    print(f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}.")
+    out = options.out or default_folder(volumes, recipe, options.seed)
+    try:
+        metrics = train_run(
+            volumes, recipe, out=out, seed=options.seed, resume=options.resume, device=device, root=options.root
+        )
+    except KeyboardInterrupt:
+        print(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}", file=sys.stderr)
+        raise
+    print_metrics(metrics)
+    print(f"Figures, metrics and checkpoint: {out}")
+
+
+def saved_choices(options, read_run):
+    """On --resume, data set, recipe and seed are those that the run was started with."""
+    from .errors import ConfigError
+
+    if not options.out:
+        raise ConfigError("--resume needs --out RUN: the folder of the run to go on with")
+    run = read_run(options.out)
+    chosen = vars(options) | {"name": run["dataset"], "size": run["size"], "seed": run["seed"]}
+    chosen["root"] = options.root or run["root"]
+    return run, argparse.Namespace(**chosen)
+
+
+def run_evaluate(options):
+    from dataclasses import asdict
+
+    from .runs import evaluate_run
+
+    print_metrics({split: asdict(metrics) for split, metrics in
+                   evaluate_run(options.run, root=options.root, device=options.device).items()})
+
+
+def print_metrics(metrics):
+    """A table of the validation and test figures."""
+    print(f"{'split':8}{'accuracy':>10}{'balanced':>10}{'AUC':>8}")
+    for split in ("val", "test"):
+        row = metrics[split]
+        print(f"{split:8}{row['acc']:10.3f}{row['balanced_acc']:10.3f}{row['auc']:8.3f}")

@@ -1,0 +1,164 @@
+"""Attention maps: the weights of every layer, and rollout, which follows them from the logits to the tokens.
+
+Chapter 13 builds these by hand.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, reduce, repeat
+
+from .attention import FactorisedDotProductAttention, MultiHeadAttention
+from .errors import ConfigError
+from .vivit import FactorisedDotProduct, FactorisedEncoder, SpaceTime, ViViT
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """The attention weights of one layer for a batch of clips; each row sums to 1.
+
+    layer: counted from 0; Model 2 counts its temporal encoder's layers on after the spatial ones.
+    kind and shape of `weights`: "joint" [B, heads, N, N]; "space" [B, T', heads, S, S];
+    "time" [B, heads, T', T'] in Model 2 and [B, S, heads, T', T'] in Models 3 and 4, where Model 4 has
+    half of the heads in each kind. Where there is a cls token, it is row and column 0.
+    """
+
+    layer: int
+    kind: str
+    weights: torch.Tensor
+
+
+@contextmanager
+def recorded_attention(model):
+    """Within it, a forward pass appends each attention's weights, in order, to the list that it yields."""
+    modules = [m for m in model.modules() if isinstance(m, (MultiHeadAttention, FactorisedDotProductAttention))]
+    record = []
+    for module in modules:
+        module.record = record
+    try:
+        yield record
+    finally:
+        for module in modules:
+            module.record = None
+
+
+def attention_maps(model, clips):
+    """The attention weights of all layers: a list of AttentionMap, in the order in which they are computed.
+
+    model: one of Models 1 to 4; clips: float [B, C, T, H, W] in [0, 1], on the model's device.
+    The model is put in evaluation mode. Raises ConfigError for a model without attention of this kind.
+    """
+    check_vivit(model)
+    model.eval()
+    with torch.no_grad(), recorded_attention(model) as record:
+        model(clips)
+    return sort_record(model, record, len(clips))
+
+
+def sort_record(model, record, batch):
+    """Gives the recorded weights their layer, kind and shape."""
+    if isinstance(model, SpaceTime):
+        return [AttentionMap(layer, "joint", w) for layer, w in enumerate(record)]
+    if isinstance(model, FactorisedEncoder):
+        depth = model.config.depth
+        space = [AttentionMap(i, "space", unfold(w, batch)) for i, w in enumerate(record[:depth])]
+        return space + [AttentionMap(depth + i, "time", w) for i, w in enumerate(record[depth:])]
+    kinds = ("space", "time")  # Models 3 and 4 record two for each layer, space first
+    return [AttentionMap(i // 2, kinds[i % 2], unfold(w, batch)) for i, w in enumerate(record)]
+
+
+def unfold(weights, batch):
+    """Takes the folded axis (time indices or places) out of the batch: [B·X, heads, N, N] -> [B, X, heads, N, N]."""
+    return rearrange(weights, "(b x) h i j -> b x h i j", b=batch)
+
+
+def rollout(model, clips):
+    """How much each token contributes to the logits by attention rollout: [B, T', S], each clip summing to 1.
+
+    Per layer, Â is the mean of the heads' weights averaged with the identity, which stands for the residual
+    connection; R = Â_L … Â_1 (Abnar & Zuidema 2020). R's cls row, or the mean of its rows where the model
+    averages tokens, says how much each token counts. Model 2 multiplies its temporal and spatial rollouts;
+    Model 3 applies Â_time Â_space in each block; Model 4's Â averages both halves of the heads.
+    """
+    maps = attention_maps(model, clips)
+    has_cls = model.config.pool == "cls"
+    n_t, s = model.grid
+    if isinstance(model, SpaceTime):
+        scores = read_rows(roll([m.weights.mean(dim=1) for m in maps]), has_cls)  # [B, N]
+        return rearrange(scores, "b (t s) -> b t s", t=n_t)
+    if isinstance(model, FactorisedEncoder):
+        space = [rearrange(m.weights.mean(dim=2), "b t i j -> (b t) i j") for m in maps if m.kind == "space"]
+        time = [m.weights.mean(dim=1) for m in maps if m.kind == "time"]
+        per_frame = rearrange(read_rows(roll(space), has_cls), "(b t) s -> b t s", t=n_t)
+        per_time = read_rows(roll(time), has_cls) if time else torch.full_like(per_frame[..., 0], 1 / n_t)
+        return per_frame * per_time[..., None]
+    return reduce(roll_factorised(model, maps), "b t s n -> b n", "mean").unflatten(1, (n_t, s))
+
+
+def with_residual(weights):
+    """Â: attention averaged with the identity; rows still sum to 1. [..., N, N]."""
+    return (weights + torch.eye(weights.shape[-1], device=weights.device)) / 2
+
+
+def roll(layers):
+    """R = Â_L … Â_1 of weights [B, N, N], first layer first."""
+    r = with_residual(layers[0])
+    for weights in layers[1:]:
+        r = with_residual(weights) @ r
+    return r
+
+
+def read_rows(r, has_cls):
+    """The row that the logits are read from, over the tokens: [B, N, N] -> [B, N] (without the cls), sums to 1."""
+    if not has_cls:
+        return r.mean(dim=1)
+    row = r[:, 0, 1:]
+    return row / row.sum(dim=-1, keepdim=True)
+
+
+def roll_factorised(model, maps):
+    """Rollout of Models 3 and 4: R [B, T', S, N], the rows arranged in the token grid.
+
+    The N×N matrices of the factorised attentions are never built: Â_space mixes the rows of R within each
+    time index, Â_time within each place.
+    """
+    n_t, s = model.grid
+    batch, device = len(maps[0].weights), maps[0].weights.device
+    r = repeat(torch.eye(n_t * s, device=device), "(t s) n -> b t s n", b=batch, t=n_t)
+    for space, time in zip(maps[::2], maps[1::2]):
+        a_space, a_time = space.weights.mean(dim=2), time.weights.mean(dim=2)  # [B, T', S, S], [B, S, T', T']
+        if isinstance(model, FactorisedDotProduct):  # both halves of the heads read the same R
+            r = (mix_space(a_space, r) + mix_time(a_time, r)) / 4 + r / 2
+        else:
+            r = mix_space(with_residual(a_space), r)
+            r = mix_time(with_residual(a_time), r)
+    return r
+
+
+def mix_space(weights, r):
+    return torch.einsum("b t i j, b t j n -> b t i n", weights, r)
+
+
+def mix_time(weights, r):
+    return torch.einsum("b s i j, b j s n -> b i s n", weights, r)
+
+
+def to_voxels(model, scores):
+    """Spreads a score a token over the voxels of its tubelet: [B, T', S] -> [B, T, H, W].
+
+    Voxels that no tubelet covers (remainder="crop") get 0. Frames count for the whole stretch they stand for.
+    """
+    n_t, n_h, n_w = model.embedding.grid
+    t, h, w = model.embedding.tubelet
+    _, *size = model.config.clip_shape
+    blocks = repeat(scores, "b i (j k) -> b (i t) (j h) (k w)", j=n_h, k=n_w, t=t, h=h, w=w)
+    voxels = blocks.new_zeros(len(scores), *size)
+    covered = tuple(slice(min(full, part)) for full, part in zip(size, blocks.shape[1:]))
+    voxels[(slice(None), *covered)] = blocks[(slice(None), *covered)]
+    return voxels
+
+
+def check_vivit(model):
+    if not isinstance(model, ViViT):
+        raise ConfigError(f"attention maps need one of Models 1 to 4, got {type(model).__name__}")

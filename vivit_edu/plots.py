@@ -1,0 +1,143 @@
+"""Figures of the course. Each function returns a matplotlib Figure that carries its alt text.
+
+matplotlib is imported where it is used. Figures are made without pyplot, so none stays open in a long session.
+Colours are from Okabe and Ito's palette and from cividis, which colour-blind readers can tell apart.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+
+
+def new_figure(width, height, alt):
+    """An empty Figure of this size in inches, white also where a reader's page is dark."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure.alt_text = alt
+    return figure
+
+
+def save(figure, path, dpi=110):
+    """Writes a figure as PNG, with its alt text as the description inside the file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
+
+
+def show(figure, dpi=80):
+    """Shows a figure in a notebook, with its alt text for readers who cannot see it."""
+    from base64 import b64encode
+    from io import BytesIO
+
+    from IPython.display import display
+
+    png = BytesIO()
+    figure.savefig(png, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
+    # the alt text stands twice: as metadata for what turns notebooks into pages, as plain text for all the rest
+    bundle = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": figure.alt_text}
+    display(bundle, raw=True, metadata={"image/png": {"alt": figure.alt_text}})
+
+
+def montage(split, class_names, *, slices=7, example=0):
+    """One clip of each class as a film strip: `slices` slices of it, evenly spaced from the first to the last.
+
+    split: a Split with clips uint8 [N, C, T, H, W], C 1 or 3; class_names: K names; example: which clip of its
+    class. The strip of a class that has no such clip stays white.
+    """
+    channels, depth, height, width = split.clips.shape[1:]
+    frames = np.linspace(0, depth - 1, slices).round().astype(int)
+    sheet = np.full((len(class_names), slices, height + 1, width + 1, channels), 255, np.uint8)  # a white seam
+    for k in range(len(class_names)):
+        of_class = (split.labels == k).nonzero().flatten()
+        if len(of_class) > example:
+            clip = split.clips[of_class[example], :, frames].numpy()
+            sheet[k, :, :height, :width] = rearrange(clip, "c t h w -> t h w c")
+    picture = rearrange(sheet, "k t h w c -> (k h) (t w) c")
+    figure = new_figure(
+        2 + slices, 0.8 + len(class_names),
+        f"A sheet of {len(class_names)} film strips, one clip of each class from top to bottom "
+        f"({', '.join(class_names)}); each shows {slices} slices, from the first on the left to the last on the right.",
+    )
+    axes = figure.subplots()
+    axes.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes.set_yticks(np.arange(len(class_names)) * (height + 1) + height / 2, class_names)
+    axes.set_xticks(np.arange(slices) * (width + 1) + width / 2, frames)
+    axes.set(xlabel="slice (time, the first axis of the volume)")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def curves(history):
+    """Training loss, and validation accuracy and AUC, over the epochs of a History."""
+    epochs = history["epoch"]
+    last = history.rows[-1]
+    figure = new_figure(
+        8, 3,
+        f"Two line plots over {len(epochs)} epochs. Left: the training loss falls from {history['loss'][0]:.2f} to "
+        f"{last['loss']:.2f}. Right: on validation, accuracy ends at {last['val_acc']:.2f} and AUC at {last['val_auc']:.2f}.",
+    )
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs, history["loss"], color=BLUE)
+    left.set(title="training loss", xlabel="epoch", ylim=(0, None))
+    for column, name, colour in (("val_acc", "accuracy", BLUE), ("val_balanced_acc", "balanced accuracy", GREEN),
+                                 ("val_auc", "AUC", ORANGE)):
+        right.plot(epochs, history[column], color=colour, label=name)
+    right.set(title="validation", xlabel="epoch", ylim=(0, 1.02))
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion(labels, guesses, class_names):
+    """How often each class was taken for each: rows are the truth, columns the prediction, in per cent of the row.
+
+    labels, guesses: int [N]; class_names: K names.
+    """
+    labels, guesses, k = np.asarray(labels), np.asarray(guesses), len(class_names)
+    counts = np.zeros((k, k), int)
+    np.add.at(counts, (labels, guesses), 1)
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True).clip(1)
+    off = shares - np.diag(np.diag(shares))
+    true, taken = np.unravel_index(off.argmax(), off.shape)
+    worst = f"{class_names[true]} taken for {class_names[taken]} in {off.max():.0f} % of its cases" if off.any() else "none"
+    figure = new_figure(2.5 + 0.5 * k, 2 + 0.45 * k, f"Confusion matrix of {k} classes; most frequent confusion: {worst}.")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    for i, j in np.argwhere(counts):
+        axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=8,
+                  color="black" if shares[i, j] > 50 else "white")
+    axes.set_xticks(range(k), class_names, rotation=45, ha="right")
+    axes.set_yticks(range(k), [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))])
+    axes.set(xlabel="predicted", ylabel="true (number of clips)", title="per cent of each true class")
+    return figure
+
+
+def attention_slices(clips, scores, titles, slices=7):
+    """Clips and what the model looked at: for each clip a row of slices, and below it the same with attention over them.
+
+    clips: uint8 [B, C, T, H, W]; scores: float [B, T, H, W], not negative; titles: B strings.
+    """
+    frames = np.linspace(0, clips.shape[2] - 1, slices + 2).round().astype(int)[1:-1]
+    figure = new_figure(
+        1.25 * slices, 2.9 * len(clips),
+        f"{len(clips)} clips ({'; '.join(titles)}), each as a row of {slices} slices, and below it the same slices "
+        "with the model's attention in colour.",
+    )
+    for part, clip, score, title in zip(np.atleast_1d(figure.subfigures(len(clips), 1)), clips, scores, titles):
+        part.suptitle(title)
+        rows = part.subplots(2, slices)
+        for column, frame in enumerate(frames):
+            for axes in rows[:, column]:
+                axes.imshow(clip[:, frame].float().mean(dim=0), cmap="gray", vmin=0, vmax=255)
+                axes.set_axis_off()
+            heat = axes.imshow(score[frame], cmap="inferno", alpha=0.55, vmin=0, vmax=float(score.max()))
+            rows[0, column].set_title(f"slice {frame}", fontsize=8)
+        bar = part.colorbar(heat, ax=rows[1, :], location="right", shrink=0.8, ticks=[0, float(score.max())])
+        bar.ax.set_yticklabels(["none", "most"], fontsize=7)
+    return figure

@@ -1,0 +1,188 @@
+"""A run folder: a model trained, evaluated and explained, with its metrics and figures written down.
+
+    run.json          what the run is: data set, recipe, seed
+    checkpoint.pt     the state after the last epoch (checkpoint.previous.pt: after the one before)
+    history.json      one row an epoch
+    metrics.json      the figures, with everything that is needed to get them again
+    curves.png, confusion.png, attention.png
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from . import plots
+from .checkpoint import read_newest
+from .data import load_volumes
+from .errors import CheckpointError, ConfigError
+from .explain import rollout, to_voxels
+from .training import Recipe, fit, predict_logits, score
+from .vivit import ViViT
+
+
+def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None):
+    """Trains, evaluates and explains, all written to the folder `out`; returns what stands in metrics.json.
+
+    resume: go on with the run in `out`, which must have been started with the same recipe and seed.
+    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
+    so that the run can be evaluated later. The test split is read once, after training.
+    """
+    device = choose_device(device)
+    out, size = Path(out), volumes.train.clips.shape[-1]
+    start_folder(out, resume)
+    identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
+    write_json(out / "run.json", identity | {"recipe": asdict(recipe)})
+    model = build_seeded(recipe, volumes, seed).to(device)
+    start = time.perf_counter()
+    history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
+    seconds = sum(history["seconds"])  # of all epochs, also those before a resume
+    write_json(out / "history.json", history.rows)
+    val_logits, test_logits = (predict_logits(model, split) for split in (volumes.val, volumes.test))
+    metrics = {
+        **identity,
+        "model": recipe.model,
+        "options": asdict(model.config) if isinstance(model, ViViT) else recipe.options,
+        "recipe": asdict(recipe),
+        "epochs": len(history),
+        "seconds": round(seconds, 1),
+        "seconds_this_time": round(time.perf_counter() - start, 1),
+        "device": describe_device(device),
+        "versions": versions(),
+        "val": asdict(score(val_logits, volumes.val.labels)),
+        "test": asdict(score(test_logits, volumes.test.labels)),
+    }
+    del metrics["root"]  # a path of this machine says nothing elsewhere
+    write_json(out / "metrics.json", metrics)
+    draw_figures(out, model, volumes, history, test_logits)
+    return metrics
+
+
+def default_folder(volumes, recipe, seed):
+    """runs/NAME-MODEL-SEED-TIME, below the folder one works in."""
+    return Path("runs") / f"{volumes.name}-{recipe.model}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def load_run(folder, *, root=None, device="auto"):
+    """The model and the volumes of a finished or unfinished run: (model, volumes, what `run.json` says)."""
+    run = read_run(folder)
+    content = read_newest(folder)
+    if content is None:
+        raise CheckpointError(f"the run in {folder} has no checkpoint yet: let it finish its first epoch")
+    volumes = load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
+    model = Recipe.from_dict(run["recipe"]).build(volumes)
+    if content["averaged"] is None:
+        weights = content["model"]
+    else:
+        weights = {k.removeprefix("module."): v for k, v in content["averaged"].items() if k.startswith("module.")}
+    model.load_state_dict(weights)
+    return model.to(choose_device(device)), volumes, run
+
+
+def evaluate_run(folder, *, root=None, device="auto"):
+    """Metrics of a run's model on the validation and the test split: {"val": Metrics, "test": Metrics}."""
+    model, volumes, _ = load_run(folder, root=root, device=device)
+    splits = {"val": volumes.val, "test": volumes.test}
+    return {name: score(predict_logits(model, split), split.labels) for name, split in splits.items()}
+
+
+def read_run(folder):
+    """What `run.json` in the folder says; CheckpointError where the folder holds no run."""
+    path = Path(folder) / "run.json"
+    if not path.exists():
+        raise CheckpointError(f"{folder} is not a run folder: it has no run.json. Give the folder that training wrote to")
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"dataset", "size", "root", "seed", "recipe"} - set(run)
+    except (ValueError, TypeError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); the checkpoint beside it is untouched") from error
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: it was not written by this package")
+    return run
+
+
+def build_seeded(recipe, volumes, seed):
+    """The model with its first weights drawn from the seed; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return recipe.build(volumes)
+
+
+def draw_figures(out, model, volumes, history, test_logits):
+    """curves.png, confusion.png and, for the four ViViTs, attention.png."""
+    labels, guesses = volumes.test.labels.cpu(), test_logits.argmax(dim=1)
+    plots.save(plots.curves(history), out / "curves.png")
+    plots.save(plots.confusion(labels, guesses, volumes.class_names), out / "confusion.png")
+    if isinstance(model, ViViT):
+        plots.save(attention_figure(model, volumes, guesses), out / "attention.png")
+
+
+def attention_figure(model, volumes, guesses):
+    """Slices of a right and a wrong test prediction with the attention rollout over them."""
+    labels = volumes.test.labels.cpu()
+    right, wrong = (torch.nonzero(hit).flatten() for hit in (guesses == labels, guesses != labels))
+    chosen = [found[0].item() for found in (right, wrong) if len(found)]
+    clips = volumes.test.clips[chosen]
+    device = next(model.parameters()).device
+    scores = to_voxels(model, rollout(model, clips.to(device).float() / 255)).cpu()
+    names = volumes.class_names
+    titles = [
+        f"{'right' if guesses[i] == labels[i] else 'wrong'}: {names[guesses[i]]}"
+        + ("" if guesses[i] == labels[i] else f", is {names[labels[i]]}")
+        for i in chosen
+    ]
+    return plots.attention_slices(clips, scores, titles)
+
+
+def start_folder(out, resume):
+    """Makes the run folder; refuses to write over a run that is there already."""
+    if (out / "run.json").exists() and not resume:
+        raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(f"nothing can be written to {out} ({error.strerror}): choose another folder with --out") from error
+
+
+def write_json(path, content):
+    """Writes the file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def choose_device(device):
+    """The torch.device of this name; "auto" is a GPU where there is one. ConfigError where it is not to be had."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}): try --device cpu") from error
+    return chosen
+
+
+def describe_device(device):
+    """The kind of machine, for the record: the GPU's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def versions():
+    """The versions that a figure depends on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("vivit-edu", "torch", "torchvision", "numpy", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

@@ -1,0 +1,272 @@
+"""Training a model: `Recipe`, `fit`, `evaluate`, and checkpoints that a run resumes from.
+
+The whole loop is in `fit` and `train_epoch`. Chapter 12 takes it apart.
+"""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .augment import Augmentation, augment_batch
+from .checkpoint import load_checkpoint, save_checkpoint
+from .errors import ConfigError, TrainingError
+from .models import build_model
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run beside the data and the seed.
+
+    model, options: what `build_model` is asked for. lr is the peak of the schedule: linear warm-up over
+    the share `warmup` of all steps, then a cosine down to 0. ema: decay a step of the averaged weights that
+    are evaluated and kept; 0 keeps the raw ones. compile: torch.compile, which pays on long runs.
+    """
+
+    model: str = "factorised_encoder"
+    options: dict = field(default_factory=dict)
+    epochs: int = 60
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    augmentation: Augmentation = Augmentation()
+    compile: bool = False
+
+    def __post_init__(self):
+        for name, least in (("epochs", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("warmup", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ConfigError(f"lr must be above 0, got {self.lr}")
+
+    @classmethod
+    def preset(cls, name, **changes):
+        """A recipe by name, "quick", "full" or "paper-b", with some fields changed.
+
+        quick: minutes on two CPU cores. full: for a GPU. paper-b: ViViT-B/16x2, for measuring its cost on
+        clips of (3, 32, 224, 224), not for training here.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
+        check_fields(changes)
+        return replace(PRESETS[name], **changes)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The recipe that `asdict` wrote, as it stands in `metrics.json` and in checkpoints."""
+        check_fields(values)
+        return cls(**{**values, "augmentation": Augmentation(**values["augmentation"])})
+
+    def build(self, volumes):
+        """The model that the recipe names, for these volumes."""
+        clip_shape, classes = tuple(volumes.train.clips.shape[1:]), len(volumes.class_names)
+        return build_model(self.model, clip_shape=clip_shape, num_classes=classes, **self.options)
+
+
+def check_fields(values):
+    """Refuses names that are no field of a recipe."""
+    known = [f.name for f in fields(Recipe)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"a recipe has no field {', '.join(unknown)}; its fields are {', '.join(known)}")
+
+
+PRESETS = {
+    "quick": Recipe(),
+    "full": Recipe(),
+    "paper-b": Recipe(
+        model="spacetime",
+        options={"tubelet": (2, 16, 16), "dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
+        epochs=30,
+        batch_size=64,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy, balanced accuracy (the mean recall of the classes) and area under the ROC curve, from 0 to 1."""
+
+    acc: float
+    balanced_acc: float
+    auc: float
+
+
+@dataclass
+class History:
+    """One row an epoch: epoch, lr, loss (training), val_acc, val_balanced_acc, val_auc, seconds."""
+
+    rows: list = field(default_factory=list)
+
+    def __getitem__(self, column):
+        """A column as a list: history["val_auc"]."""
+        return [row[column] for row in self.rows]
+
+    def __len__(self):
+        return len(self.rows)
+
+
+def fit(model, volumes, recipe, *, seed=0, out=None, resume=False, progress=True):
+    """Trains `model` in place on `volumes.train` and returns the History; `volumes.test` is not touched.
+
+    The model stays on the device it is on. All randomness of an epoch comes from (seed, epoch) alone, so
+    the same seed gives the same numbers, and a resumed run goes on as if it had never stopped.
+    out: a folder for a checkpoint after every epoch. resume: go on from the checkpoint in `out`, if any.
+    Raises TrainingError where the loss is no longer a number (the last good checkpoint is kept), and
+    CheckpointError where the checkpoint in `out` belongs to another recipe or seed.
+    """
+    from tqdm.auto import tqdm
+
+    device = next(model.parameters()).device
+    train, val = volumes.train.to(device), volumes.val.to(device)
+    optimiser = make_optimiser(model, recipe)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+    state = TrainingState(model, optimiser, averaged, History(), asdict(recipe), seed)
+    done = load_checkpoint(out, state) if resume else 0
+    step_model = torch.compile(model) if recipe.compile else model
+    bar = tqdm(total=recipe.epochs, initial=done, desc="training", unit="epoch", disable=not progress)
+    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in range(done, recipe.epochs):
+            start = time.perf_counter()
+            loss = train_epoch(step_model, train, volumes, recipe, optimiser, averaged, seed=seed, epoch=epoch)
+            if not math.isfinite(loss):
+                raise TrainingError(nan_message(epoch, loss, recipe, out))
+            scores = evaluate(averaged or model, val)
+            row = {"epoch": epoch + 1, "lr": optimiser.param_groups[0]["lr"], "loss": loss}
+            row |= {f"val_{name}": value for name, value in asdict(scores).items()}
+            state.history.rows.append(row | {"seconds": time.perf_counter() - start})
+            if out is not None:
+                save_checkpoint(out, state, epoch + 1)
+            bar.set_postfix(loss=f"{loss:.3f}", val_acc=f"{scores.acc:.3f}", val_auc=f"{scores.auc:.3f}")
+            bar.update()
+    if averaged is not None:
+        model.load_state_dict(averaged.module.state_dict())
+    return state.history
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds: the things that change in training, and what they belong to."""
+
+    model: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    averaged: AveragedModel | None
+    history: History
+    recipe: dict
+    seed: int
+
+
+def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epoch):
+    """One pass over the training clips; returns the mean loss. Nothing waits for the device before the end."""
+    device, classes = train.clips.device, len(volumes.class_names)
+    torch.manual_seed(epoch_seed(seed, epoch))  # dropout and stochastic depth draw from torch's own generator
+    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    order = torch.randperm(len(train), generator=generator).to(device)
+    steps = steps_per_epoch(len(train), recipe)
+    total = torch.zeros((), device=device)
+    model.train()
+    for step in range(steps):
+        batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        clips, targets = augment_batch(  # float [B, C, T, H, W] in [0, 1], soft labels [B, K]
+            recipe.augmentation, train.clips[batch], train.labels[batch], classes, volumes.mirror, generator
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
+        with mixed_precision(device):
+            loss = F.cross_entropy(model(clips), targets)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimiser.step()
+        if averaged is not None:
+            averaged.update_parameters(model)
+        total += loss.detach()
+    return float(total / steps)
+
+
+def learning_rate(recipe, step, total):
+    """The learning rate of a step: a linear warm-up to recipe.lr, then half a cosine down to 0."""
+    warmup = recipe.warmup * total
+    if step < warmup:
+        return recipe.lr * (step + 1) / (warmup + 1)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+def make_optimiser(model, recipe):
+    """AdamW; weight decay on matrices and filters only, not on biases, norms, positions and cls tokens."""
+    decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith(("positions", "cls"))]
+    chosen = {id(p) for p in decayed}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def steps_per_epoch(clips, recipe):
+    """Whole batches only: the clips left over, others in every epoch, are skipped. At least one."""
+    return max(1, clips // recipe.batch_size)
+
+
+def epoch_seed(seed, epoch):
+    """A seed for this epoch of this run; another for every pair."""
+    return seed * 100_003 + epoch
+
+
+def mixed_precision(device):
+    """bfloat16 where the device computes faster in it: on a GPU."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+@torch.no_grad()
+def predict_logits(model, split, *, batch_size=128):
+    """The logits [N, K] of all clips of a split, float32 on the CPU."""
+    device = next(model.parameters()).device
+    model.eval()
+    logits = []
+    for clips in split.clips.split(batch_size):
+        with mixed_precision(device):
+            logits.append(model(clips.to(device).float() / 255).float())
+    return torch.cat(logits).cpu()
+
+
+def evaluate(model, split, *, batch_size=128):
+    """Metrics of a model on a split."""
+    return score(predict_logits(model, split, batch_size=batch_size), split.labels.cpu())
+
+
+def score(logits, labels):
+    """Metrics from logits [N, K] and labels int64 [N], defined as medmnist's getACC and getAUC define them.
+
+    The AUC of more than two classes is the mean of each class against the rest; a class that the labels do
+    not hold has no AUC and is left out of the mean.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    probabilities, labels = logits.softmax(dim=1), labels.long()
+    hits = probabilities.argmax(dim=1) == labels
+    present = labels.unique()
+    recalls = torch.stack([hits[labels == k].float().mean() for k in present])
+    if logits.shape[1] == 2:
+        ranked = [1]  # the second class against the first: one curve, not two mirrored ones
+    else:
+        ranked = present.tolist()
+    curves = [roc_auc_score(labels == k, probabilities[:, k]) for k in ranked if 0 < (labels == k).sum() < len(labels)]
+    auc = sum(curves) / len(curves) if curves else float("nan")
+    return Metrics(acc=hits.float().mean().item(), balanced_acc=recalls.mean().item(), auc=float(auc))
+
+
+def nan_message(epoch, loss, recipe, out):
+    kept = f"; the checkpoint after epoch {epoch} is kept in {out}" if out is not None and epoch else ""
+    return (
+        f"the training loss of epoch {epoch + 1} is {loss}{kept}. The step was too large or the clips are damaged: "
+        f"train with a lower lr (it was {recipe.lr}), or with a smaller clip_norm (it was {recipe.clip_norm})"
+    )
