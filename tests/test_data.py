@@ -43,8 +43,12 @@ def organ_set(size=28):
     labels = {"train": [*range(11), *[1, 2] * 12], "val": range(11), "test": range(11)}
     arrays, patient = {}, 0
     for split, ks in labels.items():
-        images = [kidney if k == 1 else kidney[:, :, ::-1] if k == 2 else rng.integers(0, 200, kidney.shape) for k in ks]
-        arrays[f"{split}_images"] = (np.stack(images) + rng.integers(0, 56, (len(ks), 1, 1, 1))).astype(np.uint8)
+        images = [rng.integers(0, 200, kidney.shape) for _ in ks]
+        for image, k in zip(images, ks):
+            if k in (1, 2):
+                image[:] = kidney if k == 1 else kidney[:, :, ::-1]
+        shades = rng.integers(0, 56, (len(ks), 1, 1, 1))
+        arrays[f"{split}_images"] = (np.stack(images) + shades).astype(np.uint8)
         arrays[f"{split}_labels"] = np.array(ks, np.uint8)[:, None]
         arrays[f"{split}_patients"] = np.arange(patient, patient + len(ks))
         arrays[f"{split}_masks"] = (arrays[f"{split}_images"] > 99).astype(np.uint8)
@@ -147,7 +151,8 @@ def test_the_real_adrenal_file(test_data, size):
     volumes = load_volumes("adrenalmnist3d", size=size, root=test_data, download=False)
     assert volumes.class_names == ("normal", "hyperplasia") and volumes.mirror is None
     assert [len(split) for split in (volumes.train, volumes.val, volumes.test)] == [1188, 98, 298]
-    assert volumes.train.clips.shape == (1188, 1, size, size, size) and volumes.train.clips.dtype == torch.uint8
+    assert volumes.train.clips.shape == (1188, 1, size, size, size)
+    assert volumes.train.clips.dtype == torch.uint8
     assert volumes.val.clips.unique().tolist() == [0, 255]
     assert volumes.test.labels.bincount().tolist() == [229, 69] and volumes.test.labels.dtype == torch.int64
 
@@ -165,7 +170,7 @@ def test_names_and_files_are_medmnists():
     assert data._medmnist_info() == medmnist.INFO
     assert set(data.MEDMNIST3D) == {name for name in medmnist.INFO if "3d" in name}
     for name in data.MEDMNIST3D:
-        assert medmnist.INFO[name]["url"].startswith("https://") and medmnist.INFO[name]["url_64"].startswith("https://")
+        assert all(medmnist.INFO[name][key].startswith("https://") for key in ("url", "url_64"))
 
 
 def test_clips_are_the_volumes_with_time_first(root, table):
@@ -340,7 +345,8 @@ def test_without_the_file_and_the_download_the_message_says_what_to_do(tmp_path,
     md5 = table("adrenalmnist3d", b"it")
     with pytest.raises(UnreachableError) as error:
         load_volumes("adrenalmnist3d", root=tmp_path / "not there", download=False)
-    for word in ("not there", ".medmnist", "download=False", URL.format("adrenalmnist3d.npz"), md5, "put it at"):
+    url = URL.format("adrenalmnist3d.npz")
+    for word in ("not there", ".medmnist", "download=False", url, md5, "put it at"):
         assert word in str(error.value)
     assert not (tmp_path / "not there").exists()
 
@@ -428,7 +434,7 @@ def test_a_full_disk(root, table, phantom, monkeypatch):
     serve(monkeypatch, content)
     monkeypatch.setattr(files, "open", lambda path, mode: FullDisk(path, "x"), raising=False)
     for name in ("adrenalmnist3d", "organphantom3d"):
-        with pytest.raises(DataError, match=f"{name}.npz could not be written: the disk is full.\nFree some space"):
+        with pytest.raises(DataError, match=f"{name}.npz could not be written: the disk is full.\nFree some"):
             load_volumes(name, root=root)
         assert os.listdir(root) == []
 
@@ -502,7 +508,7 @@ def test_a_changed_generator_generates_again(root, phantom, capsys):
     assert phantom.calls == [28, 28]
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda content: b"", lambda content: npz(small_set())])
+@pytest.mark.parametrize("damage", [lambda good: good[:-30], lambda good: b"", lambda good: npz(small_set())])
 def test_a_damaged_phantom_is_generated_again(root, phantom, capsys, damage):
     load_volumes("organphantom3d", root=root)
     path = root / "organphantom3d.npz"
@@ -559,7 +565,8 @@ def test_the_folder_is_the_argument_the_variable_or_the_checkout(tmp_path, monke
     checkout = data.data_root()
     assert checkout.name == "data" and (checkout.parent / "pyproject.toml").is_file()
     monkeypatch.setenv("VIVIT_EDU_DATA", str(tmp_path / "variable"))
-    assert data.data_root() == tmp_path / "variable" and data.data_root(tmp_path / "argument") == tmp_path / "argument"
+    assert data.data_root() == tmp_path / "variable"
+    assert data.data_root(tmp_path / "argument") == tmp_path / "argument"
     assert data.data_root("here") == tmp_path / "here"
     monkeypatch.setenv("VIVIT_EDU_DATA", "~/volumes")
     assert data.data_root() == tmp_path / "home" / "volumes"
@@ -580,7 +587,7 @@ def test_outside_a_checkout_it_is_the_users_cache(tmp_path, monkeypatch, platfor
         monkeypatch.setenv(variable, str(tmp_path / "set"))
     assert data.data_root() == tmp_path / folder
     (tmp_path / "site-packages").mkdir()
-    (tmp_path / "site-packages/pyproject.toml").write_text('[project]\nname = "another"\n')  # not our checkout
+    (tmp_path / "site-packages/pyproject.toml").write_text('[project]\nname = "another"\n')  # not ours
     assert data.data_root() == tmp_path / folder
 
 
@@ -614,7 +621,7 @@ def test_no_axis_is_made_up():
     assert found <= 1
     flat = torch.full((40, 1, 8, 8, 8), 7, dtype=torch.uint8)
     slope = flat * torch.arange(8, dtype=torch.uint8)  # flips along two axes change nothing
-    for split in (Split(flat, labels), Split(slope, labels), kidneys(2, count=1)):  # one of each: an accident?
+    for split in (Split(flat, labels), Split(slope, labels), kidneys(2, count=1)):  # one of each: by chance?
         with pytest.raises(DataError, match="No axis clearly"):
             find_mirror_axis(split, 0, 1)
 
@@ -633,7 +640,8 @@ def test_a_subset_takes_all_that_belongs_to_its_clips():
         part = split.subset(indices)
         assert len(part) == 2 and part.clips.flatten().tolist() == part.labels.tolist() == [3, 1]
         assert part.patients.tolist() == [13, 11] and part.masks.flatten().tolist() == [3, 1]
-    assert split.subset(split.labels > 2).patients.tolist() == split.subset(slice(3, None)).patients.tolist() == [13, 14]
+    assert split.subset(split.labels > 2).patients.tolist() == [13, 14]
+    assert split.subset(slice(3, None)).patients.tolist() == [13, 14]
     assert Split(clips, torch.arange(5)).subset([0]).masks is None
 
 
@@ -645,7 +653,8 @@ def test_the_description_counts(root, phantom, table):
     assert "axis 3" in lines[-1] and "kidney-right / kidney-left" in lines[-1] and "liver" not in lines[-1]
     split = Split(torch.zeros(3, 1, 2, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 2]))
     text = describe(Volumes("few", ("a", "b", "c"), split, split, split))
-    assert text.splitlines()[2].split() == ["a", "2", "2", "2"] and text.splitlines()[3].split() == ["b", "0", "0", "0"]
+    assert text.splitlines()[2].split() == ["a", "2", "2", "2"]
+    assert text.splitlines()[3].split() == ["b", "0", "0", "0"]
     assert "unknown" in text and "every flip is free" in text
 
 
@@ -659,12 +668,14 @@ def test_the_montage_shows_each_class_in_its_row():
     figure = plots.montage(split, ("dark", "late", "missing"), slices=3)
     picture = figure.axes[0].images[0].get_array()
     assert picture.shape == (3 * 7, 3 * 8)
-    assert (picture[7:13, 16:23] == 200).all() and (picture[7:13, :7] == 0).all() and (picture[:6, :7] == 0).all()
+    assert (picture[7:13, 16:23] == 200).all()
+    assert (picture[7:13, :7] == 0).all() and (picture[:6, :7] == 0).all()
     assert (picture[14:] == 255).all()
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "2", "4"]
     assert "dark, late, missing" in figure.alt_text
     colour = Split(clips.repeat(1, 3, 1, 1, 1), split.labels)
-    assert plots.montage(colour, ("dark", "late"), slices=5).axes[0].images[0].get_array().shape == (14, 40, 3)
+    coloured = plots.montage(colour, ("dark", "late"), slices=5).axes[0].images[0].get_array()
+    assert coloured.shape == (14, 40, 3)
 
 
 def test_a_saved_figure_carries_its_alt_text(tmp_path):

@@ -90,7 +90,7 @@ def find_mirror_axis(split, right, left) -> int:
 
 
 def _correlation(clips, pattern):
-    """Pearson's correlation of each clip [N, C, T, H, W] with `pattern` [C, T, H, W]: [N]; 0 for constants."""
+    """Pearson's correlation [N] of clips [N, C, T, H, W] with one pattern [C, T, H, W]; 0 for constants."""
     clips, pattern = clips.flatten(1), pattern.flatten()
     return torch.cosine_similarity(clips - clips.mean(1, keepdim=True), pattern - pattern.mean(), dim=1)
 
