@@ -1,0 +1,112 @@
+"""The command line, end to end on the phantom: train, resume, evaluate, and messages instead of tracebacks."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vivit_edu.cli import main
+
+METRICS = {"acc", "balanced_acc", "auc"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two epochs on the phantom."""
+    out = tmp_path_factory.mktemp("runs") / "two-epochs"
+    assert main(["train", "organphantom3d", "--epochs", "2", "--seed", "1", "--device", "cpu", "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_folder_holds_all_that_was_promised(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["dataset"] == "organphantom3d" and metrics["epochs"] == 2 and metrics["seed"] == 1
+    assert {"model", "options", "recipe", "seconds", "device", "versions"} <= set(metrics)
+    assert set(metrics["val"]) == set(metrics["test"]) == METRICS
+    assert metrics["versions"]["torch"]
+    assert len(json.loads((run / "history.json").read_text())) == 2
+    from PIL import Image
+
+    for name in ("curves.png", "confusion.png", "attention.png"):
+        with Image.open(run / name) as picture:
+            assert min(picture.size) > 200 and len(picture.text["Description"]) > 40, name
+    assert not list(run.glob("*.partial"))
+
+
+def test_evaluate_gives_the_figures_of_the_run_again(run, capsys):
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((run / "metrics.json").read_text())
+    for split in ("val", "test"):
+        for name in METRICS:
+            assert f"{metrics[split][name]:.3f}" in printed
+
+
+def test_a_finished_run_resumes_to_the_same_figures(run):
+    before = json.loads((run / "metrics.json").read_text())
+    assert main(["train", "--resume", "--out", str(run), "--device", "cpu"]) == 0
+    after = json.loads((run / "metrics.json").read_text())
+    assert after["test"] == before["test"] and after["seconds"] == before["seconds"]
+
+
+def test_a_run_is_not_written_over(run, capsys):
+    assert main(["train", "organphantom3d", "--out", str(run)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_bare_train_falls_back_to_the_phantom_and_says_so(tmp_path, monkeypatch, capsys):
+    """Without network and without the file. What was trained on stands in metrics.json."""
+    import vivit_edu.data as data
+
+    def unreachable(*_, **__):
+        raise data.UnreachableError("no network")
+
+    monkeypatch.delenv("VIVIT_EDU_DATASET", raising=False)
+    load = data.load_volumes
+    monkeypatch.setattr(data, "load_volumes", lambda name="organmnist3d", **o: (
+        unreachable() if name == "organmnist3d" else load(name, **o)))
+    assert main(["train", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr()
+    assert "SYNTHETIC" in printed.err + printed.out
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["dataset"] == "organphantom3d"
+
+
+def test_the_real_file_trains(test_data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "adrenalmnist3d", "--root", str(test_data), "--epochs", "1", "--model", "spacetime",
+                 "--device", "cpu", "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["dataset"] == "adrenalmnist3d" and metrics["model"] == "spacetime"
+    assert metrics["options"]["num_classes"] == 2
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["train", "organmnist2d"], "organmnist3d"),
+    (["train", "organphantom3d", "--model", "vit"], "factorised_encoder"),
+    (["train", "organphantom3d", "--device", "abacus"], "--device cpu"),
+    (["train", "--resume"], "--out"),
+    (["train", "--resume", "--out", "nowhere"], "run.json"),
+    (["evaluate", "nowhere"], "run folder"),
+    (["train", "adrenalmnist3d", "--root", "nowhere"], "adrenalmnist3d.npz"),
+])
+def test_bad_input_ends_in_one_message_and_status_2(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there: no download
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("vivit-edu: ") and says in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("arguments", [["train", "--epochs", "0"], ["train", "--epochs", "many"], ["fly"], []])
+def test_arguments_that_do_not_parse_exit_with_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_the_module_is_the_command():
+    shown = subprocess.run([sys.executable, "-m", "vivit_edu", "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0 and "train" in shown.stdout
