@@ -1,0 +1,30 @@
+"""Tests of an exercise's check: solutions that must pass, and wrong ones that it must see through."""
+
+import pytest
+
+from vivit_edu.course.checks import CheckFailed
+
+
+def run_cases(check, *, right, wrong):
+    """A parametrised test of `check`, to be assigned to a name that starts with `test_`.
+
+    right: at least two right solutions, written differently. wrong: at least five of {what the learner got
+    wrong: (solution, regex that the message must match)}.
+    """
+    assert len(right) >= 2, "a check must accept more than one way of writing the solution"
+    assert len(wrong) >= 5, "try at least five mistakes that learners make"
+    cases = [pytest.param(solution, None, id=f"right: {solution.__name__}") for solution in right]
+    cases += [pytest.param(solution, regex, id=f"wrong: {name}") for name, (solution, regex) in wrong.items()]
+
+    @pytest.mark.parametrize("solution, regex", cases)
+    def test(solution, regex, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)  # the progress file
+        if regex is None:
+            check(solution)
+            assert "Passed" in capsys.readouterr().out
+        else:
+            with pytest.raises(CheckFailed, match=regex):
+                check(solution)
+            assert "Passed" not in capsys.readouterr().out
+
+    return test

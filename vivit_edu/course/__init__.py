@@ -1,0 +1,1 @@
+"""What the course needs around the lessons: checks, the shape ledger, drawings, sliders, the harness."""

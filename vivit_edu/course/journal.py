@@ -1,0 +1,108 @@
+"""What the learner expected and what the learner solved: predictions, passed exercises, progress.
+
+Everything is also written to `.vivit_edu/progress.json` in the working directory, which is the learner's
+own and goes nowhere. What is printed depends on the running notebook alone, so it is the same in every run.
+"""
+
+import json
+from pathlib import Path
+
+PROGRESS_FILE = Path(".vivit_edu", "progress.json")
+
+# of this process: prediction -> (guess, unit), exercise -> True, prediction -> whether it came true
+_guesses, _passed, _came_true = {}, {}, {}
+
+
+def passed(exercise, remark):
+    """Says that an exercise ("03.1") is solved, with a remark on what that shows, and notes it."""
+    print(f"Passed {exercise}: {remark}")
+    _passed[exercise] = True
+    _write()
+
+
+def predict(key, question, guess=None, *, choices=None, unit=""):
+    """Before a cell is run: prints a question and the learner's guess, and keeps the guess for `reveal`.
+
+    key: chapter and a word ("03.tokens"); guess: a number, a shape or a text; choices: what to choose from.
+    """
+    print(f"Prediction {key}: {question}")
+    if choices is not None:
+        print(f"  Choose from: {', '.join(map(str, choices))}.")
+    if guess is None:
+        print("  No guess yet: give one as guess=..., then run on.")
+    elif choices is not None and guess not in choices:
+        print(f"  {_say(guess)} is not among the choices.")
+        guess = None
+    else:
+        print(f"  Your guess: {_say(guess, unit)}.")
+    _guesses[key] = guess, unit
+
+
+def reveal(key, truth, *, tolerance=0.1):
+    """After it: prints the truth and how the guess compares with it; never fails.
+
+    truth: a number, a shape or a text. A number counts as guessed within `tolerance`, a share of the truth.
+    """
+    guess, unit = _guesses.get(key, (None, ""))
+    guess, truth = _plain(guess), _plain(truth)
+    right = guess == truth
+    if guess is None:
+        verdict = "You made no guess."
+    elif right:
+        verdict = "Your guess was right."
+    elif _is_number(guess) and _is_number(truth):
+        right = abs(guess - truth) <= tolerance * abs(truth)
+        verdict = f"Your guess, {_say(guess)}, was {'near enough' if right else _how_far(guess, truth)}."
+    else:
+        verdict = f"You guessed {_say(guess)}."
+    print(f"{key}: {_say(truth, unit)}. {verdict}")
+    _came_true[key] = bool(right)
+    _write()
+
+
+def progress(chapter):
+    """The end of a chapter: which exercises were passed and how many predictions came true in this run."""
+    start = f"{int(chapter):02d}."
+    exercises = sorted(key for key in _passed if key.startswith(start))
+    predictions = [right for key, right in _came_true.items() if key.startswith(start)]
+    print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}; "
+          f"predictions that came true: {sum(predictions)} of {len(predictions)}.")  # fmt: skip
+
+
+def _plain(value):
+    """Tensors and arrays as Python numbers, shapes and lists as tuples."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(_plain(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _say(value, unit=""):
+    """A value for a reader: 1,030,301 · 0.3333 · (2, 64, 128), with its unit."""
+    value = _plain(value)
+    if _is_number(value):
+        value = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value} {unit}".strip()
+
+
+def _how_far(guess, truth):
+    if guess * truth <= 0:
+        return "another number"
+    ratio, side = (guess / truth, "large") if guess > truth else (truth / guess, "small")
+    return f"{ratio:.3g} times too {side}" if ratio >= 2 else f"{abs(guess / truth - 1):.0%} too {side}"
+
+
+def _write():
+    """Adds this run's events to the learner's file; a folder that cannot be written to stops nothing."""
+    try:
+        kept = json.loads(PROGRESS_FILE.read_text(encoding="utf-8"))
+        content = {"passed": kept["passed"] | _passed, "predictions": kept["predictions"] | _came_true}
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not one of ours
+        content = {"passed": _passed, "predictions": _came_true}
+    try:
+        PROGRESS_FILE.parent.mkdir(exist_ok=True)
+        PROGRESS_FILE.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    except OSError:
+        pass
