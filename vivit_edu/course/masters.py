@@ -1,0 +1,184 @@
+"""The masters, the solved notebooks of the course: where they lie, how they are read and written, and what is
+the same in all of them: the badges, the bootstrap cell and the repository's address."""
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import ConfigError
+
+COLAB = "https://colab.research.google.com/"
+GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+BOOTSTRAP = """\
+import sys
+if "google.colab" in sys.modules:  # elsewhere this cell does nothing; torch is never installed again
+    !git clone --quiet --depth 1 {repo} /content/vivit-edu
+    !pip install --quiet --no-deps einops medmnist
+    sys.path.insert(0, "/content/vivit-edu")"""
+
+
+@dataclass(frozen=True)
+class Master:
+    """A notebook that was read, with what its rules need to know: its file and the repository's address."""
+
+    path: Path
+    nb: object  # nbformat.NotebookNode
+    repo: str
+
+    @property
+    def name(self):
+        """The file's name without its ending: 03_tubelet_embedding."""
+        return self.path.stem
+
+    @property
+    def chapter(self):
+        """The number in front of the name, as it is written: "03"."""
+        return self.name[:2]
+
+    @cached_property
+    def code(self):
+        """The code cells, each as (its number among all cells from 1, the cell)."""
+        return [(n, cell) for n, cell in enumerate(self.nb.cells, 1) if cell.cell_type == "code"]
+
+    @cached_property
+    def text(self):
+        """The markdown cells, each as (its number among all cells from 1, the cell)."""
+        return [(n, cell) for n, cell in enumerate(self.nb.cells, 1) if cell.cell_type == "markdown"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def checkout():
+    """The folder of the checkout that the package runs from.
+
+    Raises:
+        ConfigError: the package was installed without one: then there are no masters.
+    """
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / "pyproject.toml").is_file() or not (folder / "notebooks").is_dir():
+        raise ConfigError(
+            "the course's notebooks are not here: the package is installed without them. "
+            f"Clone the repository, {repository()}, and run the command inside it with `uv run`."
+        )
+    return folder
+
+
+def repository():
+    """The repository's address, from pyproject.toml of the checkout, or from the installed package's metadata."""
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if project.is_file():
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    from importlib.metadata import metadata
+
+    urls = dict(url.split(", ", 1) for url in metadata("vivit-edu").get_all("Project-URL"))
+    return urls["Repository"]
+
+
+def slug(repo):
+    """OWNER/NAME of https://github.com/OWNER/NAME.
+
+    Raises:
+        ConfigError: another kind of address: Colab opens notebooks of GitHub by it and of no other place.
+    """
+    match = GITHUB.fullmatch(repo)
+    if not match:
+        raise ConfigError(f"{repo!r} is no repository's address: expected https://github.com/OWNER/NAME.")
+    return match[1]
+
+
+def bootstrap_cell(repo):
+    """The source of the second cell of every chapter: in Colab it fetches the package, elsewhere it does nothing."""
+    return BOOTSTRAP.format(repo=repo)
+
+
+def badges(name, repo):
+    """The two lines of markdown that open the lesson and the exercises of a chapter in Colab."""
+    def badge(words, path):
+        address = f"{COLAB}github/{slug(repo)}/blob/main/{path}"
+        return f"[![Open the {words} in Colab]({COLAB.rstrip('/')}/assets/colab-badge.svg)]({address})"
+
+    lesson, exercises = f"notebooks/{name}.ipynb", f"notebooks/exercises/{name}.ipynb"
+    return badge("lesson", lesson) + "\n" + badge("exercises", exercises)
+
+
+def master_paths(folder):
+    """The masters in a folder, in the order of their chapters."""
+    return sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+
+
+def read(path, repo=None):
+    """Reads a notebook as a Master; the repository's address is the project's unless another is given."""
+    import nbformat
+
+    path = Path(path)
+    with open(path, encoding="utf-8") as file:
+        return Master(path, nbformat.read(file, as_version=4), repo or repository())
+
+
+def as_text(nb):
+    """A notebook as the text of its file: the same on every machine, with a newline at the end."""
+    import nbformat
+
+    return nbformat.writes(nb).rstrip("\n") + "\n"
+
+
+def write(path, text):
+    """Writes a file where its text changed; returns whether it did. A write cut short leaves the old file."""
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(text.encode("utf-8"))
+    partial.replace(path)
+    return True
+
+
+def recorded(name):
+    """A recorded run by its file name, from notebooks/results, the same from any working directory:
+    the contents of a .json, the rows of a .csv as dictionaries."""
+    import csv
+
+    path = checkout() / "notebooks" / "results" / name
+    if not path.is_file():
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.*"))) or "nothing"
+        raise ConfigError(f"there is no recorded run {name!r} in notebooks/results, which holds: {there}.")
+    text = path.read_text(encoding="utf-8")
+    return json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+
+
+def load_definitions(path):
+    """A module with what a master defines: its imports, functions, classes and literal constants, nothing run.
+
+    For tests of the code that stands in notebooks, exercises solved in the masters included. Where a name
+    is defined twice (a naive version, then a compact one), the later one is kept, as after a run.
+    """
+    import ast
+    from types import ModuleType
+
+    master = read(path)
+    module = ModuleType(master.name)
+    for number, cell in master.code:
+        if "bootstrap" in tags(cell):
+            continue
+        tree = ast.parse(cell.source)
+        tree.body = [node for node in tree.body if _defines(node)]
+        exec(compile(tree, f"{master.path.name}, cell {number}", "exec"), module.__dict__)
+    return module
+
+
+def _defines(node):
+    import ast
+
+    if isinstance(node, ast.Assign):  # DIM = 128, which a default argument may use
+        try:
+            ast.literal_eval(node.value)
+        except (ValueError, TypeError):
+            return False
+        return all(isinstance(target, ast.Name) for target in node.targets)
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
