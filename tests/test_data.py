@@ -39,16 +39,16 @@ def small_set(size=28, counts=(6, 3, 4), classes=2, seed=0):
 def organ_set(size=28):
     """Eleven classes; the left kidney is the right one with its last axis turned round, plus noise."""
     rng = np.random.default_rng(0)
-    kidney = rng.integers(0, 200, (size, size, size))
+    kidney = rng.integers(0, 200, (size, size, size), dtype=np.uint8)
     labels = {"train": [*range(11), *[1, 2] * 12], "val": range(11), "test": range(11)}
     arrays, patient = {}, 0
     for split, ks in labels.items():
-        images = [rng.integers(0, 200, kidney.shape) for _ in ks]
+        images = [rng.integers(0, 200, kidney.shape, dtype=np.uint8) for _ in ks]
         for image, k in zip(images, ks):
             if k in (1, 2):
                 image[:] = kidney if k == 1 else kidney[:, :, ::-1]
-        shades = rng.integers(0, 56, (len(ks), 1, 1, 1))
-        arrays[f"{split}_images"] = (np.stack(images) + shades).astype(np.uint8)
+        shades = rng.integers(0, 56, (len(ks), 1, 1, 1), dtype=np.uint8)
+        arrays[f"{split}_images"] = np.stack(images) + shades
         arrays[f"{split}_labels"] = np.array(ks, np.uint8)[:, None]
         arrays[f"{split}_patients"] = np.arange(patient, patient + len(ks))
         arrays[f"{split}_masks"] = (arrays[f"{split}_images"] > 99).astype(np.uint8)
@@ -58,7 +58,7 @@ def organ_set(size=28):
 
 def npz(arrays):
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    np.savez(file, **arrays)
     return file.getvalue()
 
 
@@ -310,6 +310,13 @@ def test_a_bad_file_is_named_with_the_cure_and_left_alone(root, table, tmp_path,
     for word in ("adrenalmnist3d.npz", URL.format("adrenalmnist3d.npz"), md5, "was left as it was"):
         assert word in str(error.value)
     assert path.read_bytes() == content and os.listdir(root) == ["adrenalmnist3d.npz"]
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_no_array_is_unpickled_by_those_who_skip_the_headers(tmp_path):
+    (tmp_path / "it.npz").write_bytes(_spoilt("objects", tmp_path))
+    with pytest.raises(DataError, match="it.npz is damaged: Object arrays cannot be loaded"):
+        files.npz_arrays(tmp_path / "it.npz", ["train_labels"])
     assert not (tmp_path / "exploded").exists()
 
 

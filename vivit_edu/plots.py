@@ -37,20 +37,21 @@ def show(figure, dpi=80):
 
     png = BytesIO()
     figure.savefig(png, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
-    # the alt text stands twice: as metadata for what turns notebooks into pages, as plain text for all the rest
+    # the alt text stands twice: as metadata for what makes pages of notebooks, as plain text for the rest
     bundle = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": figure.alt_text}
     display(bundle, raw=True, metadata={"image/png": {"alt": figure.alt_text}})
 
 
 def montage(split, class_names, *, slices=7, example=0):
-    """One clip of each class as a film strip: `slices` slices of it, evenly spaced from the first to the last.
+    """One clip of each class as a film strip: `slices` slices, evenly spaced from the first to the last.
 
-    split: a Split with clips uint8 [N, C, T, H, W], C 1 or 3; class_names: K names; example: which clip of its
-    class. The strip of a class that has no such clip stays white.
+    split: a Split with clips uint8 [N, C, T, H, W], C 1 or 3; class_names: K names; example: which clip of
+    its class. The strip of a class that has no such clip stays white.
     """
     channels, depth, height, width = split.clips.shape[1:]
     frames = np.linspace(0, depth - 1, slices).round().astype(int)
-    sheet = np.full((len(class_names), slices, height + 1, width + 1, channels), 255, np.uint8)  # a white seam
+    shape = (len(class_names), slices, height + 1, width + 1, channels)  # the ones are a white seam
+    sheet = np.full(shape, 255, np.uint8)
     for k in range(len(class_names)):
         of_class = (split.labels == k).nonzero().flatten()
         if len(of_class) > example:
@@ -60,7 +61,7 @@ def montage(split, class_names, *, slices=7, example=0):
     figure = new_figure(
         2 + slices, 0.8 + len(class_names),
         f"A sheet of {len(class_names)} film strips, one clip of each class from top to bottom "
-        f"({', '.join(class_names)}); each shows {slices} slices, from the first on the left to the last on the right.",
+        f"({', '.join(class_names)}); each shows {slices} slices, the first on the left, the last on the right.",
     )
     axes = figure.subplots()
     axes.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
