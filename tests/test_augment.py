@@ -247,6 +247,25 @@ def test_elastic_bends_smoothly_by_its_part_of_an_axis():
     assert moved.diff(dim=-1).abs().max() < 0.03  # neighbours move nearly alike: nothing tears
 
 
+def test_a_bend_along_an_axis_moves_along_that_axis():
+    clip = marked((9, 9, 9), (4, 4, 4))
+    for axis, place in enumerate([(2, 4, 4), (4, 2, 4), (4, 4, 2)]):
+        bend = torch.zeros(1, *[warp.KNOTS] * 3, 3)
+        bend[..., axis] = 2 / 8  # every voxel is taken from two voxels on, so the mark comes two voxels back
+        result = warp.resample(clip, torch.eye(3)[None], torch.zeros(1, 3), bend)
+        torch.testing.assert_close(result, marked((9, 9, 9), place), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_nothing_turns_or_shears_towards_an_axis_of_one_voxel(axis):
+    sizes = [1 if other == axis else 5 for other in range(3)]
+    still = torch.eye(3)[axis]
+    for matrix in (warp.rotations(torch.full((1, 3), 30.0), sizes)[0],
+                   warp.shears(torch.full((1, 3, 3), 0.3), sizes)[0]):
+        assert torch.equal(matrix[axis], still) and torch.equal(matrix[:, axis], still)
+        assert not torch.equal(matrix, torch.eye(3))
+
+
 def test_several_warps_are_one_resampling(monkeypatch):
     calls = []
     sample = F.grid_sample
@@ -446,10 +465,14 @@ def test_cutmix_cuts_a_box_in_space_and_time():
     mixed, _ = cutmix(clips, soften(torch.arange(2), 2), 1.0, seeded(1))
     box = mixed[0, 0] == 1
     assert 0 < box.any((1, 2)).sum() < 10 and 0 < box.any((0, 1)).sum() < 10  # some frames, some columns
-    # without the border, boxes hold 1 - λ of the volume: half of it on average for α = 1, so less with it
-    many = torch.zeros(2000, 1, 16, 16, 16)
-    kept = cutmix(many, soften(torch.arange(2000), 2000), 1.0, seeded())[1].diagonal()
-    assert 0.6 < kept.mean() < 0.85
+
+
+def test_an_uncut_box_holds_1_minus_lambda_of_the_volume(monkeypatch):
+    monkeypatch.setattr(mixing, "beta", lambda alpha, clips, generator: torch.full((len(clips),), 1 - 0.81**3))
+    _, targets = cutmix(torch.zeros(400, 1, 10, 10, 10), soften(torch.arange(400), 400), 1.0, seeded())
+    pasted = 1 - targets.diagonal()
+    assert abs(pasted.max() - 0.8**3) < 1e-5  # edges of 0.81 are 8 voxels of 10
+    assert pasted.min() < 0.2  # the border cuts others, and the targets follow
 
 
 # --- RandAugment ---
