@@ -52,6 +52,13 @@ def make_parser():
     evaluate.add_argument("--root", help="folder that holds the data files (default: where training found them)")
     add_device_option(evaluate)
     evaluate.set_defaults(command=run_evaluate)
+
+    notebooks = commands.add_parser("notebooks", help="execute the course's notebooks, check them, make the student ones")
+    notebooks.add_argument("--check", action="store_true", help="only check: execute and write nothing")
+    notebooks.add_argument("--only", metavar="03,05", help="these chapters only")
+    notebooks.add_argument("--force", action="store_true", help="execute also what has not changed")
+    notebooks.add_argument("--repo", metavar="URL", help="write this address of the repository into all badges")
+    notebooks.set_defaults(command=run_notebooks)
     return parser
 
 
@@ -139,6 +146,12 @@ def run_evaluate(options):
 
     print_metrics({split: asdict(metrics) for split, metrics in
                    evaluate_run(options.run, root=options.root, device=options.device).items()})
+
+
+def run_notebooks(options):
+    from .course.notebooks import run
+
+    run(options)
 
 
 def print_metrics(metrics):
