@@ -468,7 +468,7 @@ def test_cutmix_cuts_a_box_in_space_and_time():
 
 
 def test_an_uncut_box_holds_1_minus_lambda_of_the_volume(monkeypatch):
-    monkeypatch.setattr(mixing, "beta", lambda alpha, clips, generator: torch.full((len(clips),), 1 - 0.81**3))
+    monkeypatch.setattr(mixing, "beta", lambda _, clips, generator: torch.full((len(clips),), 1 - 0.81**3))
     _, targets = cutmix(torch.zeros(400, 1, 10, 10, 10), soften(torch.arange(400), 400), 1.0, seeded())
     pasted = 1 - targets.diagonal()
     assert abs(pasted.max() - 0.8**3) < 1e-5  # edges of 0.81 are 8 voxels of 10
