@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from einops import rearrange
 
 from tests.exercises.cases import run_cases
 from vivit_edu.course import checks, journal
@@ -34,12 +35,12 @@ def test_call_gives_what_the_function_gives():
 def test_an_error_is_told_in_one_line_with_the_learners_own_line():
     def mixed_up(x):
         y = x.transpose(0, 1)
-        return torch.nn.functional.linear(y, torch.ones(3, 7))  # raised inside torch, caused here
+        return rearrange(y, "h w -> h w d")  # raised inside einops, caused here
 
     text = message(call, mixed_up, torch.ones(2, 3))
     line = mixed_up.__code__.co_firstlineno + 2
-    assert text.startswith("your code raised RuntimeError: ") and "\n" not in text
-    assert f"(line {line} of your code: `return torch.nn.functional.linear(y" in text
+    assert text.startswith("your code raised EinopsError: ") and "\n" not in text
+    assert f"(line {line} of your code: `return rearrange(y" in text
 
 
 def test_an_error_in_a_module_is_found_behind_torchs_frames():
@@ -47,7 +48,19 @@ def test_an_error_in_a_module_is_found_behind_torchs_frames():
         def forward(self, x):
             return x.nonsense
 
-    assert "of your code: `return x.nonsense`" in message(call, Broken(), torch.ones(2))
+    line = Broken.forward.__code__.co_firstlineno + 1
+    assert f"(line {line} of your code: `return x.nonsense`" in message(call, Broken(), torch.ones(2))
+
+
+def test_of_the_learners_own_functions_the_innermost_is_named():
+    def helper(x):
+        return x[5]
+
+    def outer(x):
+        return helper(x)
+
+    line = helper.__code__.co_firstlineno + 1
+    assert f"(line {line} of your code: `return x[5]`" in message(call, outer, [1])
 
 
 def test_an_error_below_the_packages_own_functions_points_at_the_learners_call():
@@ -130,6 +143,12 @@ def test_one_small_difference_is_found_and_placed():
     text = message(close, y, x)
     assert text == "the result is wrong in 1 of 20 values, first at [2, 3]: found 100.1, expected 100"
     assert message(close, 3, 4, what="the count") == "the count is wrong: found 3, expected 4"
+
+
+def test_the_tolerance_is_a_share_of_the_largest_value():
+    close(torch.tensor([1e4, 0.0]), torch.tensor([1e4, 0.01]))
+    assert "wrong in 1 of 2" in message(close, torch.tensor([1e-7, 0.0]), torch.tensor([1e-7, 1e-9]))
+    close(torch.tensor([1.0, 2.1]), torch.tensor([1.0, 2.0]), tolerance=0.1)
 
 
 def test_what_is_not_a_number_is_never_right():
@@ -232,13 +251,15 @@ def test_progress_counts_this_run_and_this_chapter_only(capsys):
     passed("04.1", "another chapter's")
     predict("03.a", "?", 1)
     reveal("03.a", 2)
+    reveal("04.a", 2)
     capsys.readouterr()
     progress(3)
     assert capsys.readouterr().out == (
         "Chapter 03: exercises passed: 03.1; predictions that came true: 0 of 1.\n"
     )
     assert json.loads(journal.PROGRESS_FILE.read_text()) == {
-        "passed": {"03.2": True, "03.1": True, "04.1": True}, "predictions": {"03.x": True, "03.a": False}
+        "passed": {"03.2": True, "03.1": True, "04.1": True},
+        "predictions": {"03.x": True, "03.a": False, "04.a": False},
     }
 
 
