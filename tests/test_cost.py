@@ -24,10 +24,10 @@ def multiply_adds(name, *, clip_shape, num_classes, tubelet, dim, depth, tempora
     embedding = n * dim * channels * tubelet[0] * tubelet[1] * tubelet[2]
     projections, mlp = 4 * dim**2, 2 * dim * mlp_dim  # a token
     if name == "spacetime":
-        layers = depth * (n * (projections + mlp) + 2 * dim * n ** 2)
+        layers = depth * (n * (projections + mlp) + 2 * dim * n**2)
     elif name == "factorised_encoder":
-        layers = depth * n_t * (s * (projections + mlp) + 2 * dim * s ** 2)
-        layers += temporal_depth * (n_t * (projections + mlp) + 2 * dim * n_t ** 2)
+        layers = depth * n_t * (s * (projections + mlp) + 2 * dim * s**2)
+        layers += temporal_depth * (n_t * (projections + mlp) + 2 * dim * n_t**2)
     elif name == "factorised_self_attention":
         layers = depth * (n * (2 * projections + mlp) + 2 * dim * (n * s + n * n_t))
     else:

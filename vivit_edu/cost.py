@@ -93,7 +93,7 @@ def peak_memory(function, device="cpu"):
 
 
 class AliveTensors(TorchDispatchMode):
-    """Within it, what operations return is added up for as long as something holds it, autograd included."""
+    """Within it, what operations return is added up for as long as anything holds it, gradients too."""
 
     def __init__(self):
         super().__init__()
