@@ -48,7 +48,7 @@ def sections(master):
 
 def grading(master):
     """nbgrader can read the metadata; solutions have markers and are checked."""
-    from nbgrader.nbgraderformat import MetadataValidator, ValidationError
+    from nbgrader.nbgraderformat import MetadataValidator, SchemaTooNewError, SchemaTooOldError, ValidationError
 
     ids = [_grading(cell).get("grade_id") for cell in master.nb.cells]
     for number, cell in enumerate(master.nb.cells, 1):
@@ -72,7 +72,7 @@ def grading(master):
                 yield number, "is graded but calls no check: ch03.check_…(what the student wrote)"
     try:
         MetadataValidator().validate_nb(copy.deepcopy(master.nb))
-    except (ValidationError, KeyError) as error:
+    except (ValidationError, SchemaTooOldError, SchemaTooNewError, KeyError) as error:
         yield None, f"nbgrader cannot read its metadata: {error}"
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from contextlib import contextmanager
+from html import escape
 
 from ..errors import ConfigError, VivitEduError
 from .exercises import student_notebook
@@ -209,7 +210,7 @@ def made_files(folder):
         if shown:
             made[master.path] = as_text(master.nb)
     readme = folder.parent / "README.md"
-    if readme.is_file() and MAP_BEGIN in (text := readme.read_text(encoding="utf-8")):
+    if masters and readme.is_file() and MAP_BEGIN in (text := readme.read_text(encoding="utf-8")):
         before, rest = text.split(MAP_BEGIN, 1)
         table = course_map_markdown(folder, prefix="notebooks/")
         made[readme] = f"{before}{MAP_BEGIN}\n{table}\n{MAP_END}{rest.split(MAP_END, 1)[-1]}"
@@ -263,8 +264,10 @@ def set_repository(repo, root):
 
 
 def render(path):
-    """A notebook as the text of an HTML page."""
+    """A notebook as the text of an HTML page, its figures with their alt texts, which nbconvert's page leaves out."""
     from nbconvert import HTMLExporter
 
     page, _ = HTMLExporter().from_filename(str(path))
-    return page
+    pictures = [output for _, cell in read(path).code for output in cell.outputs if "image/png" in output.get("data", {})]
+    alts = iter([escape(output.metadata.get("image/png", {}).get("alt", "")) for output in pictures])
+    return re.sub('alt="No description has been provided for this image"', lambda _: f'alt="{next(alts, "")}"', page)

@@ -174,7 +174,7 @@ def alt_texts(master):
             if image and not words.strip():
                 yield number, f"the picture {target} has no alt text: ![what it shows]({target})"
         for picture in re.findall(r"<img\b[^>]*>", prose(cell), re.I):
-            if not re.search(r"\balt\s*=\s*[\"'][^\"']*\S", picture):
+            if not re.search(r"\balt\s*=\s*[\"'][^\"']*[^\"'\s]", picture):
                 yield number, 'a picture has no alt text: <img alt="what it shows" …>'
 
 
