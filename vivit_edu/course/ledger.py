@@ -1,0 +1,153 @@
+"""The shape ledger: a table of every module built so far, what goes in, what comes out and what it costs.
+
+It stands at the end of each chapter and grows by that chapter's modules. Nothing in it is typed in but names
+and einops patterns: the package's modules are built at the course's sizes and run on torch's meta device,
+which knows shapes and computes no values.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+from html import escape
+
+import torch
+
+from ..attention import MultiHeadAttention, over_space
+from ..cost import PAPER, count_parameters
+from ..embedding import FrameEmbedding, TubeletEmbedding, learned_positions, prepend_cls
+from ..explain import attention_maps, recorded_attention
+from ..models import build_model
+from ..vivit import Block, FactorisedDotProductBlock, FactorisedSelfAttentionBlock, ViViTConfig
+
+BATCH = 2  # shown as B
+FLOAT32 = 4  # bytes
+COLUMNS = (
+    "", "chapter", "module", "einops pattern",
+    "in", "out", "tokens", "attention memory", "parameters", "paper",
+)  # fmt: skip
+CAPTION = (
+    "Attention memory: the weights of one head in one layer for one clip, in float32, where they are kept at "
+    "all (of a whole model: its largest layer). Paper: ViViT-B/16x2 on 32 frames of 224×224, as published."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module: shapes as tuples with the batch first, attention in bytes (0: it has none)."""
+
+    chapter: int
+    module: str
+    pattern: str
+    given: tuple
+    made: tuple
+    tokens: int
+    attention: int
+    parameters: int
+    paper: str = ""
+
+
+@cache
+def rows():
+    """The whole ledger, in teaching order."""
+    config = ViViTConfig()  # the course's sizes
+    clips = torch.empty(BATCH, *config.clip_shape, device="meta")
+    with torch.device("meta"), torch.no_grad():
+        tubelets = TubeletEmbedding(config.clip_shape, config.dim, config.tubelet)
+        frames = FrameEmbedding(config.clip_shape, config.dim, config.tubelet)
+        grid = tubelets(clips)  # [B, T', S, D]
+        sequence = grid.flatten(1, 2)  # [B, N, D]
+        positions = learned_positions(*grid.shape[1:])
+        cls = torch.nn.Parameter(torch.zeros(1, 1, config.dim))
+        attention, block = MultiHeadAttention(config.dim, config.heads, config.dropout), Block(config)
+        return (
+            row(3, "TubeletEmbedding", "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", tubelets, clips),
+            row(3, "FrameEmbedding", "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", frames, clips),
+            row(3, "learned_positions", "", lambda z: z + positions, grid, learned=positions.numel()),
+            row(3, "prepend_cls", "", lambda z: prepend_cls(z, cls), sequence, learned=cls.numel()),
+            row(4, "MultiHeadAttention", "b n (three h d) -> three b h n d", attention, sequence),
+            row(5, "Block", "b t s d -> b (t s) d", block, sequence),
+            whole_model(5, "spacetime", "SpaceTime (Model 1)", clips),
+            row(6, "Block over space", "b t s d -> (b t) s d", block, grid, run=partial(over_space, block)),
+            row(6, "Block over time", "(b t) d -> b t d", block, grid.mean(dim=2)),
+            whole_model(6, "factorised_encoder", "FactorisedEncoder (Model 2)", clips),
+            row(7, "FactorisedSelfAttentionBlock", "b t s d -> (b t) s d; b t s d -> (b s) t d",
+                FactorisedSelfAttentionBlock(config), grid),
+            whole_model(7, "factorised_self_attention", "FactorisedSelfAttention (Model 3)", clips),
+            row(8, "FactorisedDotProductBlock", "b t s (three half h d) -> half three b t s h d",
+                FactorisedDotProductBlock(config), grid),
+            whole_model(8, "factorised_dot_product", "FactorisedDotProduct (Model 4)", clips),
+        )  # fmt: skip
+
+
+def row(chapter, name, pattern, module, given, *, run=None, learned=None):
+    """Runs a module, or `run` in its place, and writes down its shapes and costs.
+
+    A plain function in the module's place has `learned` parameters and no attention.
+    """
+    if learned is None:
+        learned = count_parameters(module)
+        with recorded_attention(module) as record:
+            made = (run or module)(given)
+    else:
+        record, made = [], module(given)
+    size = FLOAT32 * sum(w.numel() for w in record) // (BATCH * ViViTConfig.heads)
+    tokens = made.shape[1:-1].numel()
+    return Row(chapter, name, pattern, tuple(given.shape), tuple(made.shape), tokens, size, learned)
+
+
+def whole_model(chapter, name, title, clips):
+    """The row of one of Models 1 to 4, with what the paper says of its large version."""
+    model = build_model(name)
+    layers = {}
+    for m in attention_maps(model, clips):
+        layers[m.layer] = layers.get(m.layer, 0) + m.weights.numel() // (BATCH * model.config.heads)
+    millions, gflops = PAPER[name]
+    tokens, largest = torch.Size(model.grid).numel(), max(layers.values())
+    shapes = tuple(clips.shape), tuple(model(clips).shape)
+    paper = f"{millions} M, {gflops} GFLOPs"
+    return Row(chapter, title, "", *shapes, tokens, largest * FLOAT32, count_parameters(model), paper)
+
+
+def ledger(chapter):
+    """Displays the rows of all chapters up to this one (5 or "05"), this chapter's marked as new."""
+    from IPython.display import display
+
+    table = [cells(r, int(chapter)) for r in rows() if r.chapter <= int(chapter)]
+    if not table:
+        print("The shape ledger begins in chapter 03, with the first tokens.")
+        return
+    display({"text/html": as_html(table), "text/plain": as_text(table)}, raw=True)
+
+
+def cells(r, chapter):
+    """One row as a reader sees it, in the order of COLUMNS."""
+    new = "new" if r.chapter == chapter else ""
+    shapes = as_shape(r.given), as_shape(r.made)
+    numbers = str(r.tokens), as_bytes(r.attention), f"{r.parameters:,}"
+    return new, f"{r.chapter:02d}", r.module, r.pattern, *shapes, *numbers, r.paper
+
+
+def as_shape(shape):
+    return f"[B, {', '.join(map(str, shape[1:]))}]"
+
+
+def as_bytes(size):
+    return f"{size / 1024:g} KiB" if size >= 1024 else f"{size} B" if size else ""
+
+
+def as_html(table):
+    """A table that needs no style sheet, since GitHub shows none: new rows are bold, shapes do not break."""
+    lines = ["".join(f"<th>{name}</th>" for name in COLUMNS)]
+    for line in table:
+        texts = [escape(text) for text in line]
+        texts[3] = f"<code>{texts[3]}</code>" if texts[3] else ""
+        texts[4:] = [text.replace(" ", "&nbsp;") for text in texts[4:]]
+        lines.append("".join(f"<td><b>{text}</b></td>" if line[0] else f"<td>{text}</td>" for text in texts))
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table><p>{escape(CAPTION)}</p>"
+
+
+def as_text(table):
+    """The same in fixed-width text, for readers without HTML."""
+    lines = [COLUMNS, *table]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines]
+    return "\n".join([*lines, CAPTION])
