@@ -18,7 +18,10 @@ def tokens_for(module, *, dim=24, seed=0, dtype=torch.float32):
 
 
 def modules(dim=24, heads=4, **options):
-    return [randomise(kind(dim, heads, **options)).eval() for kind in (MultiHeadAttention, FactorisedDotProductAttention)]
+    return [
+        randomise(kind(dim, heads, **options)).eval()
+        for kind in (MultiHeadAttention, FactorisedDotProductAttention)
+    ]
 
 
 def test_weights_by_hand():
@@ -118,7 +121,7 @@ def test_gradients(kind, recorded):
 @pytest.mark.parametrize("name", VIVITS)
 @torch.no_grad()
 def test_bfloat16_stays_near_float32(name):
-    """Eight bits of mantissa: an error of about 1/256 of a value at each step, and no more than a few of them."""
+    """Eight bits of mantissa: an error of about 1/256 of a value at each step, and few of them add up."""
     torch.manual_seed(0)
     model = small(name)  # as initialised: with `randomise` the softmax turns on a bit
     nn.init.normal_(model.head.weight)
@@ -136,7 +139,7 @@ def autocast(model, clips):
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_dropout_of_weights(recorded):
-    """Weights are dropped, not values: with all values 1, outputs are sums of what was kept, and 1 on average."""
+    """Weights are dropped, not values: with all values 1, outputs sum what was kept, 1 on average."""
     torch.manual_seed(0)
     q, k = (noise(2, 50, 4, 20, 6)).unbind()
     record = [] if recorded else None
@@ -147,7 +150,7 @@ def test_dropout_of_weights(recorded):
 
 
 def test_initial_values():
-    """W_Q, W_K, W_V and W_O are each a D×D Xavier matrix; one drawn over all three rows of qkv would be smaller."""
+    """W_Q, W_K, W_V and W_O are each a D×D Xavier matrix; one drawn for all of qkv would be smaller."""
     torch.manual_seed(0)
     for kind in (MultiHeadAttention, FactorisedDotProductAttention):
         attention = kind(128, 4)
@@ -158,7 +161,9 @@ def test_initial_values():
 
 def test_heads_that_do_not_divide():
     for kind in (MultiHeadAttention, FactorisedDotProductAttention):
-        with pytest.raises(ConfigError, match=r"dim=24 cannot be shared by heads=5; heads that divide it: \[1, 2, 3, 4, 6"):
+        with pytest.raises(
+            ConfigError, match=r"dim=24 cannot be shared by heads=5; heads that divide it: \[1, 2, 3, 4, 6"
+        ):
             kind(24, 5)
         with pytest.raises(ConfigError, match="heads=0"):
             kind(24, 0)
@@ -170,7 +175,9 @@ def test_fused_kernel_is_used(monkeypatch):
     """Without a record the N×N weights are never made here: the work goes to torch's kernel."""
     calls = []
     plain = F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args, **rest: calls.append(1) or plain(*args, **rest))
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *args, **rest: calls.append(1) or plain(*args, **rest)
+    )
     for module, expected in zip(modules(), (1, 2)):
         calls.clear()
         module(tokens_for(module))

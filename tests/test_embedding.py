@@ -11,7 +11,12 @@ from vivit_edu.embedding import fit_to_grid, learned_positions, token_grid
 
 from .references import max_difference, noise, randomise
 
-TILING = [((1, 28, 28, 28), (7, 7, 7)), ((3, 8, 12, 6), (2, 4, 3)), ((2, 3, 4, 10), (1, 4, 5)), ((1, 6, 5, 7), (6, 5, 7))]
+TILING = [
+    ((1, 28, 28, 28), (7, 7, 7)),
+    ((3, 8, 12, 6), (2, 4, 3)),
+    ((2, 3, 4, 10), (1, 4, 5)),
+    ((1, 6, 5, 7), (6, 5, 7)),
+]
 
 
 @pytest.mark.parametrize("clip_shape, tubelet", TILING)
@@ -69,6 +74,7 @@ def test_frames_are_sampled_uniformly():
 
 # ---- clips that tubelets do not tile ------------------------------------------------------------------
 
+
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(*[st.integers(1, 12)] * 3), st.tuples(*[st.integers(1, 5)] * 3))
 def test_grids(size, tubelet):
@@ -103,7 +109,11 @@ def test_grids(size, tubelet):
 def test_refusal_names_the_axis_and_the_sizes_that_tile(kind):
     with pytest.raises(ConfigError) as caught:
         kind((1, 28, 28, 27), 8, (7, 7, 8))
-    assert "width" in str(caught.value) and "[1, 3, 9, 27]" in str(caught.value) and "3 would be left over" in str(caught.value)
+    assert (
+        "width" in str(caught.value)
+        and "[1, 3, 9, 27]" in str(caught.value)
+        and "3 would be left over" in str(caught.value)
+    )
     with pytest.raises(ConfigError, match="of 5 along time is larger than the clip of 4"):
         kind((1, 4, 8, 8), 8, (5, 4, 4))
     with pytest.raises(ConfigError, match="remainder='trim' is not known; take one of refuse, pad, crop"):
@@ -141,7 +151,7 @@ def test_other_clips_are_refused(kind):
 
 
 def test_initial_values():
-    """Positions are parameters with a standard deviation of 0.02; filters keep the voxels' variance in bounds."""
+    """Positions are parameters with a standard deviation of 0.02; filters are Xavier's."""
     torch.manual_seed(0)
     positions = learned_positions(64, 128)
     assert isinstance(positions, torch.nn.Parameter) and positions.shape == (1, 64, 128)

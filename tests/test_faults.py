@@ -1,7 +1,8 @@
-"""Known faults of other implementations: for each a property that ours has, and the fault in small, which lacks it.
+"""Known faults of other implementations: each with a property that ours has and the faulty lacks.
 
-A property is a function that raises AssertionError. Every one is run on our four models, where it must hold, and on
-models into which the fault was put, where it must not: a test that a wrong model passes would be no test.
+A property is a function that raises AssertionError. Every one is run on our four models, where it must hold,
+and on models with the fault, where it must not: a test that a wrong model
+passes would be no test.
 
 Faults of attention maps (rollout without keepdim) stand in test_explain, of central frame initialisation in
 test_pretrained.
@@ -33,6 +34,7 @@ def rejects(check, *arguments):
 
 # ---- a clip's logits do not depend on what else is in the batch -------------------------------------
 
+
 @torch.no_grad()
 def check_batch_mates(model):
     clips = noise(5, *model.config.clip_shape)
@@ -63,7 +65,11 @@ class BatchSecond(nn.Module):
 @pytest.mark.parametrize("name", VIVITS[:3])
 def test_batch_mates_tells_attention_over_the_batch(name):
     model = model_of(name)
-    for block in (module for module in model.modules() if isinstance(module, (vivit.Block, vivit.FactorisedSelfAttentionBlock))):
+    for block in (
+        module
+        for module in model.modules()
+        if isinstance(module, (vivit.Block, vivit.FactorisedSelfAttentionBlock))
+    ):
         for part, module in list(block.named_children()):
             if isinstance(module, attention.MultiHeadAttention):
                 setattr(block, part, BatchSecond(module))
@@ -88,6 +94,7 @@ def test_batch_mates_tells_a_mixed_up_model_3(function, monkeypatch):
 
 
 # ---- dropout and stochastic depth act in train() and not in eval() ------------------------------------
+
 
 @torch.no_grad()
 def check_eval_is_deterministic(model):
@@ -127,11 +134,14 @@ def test_dropout_reaches_the_attention_weights(name):
 def test_eval_is_deterministic_tells_attention_that_ignores_it(name, monkeypatch):
     """The fault: F.scaled_dot_product_attention(dropout_p=0.5), which knows nothing of train() and eval()."""
     right = attention.attend
-    monkeypatch.setattr(attention, "attend", lambda q, k, v, *, dropout, record: right(q, k, v, dropout=0.5, record=record))
+    monkeypatch.setattr(
+        attention, "attend", lambda q, k, v, *, dropout, record: right(q, k, v, dropout=0.5, record=record)
+    )
     rejects(check_eval_is_deterministic, model_of(name))
 
 
 # ---- positions ----------------------------------------------------------------------------------------
+
 
 def check_positions_learn(model):
     """Each position embedding is a parameter, saved with the model, and gets a gradient from the logits."""
@@ -143,7 +153,9 @@ def check_positions_learn(model):
     model(noise(2, *model.config.clip_shape)).square().sum().backward()
     for name in wanted:
         gradient = parameters[name].grad
-        assert gradient is not None and gradient.flatten(0, -2).abs().sum(dim=-1).min() > 0  # every position's
+        assert (
+            gradient is not None and gradient.flatten(0, -2).abs().sum(dim=-1).min() > 0
+        )  # every position's
 
 
 @pytest.mark.parametrize("name, pool", both_pools())
@@ -184,7 +196,7 @@ def test_order_matters(name, pool, axis):
 @pytest.mark.parametrize("name", VIVITS)
 @torch.no_grad()
 def test_order_matters_tells_missing_positions(name, axis):
-    """The fault: positions that are the same all along one axis; in time for Model 2, a temporal encoder without any."""
+    """The fault: positions that are the same along an axis; for Model 2, a temporal encoder without any."""
     model = model_of(name)
     if name == "factorised_encoder" and axis == 2:
         model.temporal_positions.zero_()
@@ -206,6 +218,7 @@ def test_without_a_temporal_encoder_time_has_no_order(pool):
 
 # ---- logits are logits, and nothing follows the MLP's second linear map ---------------------------------
 
+
 @torch.no_grad()
 def check_head_is_linear(model, head):
     """Doubling head weights and biases doubles the output; a softmax or a ReLU after them would not."""
@@ -222,7 +235,9 @@ def test_logits_are_not_activated(name, pool):
     check_head_is_linear(model, model.head)
 
 
-@pytest.mark.parametrize("fault", [nn.Softmax(dim=-1), nn.Sigmoid(), nn.ReLU()], ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize(
+    "fault", [nn.Softmax(dim=-1), nn.Sigmoid(), nn.ReLU()], ids=lambda fault: type(fault).__name__
+)
 @pytest.mark.parametrize("name", VIVITS)
 def test_logits_are_not_activated_tells_a_softmax(name, fault):
     model = model_of(name)
@@ -249,6 +264,7 @@ def test_mlp_ends_linear(activation):
 
 # ---- every voxel is seen ---------------------------------------------------------------------------------
 
+
 def unseen_voxels(embed, clip_shape):
     """How many voxels of a clip do not reach the tokens."""
     clips = noise(1, *clip_shape).requires_grad_()
@@ -266,7 +282,10 @@ def test_every_voxel_is_seen_where_tubelets_tile(clip_shape, tubelet):
     check_every_voxel_is_seen(embedding.TubeletEmbedding(clip_shape, 6, tubelet), clip_shape)
 
 
-@pytest.mark.parametrize("clip_shape, tubelet", [((1, 7, 8, 8), (2, 4, 4)), ((1, 28, 28, 28), (8, 8, 8)), ((1, 4, 5, 7), (2, 3, 4))])
+@pytest.mark.parametrize(
+    "clip_shape, tubelet",
+    [((1, 7, 8, 8), (2, 4, 4)), ((1, 28, 28, 28), (8, 8, 8)), ((1, 4, 5, 7), (2, 3, 4))],
+)
 def test_no_voxel_is_dropped_in_silence(clip_shape, tubelet):
     with pytest.raises(ValueError, match="would be left over"):
         embedding.TubeletEmbedding(clip_shape, 6, tubelet)
@@ -282,6 +301,7 @@ def test_keras_example_sees_63_percent():
 
 
 # ---- factorised attention sees what it should and nothing else --------------------------------------------
+
 
 def reach(model, t, s):
     """[T', S]: which tokens after one block depend on the token at time t, place s."""
@@ -299,7 +319,7 @@ def reach(model, t, s):
 
 
 def test_reach_of_one_block():
-    """From one token, Models 1 and 3 reach every other within a block, Model 4 its own time and its own place."""
+    """From one token, Models 1 and 3 reach every other in one block, Model 4 its own time and place."""
     for name in ("spacetime", "factorised_self_attention"):
         assert reach(model_of(name, depth=1), 1, 2).all()
     cross = torch.zeros(3, 8, dtype=torch.bool)

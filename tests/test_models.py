@@ -89,6 +89,7 @@ def test_frames_tokenizer(name):
 
 # ---- Model 2 ----------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 @torch.no_grad()
 def test_temporal_depth_0_is_the_mean_over_time(pool):
@@ -103,7 +104,7 @@ def test_temporal_depth_0_is_the_mean_over_time(pool):
 
 @torch.no_grad()
 def test_model_2_encodes_each_time_index_alike():
-    """The same content at every time index gives the same vector to the temporal encoder, whatever the index."""
+    """The same content at every time index gives the temporal encoder the same vector."""
     model = randomise(small("factorised_encoder"))
     seen = []
     model.temporal_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -121,6 +122,7 @@ def test_depths_of_model_2(depth):
 
 
 # ---- cls tokens -------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", VIVITS[:2])
 @torch.no_grad()
@@ -155,7 +157,8 @@ def test_models_3_and_4_have_no_cls(name):
         small(name, pool="cls")
 
 
-# ---- messages -----------------------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------
+
 
 def test_unknown_model_names_the_known():
     with pytest.raises(ConfigError) as caught:
@@ -166,7 +169,11 @@ def test_unknown_model_names_the_known():
 def test_unknown_option_names_the_known():
     with pytest.raises(ConfigError) as caught:
         build_model("spacetime", patch_size=7, heads=4)
-    assert "patch_size" in str(caught.value) and "tubelet" in str(caught.value) and "mlp_dim" in str(caught.value)
+    assert (
+        "patch_size" in str(caught.value)
+        and "tubelet" in str(caught.value)
+        and "mlp_dim" in str(caught.value)
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +205,8 @@ def test_odd_heads_in_model_4():
         build_model(name, dim=126, heads=3)
 
 
-# ---- stochastic depth -----------------------------------------------------------------------------------------
+# ---- stochastic depth ----------------------------------------------------------------------------
+
 
 def test_drop_path_grows_linearly():
     model = build_model("spacetime", depth=5, drop_path=0.4)

@@ -1,12 +1,12 @@
-"""The models against code that is not ours: the paper's authors', transformers', torchvision's, vit-pytorch's.
+"""The models against code that is not ours: the authors', transformers', torchvision's, vit-pytorch's.
 
-Where vit-pytorch (vit_pytorch.vivit, version 1.26) defines something else than the paper, the test makes both sides
-agree; the differences, all of them:
+Where vit-pytorch (vit_pytorch.vivit, version 1.26) defines something else than the paper, the test makes both
+sides agree; the differences, all of them:
 
 | | vit-pytorch | here, as in the paper's code | in the test |
 |---|---|---|---|
 | tubelet embedding | LayerNorm of the voxels, linear, LayerNorm | linear (a 3D convolution) | ours in both |
-| positions | one [T', S, D] for all, before the spatial encoder | Model 2: one over space, one over time | theirs repeats ours over space; ours over time zero |
+| positions (Model 2) | one [T', S, D], before both encoders | one in each encoder | ours in time: zero |
 | position of a cls token | none | yes | zero |
 | query, key, value | without bias | with bias | zero |
 | width of a head | 64, whatever the width | width / heads | theirs set to ours |
@@ -18,11 +18,12 @@ agree; the differences, all of them:
 
 import pytest
 import torch
-from .references import VIVITS, attentions, authors, max_difference, noise, randomise, small
 from torch import nn
 
 from vivit_edu import attention, build_model
 from vivit_edu.pretrained import load_pretrained
+
+from .references import VIVITS, attentions, authors, max_difference, noise, randomise, small
 
 TOLERANCE = 1e-5
 
@@ -39,7 +40,9 @@ AUTHORS_MODELS = {
 def authors_model(name, **options):
     """Our model with the authors' weights in it, their clips and their logits."""
     clips, weights, logits = authors(name)
-    defaults = dict(tubelet=(2, 8, 8), dim=24, depth=2, temporal_depth=1, heads=4, mlp_dim=48, activation="gelu_tanh")
+    defaults = dict(
+        tubelet=(2, 8, 8), dim=24, depth=2, temporal_depth=1, heads=4, mlp_dim=48, activation="gelu_tanh"
+    )
     defaults["pool"] = "cls" if name.endswith("token") else "mean"
     model_name = AUTHORS_MODELS.get(name, "factorised_self_attention")
     model = build_model(model_name, clip_shape=(2, 8, 16, 16), num_classes=5, **(defaults | options)).eval()
@@ -50,6 +53,7 @@ def authors_model(name, **options):
 
 # ---- the authors' own code ----------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("name", AUTHORS_MODELS)
 @torch.no_grad()
 def test_authors_logits(name):
@@ -59,7 +63,7 @@ def test_authors_logits(name):
 
 @torch.no_grad()
 def test_authors_model_3_with_time_first():
-    """Their code's default attends over time before space: our Model 3, with the axes of the grid exchanged."""
+    """Their code's default attends over time before space: our Model 3 with its axes exchanged."""
     model, clips, logits = authors_model("model3_time_space")
     assert max_difference(model(clips), logits) > 0.1  # the order matters
     for block in model.encoder.blocks:
@@ -72,7 +76,9 @@ def test_authors_model_3_with_time_first():
 
 def _no_scale(monkeypatch, model):
     plain = attention.F.scaled_dot_product_attention
-    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", lambda *qkv, **rest: plain(*qkv, **rest, scale=1.0))
+    monkeypatch.setattr(
+        attention.F, "scaled_dot_product_attention", lambda *qkv, **rest: plain(*qkv, **rest, scale=1.0)
+    )
 
 
 def _exact_gelu(monkeypatch, model):
@@ -85,7 +91,9 @@ def _heads_interleaved(monkeypatch, model):
     plain = attention.rearrange
     swap = {"b n (three h d) -> three b h n d": "b n (three d h) -> three b h n d"}
     swap["b t s (three half h d) -> half three b t s h d"] = "b t s (three h d half) -> half three b t s h d"
-    monkeypatch.setattr(attention, "rearrange", lambda x, pattern, **n: plain(x, swap.get(pattern, pattern), **n))
+    monkeypatch.setattr(
+        attention, "rearrange", lambda x, pattern, **n: plain(x, swap.get(pattern, pattern), **n)
+    )
 
 
 def _large_epsilon(monkeypatch, model):
@@ -121,6 +129,7 @@ def test_authors_logits_tell_wrong_models(name, fault, monkeypatch):
 
 # ---- transformers -------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("activation, theirs", [("gelu", "gelu"), ("gelu_tanh", "gelu_fast")])
 @pytest.mark.parametrize(
     "clip_shape, tubelet, heads, depth",
@@ -132,7 +141,8 @@ def test_transformers_logits(clip_shape, tubelet, heads, depth, activation, thei
     channels, frames, size, _ = clip_shape
     config = transformers.VivitConfig(
         image_size=size, num_frames=frames, tubelet_size=list(tubelet), num_channels=channels, hidden_size=32,
-        num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=80, hidden_act=theirs, num_labels=7,
+        num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=80, hidden_act=theirs,
+        num_labels=7,
     )  # fmt: skip
     reference = randomise(transformers.VivitForVideoClassification(config)).eval()
     model = build_model(
@@ -152,18 +162,21 @@ def test_transformers_logits(clip_shape, tubelet, heads, depth, activation, thei
 
 # ---- torchvision --------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("channels, heads", [(3, 4), (1, 2)])
 @torch.no_grad()
 def test_torchvision_logits_on_one_frame(channels, heads):
     """A clip of one frame is an image, and Model 1 an image transformer."""
     from torchvision.models import VisionTransformer
 
-    reference = VisionTransformer(image_size=24, patch_size=8, num_layers=2, num_heads=heads, hidden_dim=32, mlp_dim=64, num_classes=6)
+    reference = VisionTransformer(
+        image_size=24, patch_size=8, num_layers=2, num_heads=heads, hidden_dim=32, mlp_dim=64, num_classes=6
+    )
     reference.conv_proj = nn.Conv2d(channels, 32, kernel_size=8, stride=8)
     randomise(reference).eval()
     model = build_model(
-        "spacetime", clip_shape=(channels, 1, 24, 24), num_classes=6, tubelet=(1, 8, 8), dim=32, depth=2, heads=heads,
-        mlp_dim=64, pool="cls",
+        "spacetime", clip_shape=(channels, 1, 24, 24), num_classes=6, tubelet=(1, 8, 8), dim=32, depth=2,
+        heads=heads, mlp_dim=64, pool="cls",
     ).eval()  # fmt: skip
     load_pretrained(model, reference.state_dict())
     clips = noise(4, channels, 1, 24, 24)
@@ -172,8 +185,9 @@ def test_torchvision_logits_on_one_frame(channels, heads):
 
 # ---- vit-pytorch --------------------------------------------------------------------------------
 
+
 def share_encoder(theirs, ours, attentions_of):
-    """Gives an encoder of vit-pytorch our weights. attentions_of: block -> its (norm, attention) in their order."""
+    """Gives an encoder of vit-pytorch our weights. attentions_of: block -> its (norm, attention)s."""
     for (*their_attentions, feed_forward), block in zip(theirs.layers, ours.blocks, strict=True):
         for their, (norm, our) in zip(their_attentions, attentions_of(block), strict=True):
             nn.init.zeros_(our.qkv.bias)  # theirs has none
@@ -210,7 +224,10 @@ def vit_pytorch_twin(model, variant):
 def test_vit_pytorch_model_2(pool):
     model = randomise(small("factorised_encoder", pool=pool))
     twin = vit_pytorch_twin(model, "factorized_encoder")
-    for ours, theirs in ((model.spatial_encoder, twin.spatial_transformer), (model.temporal_encoder, twin.temporal_transformer)):
+    for ours, theirs in (
+        (model.spatial_encoder, twin.spatial_transformer),
+        (model.temporal_encoder, twin.temporal_transformer),
+    ):
         share_encoder(theirs, ours, lambda block: [(block.norm_attention, block.attention)])
     model.temporal_positions.zero_()
     if pool == "cls":
@@ -237,8 +254,9 @@ def test_vit_pytorch_model_3():
 
 # ---- dense attention under a block mask -----------------------------------------------------------
 
+
 def torch_attention(ours, tokens, mask):
-    """torch's own attention, among all tokens [B, N, D], with our weights; mask [heads, N, N]: True where allowed."""
+    """torch's own attention, among all tokens [B, N, D], with our weights; mask [heads, N, N]."""
     dim, heads = tokens.shape[-1], ours.heads
     theirs = nn.MultiheadAttention(dim, heads, batch_first=True).eval()
     theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.qkv.weight.data, ours.qkv.bias.data
@@ -271,6 +289,7 @@ def test_factorised_attention_is_dense_attention_under_a_mask(name):
 
 # ---- parameters ---------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("options", [{}, {"dim": 48, "heads": 6, "depth": 3}, {"tokenizer": "frames"}])
 def test_model_4_has_model_1s_parameter_count(options):
     counts = {name: sum(p.numel() for p in small(name, **options).parameters()) for name in VIVITS}
@@ -279,8 +298,16 @@ def test_model_4_has_model_1s_parameter_count(options):
 
 
 def test_parameters_of_the_papers_models():
-    """ViViT-B/16x2, 400 classes, 32 frames of 224²: the paper's table gives 88.9, 115.1, 117.3 and 88.9 million."""
-    options = dict(clip_shape=(3, 32, 224, 224), num_classes=400, tubelet=(2, 16, 16), dim=768, depth=12, heads=12, mlp_dim=3072)
+    """ViViT-B/16x2, 400 classes, 32 frames of 224²: millions as in the paper's table."""
+    options = dict(
+        clip_shape=(3, 32, 224, 224),
+        num_classes=400,
+        tubelet=(2, 16, 16),
+        dim=768,
+        depth=12,
+        heads=12,
+        mlp_dim=3072,
+    )
     with torch.device("meta"):
         counts = [sum(p.numel() for p in build_model(name, **options).parameters()) / 1e6 for name in VIVITS]
     assert counts == pytest.approx([88.9, 115.1, 117.3, 88.9], abs=0.1)
@@ -288,15 +315,19 @@ def test_parameters_of_the_papers_models():
 
 @torch.no_grad()
 def test_random_weights_are_large_enough():
-    """The parity tests mean something only where attention is far from uniform and the GELU far from linear."""
+    """The parity tests mean something only where attention is not uniform and the GELU not linear."""
     for name in VIVITS:
         model = randomise(small(name))
         for module in attentions(model):
             module.record = []
         inputs = []
+
+        def keep_spread(module, args, inputs=inputs):
+            inputs.append(args[0].std().item())
+
         for module in model.modules():
             if isinstance(module, nn.GELU):
-                module.register_forward_hook(lambda module, args, output: inputs.append(args[0].std().item()))
+                module.register_forward_pre_hook(keep_spread)
         model(noise(4, *model.config.clip_shape))
         for module in attentions(model):
             for weights in module.record:

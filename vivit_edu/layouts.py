@@ -4,6 +4,7 @@ A layout is a table from their names to ours: `*` stands for the number of a blo
 `bias` are left off. Image transformers and Hugging Face's ViViT get the names of `vivit.SpaceTime` (Model 1).
 """
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -55,7 +56,8 @@ TORCHVISION = Layout(
         "encoder.pos_embedding": "positions",
         **block("encoder.layers.encoder_layer_*.", norm1="ln_1", norm2="ln_2", fc1="mlp.0", fc2="mlp.3",
                 qkv="self_attention.in_proj", out="self_attention.out_proj"),
-        **block("encoder.layers.encoder_layer_*.", fc1="mlp.linear_1", fc2="mlp.linear_2"),  # the published files
+        # the published files name the MLP otherwise
+        **block("encoder.layers.encoder_layer_*.", fc1="mlp.linear_1", fc2="mlp.linear_2"),
         "encoder.ln": "encoder.norm",
         "heads.head": "head",
     },
@@ -68,7 +70,8 @@ TIMM = Layout(
         "cls_token": "cls",
         "dist_token": "dist",  # distilled DeiT: a second token that learns from a teacher
         "pos_embed": "positions",
-        **block("blocks.*.", norm1="norm1", norm2="norm2", qkv="attn.qkv", out="attn.proj", fc1="mlp.fc1", fc2="mlp.fc2"),
+        **block("blocks.*.", norm1="norm1", norm2="norm2", qkv="attn.qkv", out="attn.proj",
+                fc1="mlp.fc1", fc2="mlp.fc2"),
         "norm": "encoder.norm",
         "head": "head",
     },
@@ -87,9 +90,9 @@ HUGGING_FACE = Layout(
     "Hugging Face ViT or ViViT, as published",
     {
         **_HUGGING_FACE,
-        **block("encoder.layer.*.", norm1="layernorm_before", norm2="layernorm_after", q="attention.attention.query",
-                k="attention.attention.key", v="attention.attention.value", out="attention.output.dense",
-                fc1="intermediate.dense", fc2="output.dense"),
+        **block("encoder.layer.*.", norm1="layernorm_before", norm2="layernorm_after",
+                q="attention.attention.query", k="attention.attention.key", v="attention.attention.value",
+                out="attention.output.dense", fc1="intermediate.dense", fc2="output.dense"),
     },
     prefixes=("vit.", "vivit.", ""),
     left_out=("pooler.dense",),
@@ -100,7 +103,8 @@ HUGGING_FACE_5 = Layout(
     {
         **_HUGGING_FACE,
         **block("layers.*.", norm1="layernorm_before", norm2="layernorm_after", q="attention.q_proj",
-                k="attention.k_proj", v="attention.v_proj", out="attention.o_proj", fc1="mlp.fc1", fc2="mlp.fc2"),
+                k="attention.k_proj", v="attention.v_proj", out="attention.o_proj",
+                fc1="mlp.fc1", fc2="mlp.fc2"),
     },
     prefixes=HUGGING_FACE.prefixes,
     left_out=HUGGING_FACE.left_out,
@@ -125,18 +129,17 @@ def _flax_factorised_block():
     table = {theirs + f"LayerNorm_{part}": ours + f"norm_{part}" for part in ("space", "time", "mlp")}
     for axis in ("space", "time"):
         for theirs_part, part in (("query", "q"), ("key", "k"), ("value", "v"), ("out", "out")):
-            table[theirs + f"MultiHeadDotProductAttention_{axis}/{theirs_part}"] = ours + f"{axis}_attention.{part}"
+            table[theirs + f"MultiHeadDotProductAttention_{axis}/{theirs_part}"] = (
+                ours + f"{axis}_attention.{part}"
+            )
     return table | {theirs + "MlpBlock/Dense_0": ours + "mlp.0", theirs + "MlpBlock/Dense_1": ours + "mlp.3"}
 
 
 _FLAX = {"embedding": "embedding.projection", "output_projection": "head"}
 
-_FLAX_PREFIXES = ("", "params/")
-
 AUTHORS_1_4 = Layout(
     "the authors' flax parameters of Model 1 or 4",
     {**_FLAX, "cls": "cls", **_flax_encoder("Transformer", "encoder", "positions")},
-    prefixes=_FLAX_PREFIXES,
     models=("SpaceTime", "FactorisedDotProduct"),
 )
 AUTHORS_2 = Layout(
@@ -148,7 +151,6 @@ AUTHORS_2 = Layout(
         **_flax_encoder("SpatialTransformer", "spatial_encoder", "positions"),
         **_flax_encoder("TemporalTransformer", "temporal_encoder", "temporal_positions"),
     },
-    prefixes=_FLAX_PREFIXES,
     models=("FactorisedEncoder",),
 )
 AUTHORS_3 = Layout(
@@ -159,13 +161,18 @@ AUTHORS_3 = Layout(
         **_flax_factorised_block(),
         "Transformer/encoder_norm": "encoder.norm",
     },
-    prefixes=_FLAX_PREFIXES,
     models=("FactorisedSelfAttention",),
 )
 
 LAYOUTS = (TORCHVISION, TIMM, HUGGING_FACE, HUGGING_FACE_5, AUTHORS_1_4, AUTHORS_2, AUTHORS_3)
 
-BARE = ("cls", "dist", "positions", "temporal_cls", "temporal_positions")  # single tensors, without weight and bias
+BARE = (
+    "cls",
+    "dist",
+    "positions",
+    "temporal_cls",
+    "temporal_positions",
+)  # single tensors, without weight and bias
 OPTIONAL = ("cls", "dist", "head", "temporal_cls", "temporal_positions", "temporal_encoder.norm")
 
 
@@ -173,9 +180,12 @@ def recognise(state):
     """Finds the layout from the keys and translates the weights into the names of our models.
 
     state: mapping of names (or of tuples of names, as flax flattens a tree) to tensors or arrays.
-    Returns Weights. Raises CheckpointError that names the nearest known layout and what differs from it.
+    What stands before all names alike is left off. Returns Weights. Raises CheckpointError that names the
+    nearest known layout and what differs from it.
     """
     state = {"/".join(key) if isinstance(key, tuple) else key: value for key, value in state.items()}
+    common = re.match(r"(.*[./])?", os.path.commonprefix(list(state)))[0]  # such as "module." or "params/"
+    state = {key.removeprefix(common): value for key, value in state.items()}
     tries = [(layout, *translate(layout, prefix, state)) for layout in LAYOUTS for prefix in layout.prefixes]
     layout, names, left_out, unknown = max(tries, key=lambda attempt: (len(attempt[1]), -len(attempt[3])))
     missing = missing_names(layout, names.values())
@@ -198,7 +208,9 @@ def translate(layout, prefix, state):
     names, left_out, unknown = {}, [], []
     for key in state:
         stem, leaf = re.fullmatch(r"(.*?)(?:[./_](weight|bias|kernel|scale))?", key).groups()
-        number = re.search(r"(?<=[._])\d+(?=[./])", stem)  # of the block; other numbers end the stem or follow a letter
+        number = re.search(
+            r"(?<=[._])\d+(?=[./])", stem
+        )  # of the block; other numbers end the stem or follow a letter
         if number:
             stem = stem[: number.start()] + "*" + stem[number.end() :]
         stem = stem.removeprefix(prefix)
@@ -225,10 +237,10 @@ def missing_names(layout, found):
 
 
 def as_tensor(values):
-    """A tensor or an array of any library as a float32 tensor of its own."""
+    """A tensor or an array of any library as a float32 tensor on the CPU."""
     if not isinstance(values, torch.Tensor):
         values = torch.as_tensor(np.array(values))
-    return values.detach().float()
+    return values.detach().cpu().float()
 
 
 def from_flax(name, tensor):
@@ -250,7 +262,9 @@ def from_flax(name, tensor):
     try:
         return rearrange(tensor, pattern)
     except EinopsError as error:
-        raise CheckpointError(f"{name} has shape {list(tensor.shape)}, which is not flax's {pattern!r}") from error
+        raise CheckpointError(
+            f"{name} has shape {list(tensor.shape)}, which is not flax's {pattern!r}"
+        ) from error
 
 
 def join_qkv(tensors):

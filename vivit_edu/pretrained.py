@@ -1,22 +1,21 @@
-"""Pretrained initialisation: the weights of an image transformer in a ViViT (section 3.4), and a ViViT's own as they are.
+"""Pretrained initialisation: an image transformer's weights in a ViViT (section 3.4), or a ViViT's own.
 
-The names that others give to their weights are the subject of `layouts`; here everything has those of our models.
-Built by hand in chapter 10.
+Which part of the weights goes into which parameter, and a report of it. How others name their weights is the
+subject of `layouts`, how tensors are made to fit that of `surgery`.
 
 Image transformers learned from images normalised with a mean and a standard deviation (as a rule ImageNet's):
 their weights are at their best on clips normalised alike.
 """
 
-import math
 import re
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
 
 from .errors import CheckpointError, ConfigError
 from .layouts import recognise
+from .surgery import inflate, resize_filters, resize_positions, sum_colours, swap_halves
 from .vivit import FactorisedDotProduct, FactorisedEncoder, FactorisedSelfAttention, ViViT
 from .weight_files import read_weights
 
@@ -27,7 +26,7 @@ MODEL_NAMES = {
     "FactorisedSelfAttention": "Model 3 (factorised_self_attention)",
     "FactorisedDotProduct": "Model 4 (factorised_dot_product)",
 }
-# weights do not say the number of heads, but the image transformers published with these widths all have these
+# weights do not tell the number of heads, but all image transformers published with these widths have these
 USUAL_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 
 
@@ -70,12 +69,12 @@ def load_pretrained(model, weights, *, method="central", heads=None):
     """Fills a ViViT with pretrained weights and reports what was done with each tensor.
 
     model: one of Models 1 to 4, from `build_model`.
-    weights: of an image transformer (torchvision, timm or Hugging Face ViT), for any of them; of Hugging Face's ViViT,
-        for Model 1; the paper's authors' flax parameters, for the model they belong to. As a state dict or flat
-        mapping of paths to arrays, as a `.safetensors`, `.npz` or weights-only `.pt` file, or as a torchvision
-        weights enum or its name ("ViT_B_16_Weights.IMAGENET1K_V1"), which is downloaded.
-    method: what an image filter becomes in a tubelet of t frames: "central" puts it on frame ⌊t/2⌋ and zeros on the
-        others, "average" puts a t-th of it on each, "random" leaves the tubelet embedding fresh.
+    weights: of an image transformer (torchvision, timm or Hugging Face ViT), for any of them; of Hugging
+        Face's ViViT, for Model 1; the paper's authors' flax parameters, for the model they belong to.
+        As a state dict or flat mapping of paths to arrays, as a `.safetensors`, `.npz` or weights-only `.pt`
+        file, or as a torchvision weights enum or its name ("ViT_B_16_Weights.IMAGENET1K_V1").
+    method: what an image filter becomes in a tubelet of t frames: "central" puts it on frame ⌊t/2⌋ and zeros
+        on the others, "average" puts a t-th of it on each, "random" leaves the tubelet embedding fresh.
     heads: the image transformer's number of heads, where that is not the usual one for its width.
     Returns a Report. Raises ConfigError or CheckpointError, and then leaves the model as it was.
     """
@@ -89,7 +88,9 @@ def load_pretrained(model, weights, *, method="central", heads=None):
     if source.of_video:
         parts = {name: part_of_video(model, source.tensors, name) for name, _ in model.named_parameters()}
     else:
-        parts = {name: part_of_image(model, source.tensors, name, method) for name, _ in model.named_parameters()}
+        parts = {
+            name: part_of_image(model, source.tensors, name, method) for name, _ in model.named_parameters()
+        }
     for name, part in parts.items():
         theirs, ours = list(part.tensor.shape), list(model.get_parameter(name).shape)
         if theirs != ours:
@@ -102,16 +103,20 @@ def load_pretrained(model, weights, *, method="central", heads=None):
             model.get_parameter(name).copy_(part.tensor)
     used = {part.source for part in parts.values()}
     left_out = (*source.left_out, *(name for name in source.tensors if name not in used))
-    return Report(source.layout.name, {name: (part.how, part.remark) for name, part in parts.items()}, left_out, notes)
+    return Report(
+        source.layout.name, {name: (part.how, part.remark) for name, part in parts.items()}, left_out, notes
+    )
 
 
 def check_sizes(model, source, heads):
-    """Refuses weights of another kind or size than the model's, naming both. Returns notes on what cannot be told."""
+    """Refuses weights of another kind or size than the model's, naming both. Returns what cannot be told."""
     config, tensors, ours = model.config, source.tensors, type(model).__name__
     whose = source.layout.models or ("SpaceTime",)
     if source.of_video and ours not in whose:
         names = " or ".join(MODEL_NAMES[name] for name in whose)
-        raise CheckpointError(f"these weights are of {names} and go into no other; this is {MODEL_NAMES[ours]}")
+        raise CheckpointError(
+            f"these weights are of {names} and go into no other; this is {MODEL_NAMES.get(ours, ours)}"
+        )
     layers = [name for name in tensors if name.endswith("norm_mlp.weight")]
     theirs = {
         "depth": sum(not name.startswith("temporal") for name in layers),
@@ -125,9 +130,13 @@ def check_sizes(model, source, heads):
         theirs["temporal_depth"] = sum(name.startswith("temporal") for name in layers)
     differing = [option for option in theirs if theirs[option] != getattr(config, option)]
     if differing:
-        both = ", ".join(f"{option} {theirs[option]!r} and {getattr(config, option)!r}" for option in differing)
-        guess = "" if heads or "heads" not in differing else (
-            " (heads: the usual number for this width; where the weights have another, say heads=...)"
+        both = ", ".join(
+            f"{option} {theirs[option]!r} and {getattr(config, option)!r}" for option in differing
+        )
+        guess = (
+            ""
+            if heads or "heads" not in differing
+            else (" (heads: the usual number for this width; where the weights have another, say heads=...)")
         )
         options = ", ".join(f"{option}={theirs[option]!r}" for option in differing)
         raise CheckpointError(f"weights and model differ in {both}{guess}: build the model with {options}")
@@ -136,7 +145,9 @@ def check_sizes(model, source, heads):
         notes.append(f"the weights do not say their number of heads: make sure that it is {config.heads}")
     activation = "gelu_tanh" if source.of_video else "gelu"
     if config.activation != activation:
-        notes.append(f"such weights are usually trained with activation={activation!r}, here it is {config.activation!r}")
+        notes.append(
+            f"such weights are usually trained with activation={activation!r}, not {config.activation!r}"
+        )
     return tuple(notes)
 
 
@@ -146,9 +157,11 @@ def part_of_image(model, tensors, name, method):
     if name.startswith("temporal_") or "norm_time" in name or "time_attention.qkv" in name:
         return fresh  # an image has no time to learn from
     if "time_attention.out" in name:
-        # With W_O = 0 the residual branch adds nothing, yet W_O has a gradient and learns. Were W_Q, W_K and W_V zero
-        # as well, all values would be zero, W_O's gradient with them, and nothing but a bias would ever move.
-        return replace(fresh, tensor=torch.zeros_like(fresh.tensor), how="zeroed", remark="starts as the identity")
+        # With W_O = 0 the residual branch adds nothing, yet W_O has a gradient and learns. Were W_Q, W_K and
+        # W_V zero as well, the values would be zero, W_O's gradient too, and only a bias would ever move.
+        return replace(
+            fresh, tensor=torch.zeros_like(fresh.tensor), how="zeroed", remark="starts as the identity"
+        )
     if name == "positions":
         return positions_from_image(model, tensors)
     if name.startswith("embedding.") and method == "random":
@@ -163,8 +176,12 @@ def part_of_video(model, tensors, name):
     """The Part for one parameter of a ViViT from the same ViViT's tensors, which are taken as they are."""
     part = take(model, tensors, name, name)
     if name == "embedding.projection.weight":
-        summed = sum_colours(part.tensor, model)
-        return part if summed is part.tensor else replace(part, tensor=summed, how="summed", remark="over the colours")
+        summed = sum_colours(part.tensor, model.embedding.clip_shape[0])
+        return (
+            part
+            if summed is part.tensor
+            else replace(part, tensor=summed, how="summed", remark="over the colours")
+        )
     if name == "positions" and isinstance(model, FactorisedSelfAttention):
         n_t, s = model.grid
         if part.tensor.shape[1] == n_t * s:
@@ -177,9 +194,13 @@ def part_of_video(model, tensors, name):
 
 
 def take(model, tensors, name, theirs):
-    """Their tensor as it is; ours stays fresh where they have none, or a head for other classes."""
+    """Their tensor as it is. A cls token or head they lack stays fresh, as does a head for other classes."""
     ours = model.get_parameter(name).detach()
     if theirs not in tensors:
+        if name != "cls" and not name.startswith("head."):
+            raise CheckpointError(
+                f"the weights lack {theirs}, which the model's {name} needs: is the file complete?"
+            )
         return Part(ours, "fresh", "the weights have none")
     if name.startswith("head.") and len(tensors[theirs]) != len(ours):
         return Part(ours, "fresh", f"theirs is for {len(tensors[theirs])} classes, ours for {len(ours)}")
@@ -187,7 +208,7 @@ def take(model, tensors, name, theirs):
 
 
 def positions_from_image(model, tensors):
-    """An image's positions for every time index: resized to the grid of tubelets, then repeated along time."""
+    """An image's positions for every time index: resized to the grid of tubelets, then repeated."""
     n_t, *grid = model.embedding.grid
     prefix = ("cls" in tensors) + ("dist" in tensors)  # tokens that stand before the patches
     theirs = tensors["positions"][:, prefix:]  # [1, N, D]
@@ -203,31 +224,16 @@ def positions_from_image(model, tensors):
     remark = ""
     if model.config.pool == "cls":
         has_cls = "cls" in tensors
-        cls = tensors["positions"][:, :1] if has_cls else model.positions.detach()[:, :1]
+        cls = tensors["positions"][:, :1] if has_cls else model.positions.detach()[:, :1].cpu()
         places = torch.cat((cls, places), dim=1)
         remark = "" if has_cls else "the cls token's is fresh"
     return Part(places, ", ".join(steps) or "taken", remark, source="positions")
 
 
-def resize_positions(positions, grid):
-    """Positions of a square grid of patches, [1, N, D], interpolated to another grid (n_h, n_w): [1, n_h·n_w, D].
-
-    Bicubic and smoothed where the grid shrinks, as timm does it. The same tensor where the grid is the same.
-    """
-    side = math.isqrt(positions.shape[1])
-    if [side, side] == list(grid):
-        return positions
-    if side * side != positions.shape[1]:
-        raise CheckpointError(f"{positions.shape[1]} positions make no square grid of patches, so they cannot be resized")
-    image = rearrange(positions, "1 (h w) d -> 1 d h w", h=side)
-    image = F.interpolate(image, size=list(grid), mode="bicubic", antialias=True)
-    return rearrange(image, "1 d h w -> 1 (h w) d")
-
-
 def filters_from_image(model, filters, method):
-    """An image's patch filters [D, C, h, w] as tubelet filters [D, C, t, h, w] (equations 8 and 9 of the arXiv text)."""
+    """An image's patch filters [D, C, h, w] as tubelet filters [D, C, t, h, w] (section 3.4)."""
     steps, remark = [], ""
-    summed = sum_colours(filters, model)
+    summed = sum_colours(filters, model.embedding.clip_shape[0])
     if summed is not filters:
         steps.append("summed")
     t, *size = model.embedding.tubelet
@@ -238,45 +244,7 @@ def filters_from_image(model, filters, method):
         resized = inflate(resized, t, method)
         if t > 1:
             steps.append("inflated")
-            remark = f"on frame {t // 2} of 0 to {t - 1}" if method == "central" else f"1/{t} of it on each frame"
+            remark = (
+                f"on frame {t // 2} of 0 to {t - 1}" if method == "central" else f"1/{t} of it on each frame"
+            )
     return Part(resized, ", ".join(steps) or "taken", remark, source="embedding.projection.weight")
-
-
-def sum_colours(filters, model):
-    """Filters of three colours [D, 3, …] for clips of one channel: their sum, as if the grey value stood in all three."""
-    if filters.shape[1] == 3 and model.embedding.clip_shape[0] == 1:
-        return filters.sum(dim=1, keepdim=True)
-    return filters
-
-
-def resize_filters(filters, size):
-    """Patch filters [..., h, w] for patches of another size, by the pseudo-inverse of the image's resizing.
-
-    Let B resize a patch x to Bx. The new filter is to answer to Bx as the old one w does to x: Bᵀŵ = w, so
-    ŵ = (Bᵀ)⁺w, exact where the patch grows, the best fit where it shrinks (Beyer et al. 2023, FlexiViT).
-    """
-    h, w = filters.shape[-2:]
-    if [h, w] == list(size):
-        return filters
-    pixels = rearrange(torch.eye(h * w), "n (h w) -> n 1 h w", h=h)  # one image for each pixel
-    b_transposed = F.interpolate(pixels, size=list(size), mode="bicubic", antialias=True).flatten(1)  # [h·w, h'·w']
-    inverse = torch.linalg.pinv(b_transposed.double()).float()  # [h'·w', h·w]
-    resized = filters.flatten(-2) @ inverse.T
-    return resized.unflatten(-1, list(size))
-
-
-def inflate(filters, t, method):
-    """2D filters [D, C, h, w] as tubelet filters [D, C, t, h, w]: on the central frame only, or a t-th on each."""
-    if method == "average":
-        return repeat(filters / t, "d c h w -> d c t h w", t=t)
-    inflated = filters.new_zeros(*filters.shape[:2], t, *filters.shape[2:])
-    inflated[:, :, t // 2] = filters
-    return inflated
-
-
-def swap_halves(tensor, name):
-    """Exchanges the first and the second half of the heads in `attention.qkv` or `attention.out.weight`."""
-    if name.endswith("out.weight"):  # heads lie along the columns
-        return torch.cat(tensor.chunk(2, dim=1)[::-1], dim=1)
-    q_k_v = [torch.cat(part.chunk(2)[::-1]) for part in tensor.chunk(3)]  # and along the rows
-    return torch.cat(q_k_v)
