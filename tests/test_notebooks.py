@@ -309,7 +309,7 @@ BROKEN = {
     "bars for a terminal": (edit(3, "tqdm.auto", "tqdm"), "from tqdm.auto"),
     "a recorded run by path": (put(5, code("open('results/a.json')")), r"use recorded\(name\)"),
     "a slider alone": (put(5, code("from vivit_edu.course.widgets import explore\nexplore(3)")), "slider explore without"),
-    "a slider of ipywidgets": (put(5, code("widgets.IntSlider(3)")), "slider widgets.IntSlider. without"),
+    "a slider of ipywidgets": (put(5, code("widgets.IntSlider(3)")), "slider widgets.IntSlider without"),
     # text
     "two titles": (edit(4, "## Doubling", "# Doubling"), "second title 'Doubling'"),
     "a level left out": (edit(4, "## Doubling", "### Doubling"), "level 3 after one of level 1"),

@@ -1,5 +1,5 @@
-"""Exercises: the rules they follow in the masters, and the student notebooks made of the masters by nbgrader's
-own preprocessors, without a gradebook."""
+"""Exercises: the rules they follow in the masters, and the student notebooks, made of the masters by
+nbgrader's own preprocessors, without a gradebook."""
 
 import ast
 import copy
@@ -19,7 +19,8 @@ def exercise_texts(master):
     found = sections(master)
     fewest = 0 if master.chapter == "00" else 2
     if not fewest <= len(found) <= 4:
-        yield None, f"has {len(found)} exercises, expected {fewest} to 4, each under '### Exercise {master.chapter}.1 · …'"
+        yield None, (f"has {len(found)} exercises, expected {fewest} to 4, each under '### Exercise "
+                     f"{master.chapter}.1 · …'")
     for k, (number, heading, cells) in enumerate(found, 1):
         form = f"### Exercise {master.chapter}.{k} · title (10 minutes, medium)"
         if not re.fullmatch(rf"### Exercise {master.chapter}\.{k} · .+ \(\d+ minutes?, [\w ]+\)", heading):
@@ -34,7 +35,7 @@ def exercise_texts(master):
 
 
 def sections(master):
-    """The exercises as (number of the cell, heading, cells up to the next heading of its own or a higher level)."""
+    """The exercises as (number of the cell, heading, cells up to the next heading of level 1 to 3)."""
     found = []
     for number, cell in enumerate(master.nb.cells, 1):
         if cell.cell_type == "markdown" and (heading := HEADING.search(cell.source)):
@@ -48,31 +49,37 @@ def sections(master):
 
 def grading(master):
     """nbgrader can read the metadata; solutions have markers and are checked."""
-    from nbgrader.nbgraderformat import MetadataValidator, SchemaTooNewError, SchemaTooOldError, ValidationError
+    from nbgrader import nbgraderformat as nbgrader
 
     ids = [_grading(cell).get("grade_id") for cell in master.nb.cells]
     for number, cell in enumerate(master.nb.cells, 1):
         meta, lines = _grading(cell), [line.strip() for line in cell.source.splitlines()]
         marks = [line for line in lines if line in (BEGIN, END)]
         if meta and ids.index(meta.get("grade_id")) + 1 != number:
-            yield number, f"its grade_id {meta.get('grade_id')!r} is another cell's too: each has one of its own"
+            yield number, (f"its grade_id {meta.get('grade_id')!r} is another cell's too: each has one of "
+                           "its own")
         if marks and not meta.get("solution"):
-            yield number, "holds solution markers but is no solution cell: give it nbgrader's metadata, solution: true"
+            yield number, ("holds solution markers but is no solution cell: give it nbgrader's metadata, "
+                           "solution: true")
         if cell.cell_type == "code" and meta.get("solution"):
             if not marks or marks != [BEGIN, END] * (len(marks) // 2):
-                yield number, f"is a solution without its markers: put {BEGIN!r} and {END!r} around what students write"
+                yield number, (f"is a solution without its markers: put {BEGIN!r} and {END!r} around what "
+                               "students write")
             if meta.get("grade"):
                 yield number, "is solution and check in one: put the check in the next code cell"
             elif f"{meta.get('grade_id')}-check" not in ids:
-                yield number, f"has no check: a locked, graded cell with grade_id '{meta.get('grade_id')}-check' that calls one"
+                yield number, ("has no check: a locked, graded cell with grade_id "
+                               f"'{meta.get('grade_id')}-check' that calls one")
         if cell.cell_type == "code" and meta.get("grade") and not meta.get("solution"):
             if not meta.get("locked") or not meta.get("points"):
-                yield number, "is a check that is not locked or gives no points: locked: true, points: 1 or more"
+                yield number, ("is a check that is not locked or gives no points: locked: true, points: 1 "
+                               "or more")
             if not re.search(r"\bch\d\d\.\w+\(", cell.source):
                 yield number, "is graded but calls no check: ch03.check_…(what the student wrote)"
+    refusals = (nbgrader.ValidationError, nbgrader.SchemaTooOldError, nbgrader.SchemaTooNewError, KeyError)
     try:
-        MetadataValidator().validate_nb(copy.deepcopy(master.nb))
-    except (ValidationError, SchemaTooOldError, SchemaTooNewError, KeyError) as error:
+        nbgrader.MetadataValidator().validate_nb(copy.deepcopy(master.nb))
+    except refusals as error:
         yield None, f"nbgrader cannot read its metadata: {error}"
 
 
@@ -101,9 +108,9 @@ def student_notebook(master, names=()):
         elif "bootstrap" not in tags(cell):
             cell.source = clear_guesses(cell.source)
     # what nbgrader's generate_assignment runs, but for what reads or writes its gradebook, and in its order
-    for step in (nbgrader.LockCells, nbgrader.ClearSolutions, nbgrader.ClearOutput, nbgrader.CheckCellMetadata,
-                 nbgrader.ComputeChecksums, nbgrader.ClearHiddenTests, nbgrader.ClearMarkScheme,
-                 nbgrader.ComputeChecksums, nbgrader.CheckCellMetadata):
+    for step in (nbgrader.LockCells, nbgrader.ClearSolutions, nbgrader.ClearOutput,
+                 nbgrader.CheckCellMetadata, nbgrader.ComputeChecksums, nbgrader.ClearHiddenTests,
+                 nbgrader.ClearMarkScheme, nbgrader.ComputeChecksums, nbgrader.CheckCellMetadata):
         nb, _ = step().preprocess(nb, {})
     return nb
 

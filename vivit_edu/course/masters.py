@@ -69,7 +69,7 @@ def checkout():
 
 
 def repository():
-    """The repository's address, from pyproject.toml of the checkout, or from the installed package's metadata."""
+    """The repository's address, from the checkout's pyproject.toml or the installed package."""
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if project.is_file():
         return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
@@ -92,7 +92,7 @@ def slug(repo):
 
 
 def bootstrap_cell(repo):
-    """The source of the second cell of every chapter: in Colab it fetches the package, elsewhere it does nothing."""
+    """The source of every chapter's second cell: in Colab it fetches the package, elsewhere nothing."""
     return BOOTSTRAP.format(repo=repo)
 
 
@@ -153,7 +153,7 @@ def recorded(name):
 
 
 def load_definitions(path):
-    """A module with what a master defines: its imports, functions, classes and literal constants, nothing run.
+    """A module with what a master defines: imports, functions, classes and literal constants; nothing runs.
 
     For tests of the code that stands in notebooks, exercises solved in the masters included. Where a name
     is defined twice (a naive version, then a compact one), the later one is kept, as after a run.

@@ -21,9 +21,8 @@ PEAK_MEMORY = """
 try:
     import resource, sys
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-except ImportError:  # Windows
-    import psutil
-    print(psutil.Process().memory_info().peak_wset)
+except ImportError:  # Windows does not say
+    print(0)
 """
 MAP_BEGIN, MAP_END = "<!-- map: written by vivit-edu notebooks -->", "<!-- end of map -->"
 MAP_CELL = "course-map"  # tag of the cell of chapter 00 that shows the map
@@ -59,7 +58,7 @@ def notebooks(check=False, repo=None, only=None, *, force=False, folder=None):
         generate(folder)
     found += violations(folder, paths, repo)
     if found:
-        raise VivitEduError(f"{len(found)} to mend in the notebooks:\n" + "\n".join(f"- {text}" for text in found))
+        raise VivitEduError("\n- ".join([f"{len(found)} to mend in the notebooks:", *found]))
     print(f"{len(paths)} notebooks are in order.")
 
 
@@ -71,19 +70,21 @@ def choose(paths, only):
     wanted = only.split(",") if isinstance(only, str) else only
     names = [str(name).strip().zfill(2) for name in wanted]
     if unknown := [name for name in names if name not in there]:
-        raise ConfigError(f"no chapter {', '.join(unknown)}: expected some of {', '.join(there) or 'none yet'}.")
+        known = ", ".join(there) or "none yet"
+        raise ConfigError(f"no chapter {', '.join(unknown)}: expected some of {known}.")
     return [there[name] for name in names]
 
 
 def violations(folder, paths=None, repo=None):
-    """All that is wrong with these masters (None: all) and with what is made of all masters, as a list of strings."""
+    """What is wrong with these masters (None: all), and with what is made of all masters, as strings."""
     paths = master_paths(folder) if paths is None else paths
     repo = repo or repository()
     found = [text for path in paths for text in check_rules(read(path, repo))]
     found += time_together([read(path) for path in master_paths(folder)])
     stale = [path.relative_to(folder.parent).as_posix() for path, text in made_files(folder).items()
              if not path.is_file() or path.read_bytes() != text.encode("utf-8")]
-    stray = {path.name for path in (folder / "exercises").glob("*.ipynb")} - {path.name for path in master_paths(folder)}
+    student = {path.name for path in (folder / "exercises").glob("*.ipynb")}
+    stray = student - {path.name for path in master_paths(folder)}
     found += [f"{name} is not in step with the masters: run `vivit-edu notebooks`" for name in stale]
     return found + [f"notebooks/exercises/{name} has no master: delete it" for name in sorted(stray)]
 
@@ -126,29 +127,28 @@ class CellFailed(VivitEduError):
 
 
 def execute(master):
-    """Runs all cells in a fresh kernel, in the notebook's folder; outputs and measurements go into the notebook.
+    """Runs all cells in a fresh kernel, in the notebook's folder; fills in outputs and measurements.
 
     Returns:
         the three slowest cells, as text.
     Raises:
         CellFailed: a cell raised an error, or took over three times what the whole chapter may.
     """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
     from nbformat.v4 import new_code_cell
 
     cells, probe, now = master.nb.cells, new_code_cell(PEAK_MEMORY), []
     cells.append(probe)
-    client = NotebookClient(
-        master.nb, kernel_name="python3", timeout=3 * LIMITS.get(master.chapter, LIMIT), store_widget_state=False,
-        coalesce_streams=True, resources={"metadata": {"path": str(master.path.parent)}},
+    client = ExecutePreprocessor(
+        kernel_name="python3", timeout=3 * LIMITS.get(master.chapter, LIMIT), store_widget_state=False,
+        coalesce_streams=True,
         extra_arguments=["--log-level=ERROR"],  # no remark on the kernel's sockets, which are local
         on_cell_start=lambda cell, cell_index: now.append((cell_index + 1, time.perf_counter())),
     )
     try:
         with environment(ENVIRONMENT):
-            client.execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            client.preprocess(master.nb, {"metadata": {"path": str(master.path.parent)}})
+    except (CellExecutionError, TimeoutError, RuntimeError) as error:  # a dead kernel is a RuntimeError
         raise CellFailed(now[-1][0], f"failed:\n{plain(str(error))}") from None
     finally:
         cells.remove(probe)
@@ -156,7 +156,7 @@ def execute(master):
     times = [(after - before, number) for (number, before), (_, after) in zip(now, now[1:])]
     master.nb.metadata["vivit_edu"] = {
         "digest": digest(master.nb), "seconds": round(now[-1][1] - now[0][1], 1),
-        "peak_mb": round(int(probe.outputs[0].text) / 1e6),
+        "peak_mb": round(int(probe.outputs[0].text) / 1e6) or None,
     }
     return ", ".join(f"cell {number} {seconds:.1f} s" for seconds, number in sorted(times, reverse=True)[:3])
 
@@ -218,20 +218,20 @@ def made_files(folder):
 
 
 def course_map(folder=None):
-    """The chapters: a list of dictionaries with chapter, title, file, seconds and peak_mb as the harness measured
-    them on two CPU threads with the phantom (None: not executed yet)."""
+    """The chapters: a list of dictionaries with chapter, title, file, and seconds and peak_mb as the harness
+    measured them on two CPU threads with the phantom (None: not executed yet)."""
     rows = []
     for path in master_paths(folder or checkout() / "notebooks"):
         master = read(path)
         measured = master.nb.metadata.get("vivit_edu", {})
         title = re.match(r"# \d\d · (.+)", master.nb.cells[0].source) if master.nb.cells else None
-        rows.append({"chapter": master.chapter, "title": title[1].strip() if title else master.name, "file": path.name,
-                     "seconds": measured.get("seconds"), "peak_mb": measured.get("peak_mb")})
+        rows.append({"chapter": master.chapter, "title": title[1].strip() if title else master.name,
+                     "file": path.name, "seconds": measured.get("seconds"), "peak_mb": measured.get("peak_mb")})
     return rows
 
 
 def course_map_markdown(folder=None, prefix=""):
-    """The map as a Markdown table, with links relative to the notebooks, or behind a prefix such as "notebooks/"."""
+    """The map as a Markdown table, its links relative to notebooks/ or behind a prefix."""
     lines = ["| | chapter | minutes to run | memory |", "|---|---|---|---|"]
     for row in course_map(folder):
         minutes = "–" if row["seconds"] is None else f"{max(row['seconds'] / 60, 0.1):.1f}"
@@ -264,10 +264,12 @@ def set_repository(repo, root):
 
 
 def render(path):
-    """A notebook as the text of an HTML page, its figures with their alt texts, which nbconvert's page leaves out."""
+    """A notebook as the text of an HTML page, with the alt texts of its figures, which nbconvert drops."""
     from nbconvert import HTMLExporter
 
     page, _ = HTMLExporter().from_filename(str(path))
-    pictures = [output for _, cell in read(path).code for output in cell.outputs if "image/png" in output.get("data", {})]
+    outputs = [output for _, cell in read(path).code for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     alts = iter([escape(output.metadata.get("image/png", {}).get("alt", "")) for output in pictures])
-    return re.sub('alt="No description has been provided for this image"', lambda _: f'alt="{next(alts, "")}"', page)
+    missing = 'alt="No description has been provided for this image"'
+    return re.sub(missing, lambda _: f'alt="{next(alts, "")}"', page)

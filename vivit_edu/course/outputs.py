@@ -13,7 +13,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 CHECKED = "nbval-check-output"
 RUN = "run `vivit-edu notebooks`"
 BAR = re.compile(r"^.*\d+(%|it) ?[|\[].*$\n?", re.M)  # a line that tqdm wrote
-PRIVATE = re.compile(r"(?<![\w.])(?:/(?:home|Users|root|tmp|private|var)/|[A-Z]:\\\\?)[\w.-]+|\bsite-packages\b")
+PRIVATE = re.compile(r"(?<![\w.])(/(home|Users|root|tmp|private|var)/|[A-Z]:\\\\?)[\w.-]+|\bsite-packages\b")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 
 
@@ -34,13 +34,14 @@ def clean(master):
     for cell in nb.cells:
         cell.id = _cell_id(cell, seen)
         cell.source = cell.source.rstrip()
-        cell.metadata = type(cell.metadata)({k: cell.metadata[k] for k in ("nbgrader", "tags") if cell.metadata.get(k)})
+        for key in set(cell.metadata) - {"nbgrader", "tags"}:
+            del cell.metadata[key]
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_clean_output, cell.outputs) if output is not None]
 
 
 def _cell_id(cell, seen):
-    """An id that depends on the cell's source alone: editing one cell changes one id, converting a file none."""
+    """An id that depends on the source alone: editing a cell changes one id, converting a file none."""
     stem = sha1(f"{cell.cell_type}\n{cell.source.rstrip()}".encode()).hexdigest()[:12]
     copy, name = 1, stem
     while name in seen:
@@ -51,7 +52,7 @@ def _cell_id(cell, seen):
 
 
 def _clean_output(output):
-    """The output without progress bars and live widgets, which no file can keep; None where nothing is left."""
+    """The output without progress bars and live widgets, which no file keeps; None where nothing is left."""
     if WIDGET in output.get("data", {}):
         return None
     if output.output_type == "stream" and output.name == "stderr":
@@ -66,8 +67,8 @@ def digest(nb):
 
     The bootstrap cell is left out: another repository's address changes no output.
     """
-    sources = [cell.source.rstrip() for cell in nb.cells if cell.cell_type == "code" and "bootstrap" not in tags(cell)]
-    return sha256("\n\0\n".join(sources).encode()).hexdigest()[:16]
+    code = [cell for cell in nb.cells if cell.cell_type == "code" and "bootstrap" not in tags(cell)]
+    return sha256("\n\0\n".join(cell.source.rstrip() for cell in code).encode()).hexdigest()[:16]
 
 
 # ---- rules, each a generator of (number of the cell or None, what is wrong and how to mend it)
@@ -92,10 +93,12 @@ def errors(master):
     for number, cell in master.code:
         for output in cell.outputs:
             if output.output_type == "error":
-                yield number, f"ends in {output.ename}: mend the cell; an error shown on purpose is caught and printed"
+                yield number, (f"ends in {output.ename}: mend the cell; an error shown on purpose is caught "
+                               "and printed")
             elif output.output_type == "stream" and output.name == "stderr":
                 first = output.text.strip().splitlines()[0][:80]
-                yield number, f"writes to stderr ({first!r}): mend the cause of the warning, or print what readers need"
+                yield number, (f"writes to stderr ({first!r}): mend the cause of the warning, or print what "
+                               "readers need")
 
 
 def leftovers(master):
@@ -120,7 +123,8 @@ def figures(master):
                 yield number, "shows a figure without alt text: show it by plots.show(figure)"
             others = [kind for kind in data if kind.startswith(("image/", "video/")) and kind != "image/png"]
             if others or re.search(r"<(img|svg|video|canvas)\b|data:image", str(data.get("text/html", ""))):
-                yield number, f"shows a figure as {', '.join(others) or 'HTML'}: only PNG shows everywhere, by plots.show(figure)"
+                yield number, (f"shows a figure as {', '.join(others) or 'HTML'}: only PNG shows "
+                               "everywhere, by plots.show(figure)")
 
 
 def private(master):
@@ -137,7 +141,8 @@ def private(master):
                 path = found[0] if found else "the checkout's folder"
                 yield number, f"holds a path of one machine ({path}): show names relative to the notebook"
         if any(ADDRESS.search(words) for words in outputs):
-            yield number, "prints an object's address, which differs in every run: print what the object holds"
+            yield number, ("prints an object's address, which differs in every run: print what the object "
+                           "holds")
 
 
 def _words(output):
@@ -151,8 +156,8 @@ def checked_share(master):
     printing = [(number, cell) for number, cell in master.code if prints(cell)]
     checked = [number for number, cell in printing if CHECKED in tags(cell)]
     if 3 * len(checked) < len(printing):
-        yield None, (f"{len(checked)} of {len(printing)} cells that print are tagged {CHECKED}; expected at least a "
-                     "third: tag those that print the same on every machine (shapes, counts, no times, no losses)")
+        yield None, (f"{len(checked)} of {len(printing)} cells that print are tagged {CHECKED}; expected at "
+                     "least a third: tag those that print the same on every machine (shapes, counts; no losses)")
     for number, cell in master.code:
         # nbval compares texts and HTML; pictures it leaves out, so that a figure may stand in a checked cell
         if CHECKED in tags(cell) and not cell.outputs:
@@ -160,7 +165,7 @@ def checked_share(master):
 
 
 def live(master):
-    """Right after a run, before cleaning: no checked cell draws what cleaning takes away, which nbval would miss."""
+    """Right after a run, before cleaning: no checked cell draws what cleaning takes away and nbval misses."""
     for number, cell in master.code:
         if CHECKED in tags(cell) and any(
             WIDGET in output.get("data", {}) or output.get("name") == "stderr" for output in cell.outputs
@@ -181,17 +186,21 @@ def prints(cell):
 def size_and_time(master):
     size = len(as_text(master.nb).encode())
     if size > LARGEST_FILE:
-        yield None, f"is {size / 1e6:.1f} MB, at most {LARGEST_FILE / 1e6:.1f}: show fewer or smaller figures (plots.show(figure, dpi=60))"
-    seconds, limit = master.nb.metadata.get("vivit_edu", {}).get("seconds", 0), LIMITS.get(master.chapter, LIMIT)
+        yield None, (f"is {size / 1e6:.1f} MB, at most {LARGEST_FILE / 1e6:.1f}: show fewer or smaller "
+                     "figures (plots.show(figure, dpi=60))")
+    seconds = master.nb.metadata.get("vivit_edu", {}).get("seconds", 0)
+    limit = LIMITS.get(master.chapter, LIMIT)
     if seconds > limit:
-        yield None, f"took {seconds:.0f} s, at most {limit}: fewer clips or epochs, or a recorded run in notebooks/results"
+        yield None, (f"took {seconds:.0f} s, at most {limit}: fewer clips or epochs, or a recorded run in "
+                     "notebooks/results")
 
 
 def time_together(masters):
     """The one rule over all masters; yields its violation as text."""
     seconds = sum(master.nb.metadata.get("vivit_edu", {}).get("seconds", 0) for master in masters)
     if seconds > LIMIT_TOGETHER:
-        yield f"all chapters together took {seconds / 60:.1f} minutes, at most {LIMIT_TOGETHER // 60}: shorten the longest"
+        yield (f"all chapters together took {seconds / 60:.1f} minutes, at most {LIMIT_TOGETHER // 60}: "
+               "shorten the longest")
 
 
 RULES = (executed, counts, errors, leftovers, figures, private, checked_share, size_and_time)

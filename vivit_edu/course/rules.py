@@ -1,5 +1,5 @@
-"""How a chapter is written, as rules: each a generator of (number of the cell or None, what is wrong and how to
-mend it). The rules of what a run leaves stand in `outputs`, those of the exercises in `exercises`."""
+"""How a chapter is written, as rules: each a generator of (number of the cell or None, what is wrong and how
+to mend it). The rules of what a run leaves stand in `outputs`, those of the exercises in `exercises`."""
 
 import ast
 import re
@@ -9,7 +9,10 @@ from statistics import median
 from . import exercises, outputs
 from .masters import badges, bootstrap_cell, read, tags
 
-LINK = re.compile(r"(?<!\\)(!?)\[((?:[^\[\]]|\[[^\]]*\](?:\([^)]*\))?)*)\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+# [words](target) or ![words](target); the words of a badge hold a picture of their own
+LINK = re.compile(
+    r"(?<!\\)(!?)\[((?:[^\[\]]|\[[^\]]*\](?:\([^)]*\))?)*)\]" r"\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)"
+)
 HTML_LINK = re.compile(r"<(?:a\b[^>]*\bhref|img\b[^>]*\bsrc)\s*=\s*[\"']([^\"']+)[\"']", re.I)
 
 
@@ -65,8 +68,9 @@ def second_cell(master):
     second = master.nb.cells[1] if len(master.nb.cells) > 1 else None
     if (second is None or second.cell_type != "code" or second.source != bootstrap_cell(master.repo)
             or "bootstrap" not in tags(second)):
-        yield 2 if second else None, ("must be the bootstrap: a code cell tagged 'bootstrap' that holds "
-                                      "vivit_edu.course.masters.bootstrap_cell(repository()) letter for letter")
+        number = None if second is None else 2
+        yield number, ("must be the bootstrap: a code cell tagged 'bootstrap' that holds, letter for letter, "
+                       "vivit_edu.course.masters.bootstrap_cell(repository())")
     for number, cell in master.code:
         if number != 2 and re.search(r"^\s*[!%]", cell.source, re.M):
             yield number, "holds a magic (! or %): only the bootstrap cell may; write it in Python"
@@ -74,8 +78,9 @@ def second_cell(master):
 
 def last_cells(master):
     """The chapter counts up what was reached and says what to take along."""
-    if not master.code or not _calls(master.code[-1][1].source, "progress"):
-        yield master.code[-1][0] if master.code else None, f'the last code cell must call progress("{master.chapter}")'
+    number, cell = master.code[-1] if master.code else (None, None)
+    if cell is None or not _calls(cell.source, "progress"):
+        yield number, f'the last code cell must call progress("{master.chapter}")'
     if not any(re.search(r"^#+ What to take along", cell.source, re.M) for _, cell in master.text):
         yield None, "has no heading 'What to take along': three to five lines at the end"
 
@@ -93,11 +98,13 @@ def cell_lengths(master):
         yield None, f"its code cells have {median(lengths):g} lines in the median, at most 6: one idea a cell"
     long = [length for length in lengths if length > 15]
     if 10 * len(long) > len(lengths):
-        yield None, f"{len(long)} of {len(lengths)} code cells have over 15 lines, at most a tenth may: split them"
+        yield None, (f"{len(long)} of {len(lengths)} code cells have over 15 lines, at most a tenth may: "
+                     "split them")
     for (number, cell), length in zip(master.code, lengths):
         if not length:
             yield number, "is empty: delete it"
-        if length > 40 or (length > 30 and not any(isinstance(node, ast.ClassDef) for node in _body(cell.source))):
+        has_class = any(isinstance(node, ast.ClassDef) for node in _body(cell.source))
+        if length > (40 if has_class else 30):
             yield number, f"has {length} lines: only a class may have over 30, and none over 40"
 
 
@@ -109,7 +116,8 @@ def shapes(master):
         if modules and not cell.metadata.get("nbgrader", {}).get("solution") and not any(
             ".shape" in one.source for one in (cell, following) if one is not None
         ):
-            yield number, f"defines {modules[-1]} but neither it nor the next code cell shows a shape: print(… .shape)"
+            yield number, (f"defines {modules[-1]} but neither it nor the next code cell shows a shape: "
+                           "print(… .shape)")
 
 
 def calls(master):
@@ -131,10 +139,12 @@ def strips(master):
         for node in ast.walk(ast.Module(_body(cell.source), [])):
             if isinstance(node, ast.ImportFrom) and node.module in ("vivit_edu.course.widgets", "ipywidgets"):
                 explorers |= {alias.asname or alias.name for alias in node.names}
-        used = [name for name in explorers if _calls(cell.source, name)] or re.findall(r"\bwidgets\.\w+\(", cell.source)
+        used = [name for name in explorers if _calls(cell.source, name)]
+        used += re.findall(r"\bwidgets\.\w+(?=\()", cell.source)
         drawn = [output for one in (cell, following) if one is not None for output in one.get("outputs", [])]
         if used and not any("image/png" in output.get("data", {}) for output in drawn):
-            yield number, f"shows the slider {used[0]} without its film strip: the next code cell shows one by plots.show"
+            yield number, (f"shows the slider {used[0]} without its film strip: the next code cell shows "
+                           "one by plots.show")
 
 
 def _body(source):
@@ -163,7 +173,8 @@ def headings(master):
             if len(marks) == 1 and level:
                 yield number, f"holds a second title {title!r}: a chapter has one #; use ##"
             if len(marks) > level + 1:
-                yield number, f"the heading {title!r} is of level {len(marks)} after one of level {level}: leave no level out"
+                yield number, (f"the heading {title!r} is of level {len(marks)} after one of level {level}: "
+                               "leave no level out")
             level = len(marks)
 
 
@@ -192,17 +203,19 @@ def links(master):
             if not path.exists():
                 yield number, f"the link to {target} leads nowhere: no such file beside this notebook"
             elif anchor and anchor not in _anchors(master if not file else path):
-                yield number, f"the link to {target} leads nowhere: no such heading (Heading-With-Dashes, as Jupyter names it)"
+                yield number, (f"the link to {target} leads nowhere: no such heading (Heading-With-Dashes, "
+                               "as Jupyter names it)")
 
 
 def _anchors(target):
-    """What may stand behind # in a link: Jupyter's names of the headings of a notebook, GitHub's of a page."""
+    """What may stand behind # in a link: Jupyter's names of a notebook's headings, GitHub's of a page's."""
     if isinstance(target, Path) and target.suffix != ".ipynb":
         titles = re.findall(r"^#{1,6} +(.*)$", target.read_text(encoding="utf-8"), re.M)
         return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
     cells = [cell for _, cell in (read(target) if isinstance(target, Path) else target).text]
     titles = [title for cell in cells for title in re.findall(r"^#{1,6} +(.*?)\s*$", cell.source, re.M)]
-    named = {name for cell in cells for name in re.findall(r"\b(?:id|name)\s*=\s*[\"']([^\"']+)", cell.source)}
+    given = re.compile(r"\b(?:id|name)\s*=\s*[\"']([^\"']+)")
+    named = {name for cell in cells for name in given.findall(cell.source)}
     return named | {re.sub(r"[`*]", "", title).replace(" ", "-") for title in titles}
 
 
