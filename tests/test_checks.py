@@ -79,6 +79,11 @@ def test_wrong_arguments_and_an_empty_solution_are_told_as_such():
     assert message(call, empty, 1).startswith("still to be written")
 
 
+def test_an_operation_that_torch_does_not_have_for_a_type_is_the_learners_mistake():
+    text = message(call, lambda clips: clips.mean(dim=0), torch.ones(2, 3, dtype=torch.uint8))
+    assert "your code raised" in text and "floating point" in text
+
+
 def test_a_failed_check_inside_is_passed_on_as_it_is():
     def inner():
         raise CheckFailed("swapped")
