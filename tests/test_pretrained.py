@@ -674,7 +674,7 @@ class Bomb:
 def test_nothing_is_unpickled(tmp_path):
     trace = tmp_path / "trace"
     torch.save({"a": Bomb(trace)}, tmp_path / "weights.pt")
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": Bomb(trace)}))
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": Bomb(trace)}, protocol=2))
     np.savez(tmp_path / "weights.npz", a=np.array([Bomb(trace)], dtype=object))
     for name in ("weights.pt", "plain.pt", "weights.npz"):
         with pytest.raises(CheckpointError):
@@ -723,6 +723,12 @@ def test_torchvision_enum(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match=f"{weights.name} cannot be had"):
             load_pretrained(video_model(), weights)
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["ViT_B_16_Weights.NONE_SUCH", "NoneSuch_Weights.DEFAULT"])
+def test_unknown_torchvision_weights(name):
+    with pytest.raises(CheckpointError, match=f"torchvision's weights {name} cannot be had"):
+        load_pretrained(video_model(), name)
 
 
 # ---- the report ----------------------------------------------------------------------------------

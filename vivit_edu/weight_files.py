@@ -88,5 +88,5 @@ def torchvision_weights(weights):
     try:
         weights = get_weight(weights) if isinstance(weights, str) else weights
         return weights.get_state_dict(check_hash=True, weights_only=True)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"torchvision's weights {weights} cannot be had: {error}") from error
