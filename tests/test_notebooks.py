@@ -476,7 +476,7 @@ def test_links_lead_on_from_one_folder_further_down(before, after):
     ('checks.predict("a", "b (c, d)", guess=f(1, (2, 3)) * 2, choices=["x"])',
      'checks.predict("a", "b (c, d)", guess=None, choices=["x"])'),
     ('predict(\n    "a",\n    "b",\n    guess=max(\n        1, 2\n    ),\n)', 'predict(\n    "a",\n    "b",\n    guess=None,\n)'),
-    ('predict("é", "ü", guess="ö"); predict("c", "d", guess=1)', 'predict("é", "ü", guess=None); predict("c", "d", guess=None)'),
+    ('predict("é", "ü", guess="öö"); predict("c", "d", guess=1)', 'predict("é", "ü", guess=None); predict("c", "d", guess=None)'),
     ("other(guess=3)", "other(guess=3)"),
     ("predict(", "predict("),
 ])
