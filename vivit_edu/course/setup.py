@@ -1,0 +1,105 @@
+"""`setup_check`: what of the course's needs is installed here, what is missing and how to get it.
+
+Looks at installed versions only and imports nothing but torch, so that it also runs where much is missing.
+"""
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+# package, least version (a test holds them equal to pyproject.toml), what the course needs it for
+NEEDED = (
+    ("torch", "2.8", "everything"),
+    ("einops", "0.8.1", "everything"),
+    ("numpy", "1.26", "everything"),
+    ("scipy", "1.13", "the phantom"),
+    ("scikit-learn", "1.5", "baselines and AUC"),
+    ("matplotlib", "3.9", "figures"),
+    ("tqdm", "4.66", "progress bars"),
+    ("torchvision", "0.23", "image models, chapter 10"),
+    ("safetensors", "0.4.5", "pretrained weights, chapter 10"),
+    ("medmnist", "3.0.2", "OrganMNIST3D; the phantom needs none"),
+    ("ipywidgets", "8.1.5", "sliders; their film strips show without"),
+    ("jupyterlab", "4.3", "opening the notebooks, where Colab or an editor does not"),
+)
+
+
+class Package(NamedTuple):
+    name: str
+    found: str | None  # the version that is installed
+    least: str
+    purpose: str
+
+    @property
+    def fine(self):
+        return self.found is not None and numbers(self.found) >= numbers(self.least)
+
+
+def numbers(text):
+    """The release in a version's text, to compare by: "2.8.0+cu128" -> (2, 8, 0)."""
+    release = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(map(int, release[0].split("."))) if release else ()
+
+
+def packages():
+    """What is installed of what the course needs."""
+    found = []
+    for name, least, purpose in NEEDED:
+        try:
+            found.append(Package(name, version(name), least, purpose))
+        except PackageNotFoundError:
+            found.append(Package(name, None, least, purpose))
+    return found
+
+
+def advice(found):
+    """What to type for the packages that are missing or too old: lines of text, none where all are fine."""
+    wanting = [p for p in found if not p.fine]
+    if not wanting:
+        return []
+    asked = " ".join(f'"{p.name}>={p.least}"' for p in wanting)
+    return [
+        "To get what is missing, in the folder of the course: uv sync",
+        f"or, in an environment of your own: pip install {asked}",
+        "Then restart the kernel and run this again.",
+    ]
+
+
+def device_line():
+    """Where models will run here, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        free = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return f"GPU: {torch.cuda.get_device_name(0)}, {free:.0f} GiB. Chapters 02 to 14 can use it."
+    if torch.backends.mps.is_available():
+        return "GPU: Apple's, by mps. The notebooks run on the CPU; the command line can use it: --device mps."
+    return f"No GPU; {torch.get_num_threads()} CPU threads. That is enough for every chapter."
+
+
+def data_line():
+    """Whether the course's data set is here already; fetches and generates nothing."""
+    from pathlib import Path
+
+    from ..data import data_root
+
+    places = (data_root(), Path.home() / ".medmnist")
+    there = {name for name in ("organmnist3d", "organphantom3d")
+             if any((place / f"{name}.npz").is_file() for place in places)}
+    real = "OrganMNIST3D is here" if "organmnist3d" in there else "OrganMNIST3D is not here: it is fetched on first use"
+    phantom = "here" if "organphantom3d" in there else "generated on first use, in a minute or two"
+    return f"Data: {real}; the phantom is {phantom}."
+
+
+def setup_check():
+    """Prints what is installed, the device and the data; returns whether all packages are there and new enough."""
+    found = packages()
+    for package in found:
+        state = "fine" if package.fine else "MISSING" if package.found is None else f"TOO OLD, needs {package.least}"
+        print(f"{package.name:<14}{package.found or '–':<14}{state:<10} {package.purpose}")
+    missing = advice(found)
+    if "torch" not in {p.name for p in found if p.found is None}:
+        print(device_line())
+        print(data_line())
+    print("\n".join(missing) if missing else "All is there.")
+    return not missing
