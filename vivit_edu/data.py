@@ -179,7 +179,7 @@ def _load_phantom(path, size):
     from . import phantom
 
     source = Path(phantom.__file__)
-    parts = [part for part in (source, source.with_name("anatomy.py")) if part.is_file()]
+    parts = [source.with_name(name) for name in ("phantom.py", "anatomy.py", "skeleton.py", "solids.py")]
     generator = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
     class_names = tuple(phantom.PHANTOM_CLASSES)
 
