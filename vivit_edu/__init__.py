@@ -12,13 +12,17 @@ __version__ = "0.1.0"
 # module -> the names it exports, from the ground up (imports run the other way, never back)
 _EXPORTS = {
     "errors": ["VivitEduError", "DataError", "ConfigError", "CheckpointError", "TrainingError"],
-    "data": ["load_volumes", "course_volumes", "Volumes", "Split", "Mirror"],
+    "volumes": ["Volumes", "Split", "Mirror", "describe", "find_mirror_axis"],
+    "data": ["load_volumes", "course_volumes"],
     "embedding": ["TubeletEmbedding", "FrameEmbedding"],
     "attention": ["MultiHeadAttention", "FactorisedDotProductAttention"],
     "vivit": [],
     "models": ["build_model", "MODELS"],
+    "pretrained": ["load_pretrained"],
+    "augment": ["Augmentation", "augment_batch", "predict_views"],
+    "cost": ["count_parameters", "count_flops"],
     "training": ["Recipe", "History", "Metrics", "fit", "evaluate"],
-    "explain": ["AttentionMap", "attention_maps"],
+    "explain": ["AttentionMap", "attention_maps", "rollout"],
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = list(_HOME)
