@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 import torch
 from einops import einsum, rearrange
 
-from vivit_edu.draws import MOST, check, check_strengths, normal, random_boxes, to_float, uniform
-from vivit_edu.errors import ConfigError
-from vivit_edu.mixing import mix, soften
-from vivit_edu.warp import move, warp
+from .draws import MOST, check, check_strengths, normal, random_boxes, to_float, uniform
+from .errors import ConfigError
+from .mixing import mix, soften
+from .warp import move, warp
 
 # the strengths at the top of RandAugment's scale, for volumes where left and right must stay apart
 STRONGEST = {"shift": 0.25, "rotate": 20.0, "scale": 0.25, "shear": 0.2, "elastic": 0.04, "gain": 0.5,

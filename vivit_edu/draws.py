@@ -7,7 +7,7 @@ is read back.
 
 import torch
 
-from vivit_edu.errors import ConfigError
+from .errors import ConfigError
 
 # the most of each strength that makes sense; no limit where none is named
 MOST = {"shift": 0.5, "scale": 0.99, "shear": 0.99, "elastic": 0.1, "erase": 1.0, "smoothing": 1.0,

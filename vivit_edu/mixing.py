@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from vivit_edu.draws import beta, check, check_strengths, random_boxes, to_float, uniform
-from vivit_edu.errors import ConfigError
+from .draws import beta, check, check_strengths, random_boxes, to_float, uniform
+from .errors import ConfigError
 
 
 def soften(labels, num_classes, smoothing=0.0):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from vivit_edu.draws import check, normal, per_clip, to_float, uniform
+from .draws import check, normal, per_clip, to_float, uniform
 
 KNOTS = 4  # of the coarse lattice along each axis: few, so that it bends organs and does not tear them
 
