@@ -135,6 +135,7 @@ def test_peak_memory_is_the_worst_moment():
     assert peak_memory(lambda: x.add_(1)) == 0
     assert peak_memory(lambda: [x + 1 for _ in range(3)]) == 12 * MiB
     assert peak_memory(lambda: sum(float((x + 1)[0]) for _ in range(3))) < 5 * MiB
+    assert peak_memory(lambda: [(x[:size] + 1).sum() for size in (1, 10, 1000, MiB, 1)]) >= 4 * MiB
 
 
 def test_training_holds_on_to_what_the_backward_pass_needs():

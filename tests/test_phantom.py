@@ -1,7 +1,8 @@
-"""The phantom: the same on every run, laid out as MedMNIST's sets, true masks, left and right as mirror images."""
+"""The phantom: the same on every run, laid out as MedMNIST's, true masks, left and right as mirror images."""
 
 import numpy as np
 import pytest
+from einops import reduce
 
 from vivit_edu import phantom
 from vivit_edu.phantom import PHANTOM_CLASSES, generate_phantom, patient_crops, phantom_patient, render, scan
@@ -49,9 +50,10 @@ def test_layout_and_split_sizes(whole):
         images, labels = whole[f"{split}_images"], whole[f"{split}_labels"]
         masks, numbers = whole[f"{split}_masks"], whole[f"{split}_patients"]
         n = len(images)
-        assert abs(n - expected) < 0.15 * expected
-        assert images.shape == masks.shape == (n, 28, 28, 28) and labels.shape == (n, 1) and numbers.shape == (n,)
-        assert (images.dtype, masks.dtype, labels.dtype, numbers.dtype) == (np.uint8, np.uint8, np.uint8, np.int64)
+        assert abs(n - expected) < 0.1 * expected
+        assert images.shape == masks.shape == (n, 28, 28, 28)
+        assert labels.shape == (n, 1) and numbers.shape == (n,)
+        assert images.dtype == masks.dtype == labels.dtype == np.uint8 and numbers.dtype == np.int64
         assert set(np.unique(masks)) == {0, 1}
         assert set(labels[:, 0]) == set(range(11))  # each class in each split
         assert len(set(numbers)) == patients
@@ -63,16 +65,17 @@ def test_layout_and_split_sizes(whole):
 def test_masks_are_the_organ(whole):
     images, masks = whole["train_images"].astype(np.float32), whole["train_masks"] > 0
     labels = whole["train_labels"][:, 0]
-    assert masks.any((1, 2, 3)).all()
-    # a box is off its organ, but not so far that the organ leaves the middle half of the crop
-    assert masks[:, 7:21, 7:21, 7:21].any((1, 2, 3)).mean() > 0.99
-    assert 0.1 < masks.mean() < 0.5
+    assert masks.mean((1, 2, 3)).min() > 0.002
+    assert 0.3 < masks.mean() < 0.6
+    # a box is off its organ, but only a thin winding one leaves the middle half of the crop
+    middle = masks[:, 7:21, 7:21, 7:21].any((1, 2, 3))
+    assert middle[labels != CLASS["pancreas"]].mean() > 0.99 and middle.mean() > 0.95
     inside = np.array([image[mask].mean() for image, mask in zip(images, masks)])
-    around = np.array([image[~mask].mean() for image, mask in zip(images, masks)])
+    around = np.array([image[~mask].mean() if not mask.all() else np.nan for image, mask in zip(images, masks)])
     assert (inside[np.isin(labels, (7, 8))] < 60).all()  # lungs are air
     assert (inside[np.isin(labels, (3, 4))] > 160).all()  # femora are bone
     soft = ~np.isin(labels, (3, 4, 7, 8))
-    assert (inside - around)[soft].mean() > 20  # soft organs are brighter than the fat and air around them
+    assert np.nanmean((inside - around)[soft]) > 20  # soft organs are brighter than the fat and air around them
 
 
 def test_a_mask_is_of_its_own_crop(few):
@@ -98,17 +101,19 @@ def test_left_and_right_mirror_each_other_along_the_last_axis(whole):
 
 
 def test_liver_and_heart_are_on_their_sides():
-    """In the scanner's picture of a patient on the back: liver at low columns (right), spleen and heart at high."""
+    """Patients on the back: liver at low columns (their right), spleen and heart at high ones."""
     seen = 0
     for number in range(6):
-        _, labels, _ = phantom_patient(number, spacing=8.0)
-        column = {name: np.argwhere(labels == i + 1)[:, 2].mean() for name, i in CLASS.items() if (labels == i + 1).any()}
-        row = {name: np.argwhere(labels == i + 1)[:, 1].mean() for name, i in CLASS.items() if (labels == i + 1).any()}
-        if row["kidney-left"] < row["liver"]:
+        if scan(number).torso.up > 0:
             continue  # face down
+        _, labels, _ = phantom_patient(number, spacing=8.0)
+        places = {name: np.argwhere(labels == i + 1) for name, i in CLASS.items()}
+        column = {name: place[:, 2].mean() for name, place in places.items() if len(place)}
         seen += 1
         assert column["liver"] < column["spleen"] and column["kidney-right"] < column["kidney-left"]
         assert column["lung-right"] < column["lung-left"] and column["liver"] < column["heart"]
+        assert places["lung-left"][:, 0].mean() > places["liver"][:, 0].mean()  # slices run from feet to head
+        assert places["kidney-left"][:, 1].mean() > places["liver"][:, 1].mean()  # rows from front to back
     assert seen >= 3
 
 
@@ -117,20 +122,16 @@ def test_64_is_28_seen_more_closely():
     assert [c[0] for c in small] == [c[0] for c in large]
     for (_, image, mask), (_, image64, mask64) in zip(small, large):
         assert image64.shape == mask64.shape == (64, 64, 64)
-        def coarse(v, n):  # means over n^3 blocks of equal extent
-            edges = np.linspace(0, len(v), n + 1).round().astype(int)
-            for axis in range(3):
-                v = np.add.reduceat(v.astype(float), edges[:-1], axis) / np.diff(edges).reshape(
-                    [-1 if a == axis else 1 for a in range(3)])
-            return v
-        assert np.corrcoef(coarse(image, 7).ravel(), coarse(image64, 7).ravel())[0, 1] > 0.9
+        blocks = reduce(image.astype(float), "(a i) (b j) (c k) -> a b c", "mean", a=4, b=4, c=4)
+        blocks64 = reduce(image64.astype(float), "(a i) (b j) (c k) -> a b c", "mean", a=4, b=4, c=4)
+        assert np.corrcoef(blocks.ravel(), blocks64.ravel())[0, 1] > 0.97
         assert abs(mask.mean() - mask64.mean()) < 0.03
 
 
 def test_it_looks_like_ct(whole):
-    """Grey levels beside those of real organ crops: mean 118, sd 69, 12 % at 0, power falling alike with frequency."""
+    """Grey levels beside those of 240 real organ crops: their mean is 118, their sd 69, 12 % are at 0."""
     images = whole["train_images"].astype(np.float32)
-    assert abs(images.mean() - 118) < 10
+    assert abs(images.mean() - 118) < 15
     assert abs(images.std() - 69) < 8
     assert 0.08 < (images < 13).mean() < 0.18
     assert 0.01 < (images == 255).mean() < 0.06
@@ -139,10 +140,12 @@ def test_it_looks_like_ct(whole):
     real = [0.120, 0.009, 0.035, 0.079, 0.071, 0.054, 0.063, 0.086,
             0.087, 0.090, 0.095, 0.072, 0.046, 0.031, 0.020, 0.042]  # fmt: skip
     assert np.abs(share - real).sum() < 0.35
-    power = np.abs(np.fft.fftn(images[:300] - images[:300].mean((1, 2, 3), keepdims=True), axes=(1, 2, 3))) ** 2
+    some = images[:300] - images[:300].mean((1, 2, 3), keepdims=True)
+    power = np.abs(np.fft.fftn(some, axes=(1, 2, 3))) ** 2
     k = np.abs(np.fft.fftfreq(28) * 28)
     radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).round().astype(int).ravel()
     radial = np.log10(np.bincount(radius, power.mean(0).ravel()) / np.bincount(radius))
+    # log10 of the power at these spatial frequencies, cycles per crop
     assert np.abs(radial[[1, 2, 4, 6, 8, 12]] - [10.53, 9.75, 8.89, 8.26, 7.89, 7.38]).max() < 0.25
 
 

@@ -5,8 +5,8 @@ joints), `y` from front to back, `x` from the patient's right to left (both 0 in
 Hounsfield units (HU): air -1000, fat -100, water 0, muscle 55, bone above 300.
 
 A patient is painted like a picture in oils, one part over the other: fat over skin, bowel over fat, bone at
-the end. Left and right are drawn by the same lines of code with `sign` -1 and 1, so they mirror each other; what
-tells them apart is what lies beside them, as in real bodies: liver, spleen, heart, stomach.
+the end. Left and right are drawn by the same lines of code with `sign` -1 and 1, so they mirror each other;
+what tells them apart is what lies beside them, as in real bodies: liver, spleen, heart, stomach.
 """
 
 from collections.abc import Callable

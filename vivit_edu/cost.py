@@ -129,8 +129,8 @@ def attention_pairs(name, n_t, n_s):
     """How many query-key pairs one layer compares for one clip, a head on average (section 3.3).
 
     name: one of Models 1 to 4; n_t: time indices, n_s = n_h·n_w: tokens at each. Model 2: one spatial layer,
-    which runs at each of the n_t time indices, plus one temporal layer (the paper's O(n_s² + n_t²) leaves that
-    n_t out). Model 4: half of the heads compare over space, the other half over time.
+    which runs at each of the n_t time indices, plus one temporal layer (the paper's O(n_s² + n_t²) leaves
+    that n_t out). Model 4: half of the heads compare over space, the other half over time.
     In a head of width d a pair costs 4·d FLOPs (2·d in Q Kᵀ, 2·d in averaging the values), and one float of
     memory where the weights are kept.
     """

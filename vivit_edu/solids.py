@@ -1,8 +1,8 @@
 """Solids made of formulas: signed distances to ellipsoids, tubes, winding threads, and how they combine.
 
 Points are float32 arrays `[3, N]` in millimetres, in the order of a volume's axes (z, y, x). A shape is a
-function `points [3, N] -> distance [N]`, negative inside; a solid is a shape with a box (low, high) that holds
-it. A distance says more than inside or outside: it gives soft edges, shells (`abs(d) - thickness`), unions
+function `points [3, N] -> distance [N]`, negative inside; a solid is a shape with a box around it. A distance
+says more than inside or outside: it gives soft edges, shells (`abs(d) - thickness`), unions
 (`minimum`) and intersections (`cut`), at any resolution.
 
 Sums over the three axes are written out, not left to `@`: a matrix product may round otherwise with another
@@ -86,7 +86,7 @@ def mix(inside, outside, distance: np.ndarray, soft: float = 2.5) -> np.ndarray:
 
 
 def waves(rng: np.random.Generator, wavelength: float, count: int = 4) -> Shape:
-    """A smooth random field of about unit size: plane waves in random directions, near one wavelength (mm)."""
+    """A smooth random field of about unit size: plane waves in random directions, `wavelength` in mm."""
     k = rng.normal(size=(count, 3))
     k /= np.linalg.norm(k, axis=1, keepdims=True)
     k = np.float32(k * 2 * np.pi / (wavelength * rng.uniform(0.7, 1.4, (count, 1))))
