@@ -31,6 +31,7 @@ def test_a_patient_is_the_same_whatever_was_drawn_before():
         assert image.tobytes() == image2.tobytes() and mask.tobytes() == mask2.tobytes()
     other = patient_crops(8, 16)
     assert not np.array_equal(first[0][1], other[0][1])
+    assert scan(7).torso.hu != scan(8).torso.hu and not np.array_equal(scan(7).pose, scan(8).pose)
 
 
 def test_the_set_is_what_patients_alone_give(whole):
@@ -71,11 +72,11 @@ def test_masks_are_the_organ(whole):
     middle = masks[:, 7:21, 7:21, 7:21].any((1, 2, 3))
     assert middle[labels != CLASS["pancreas"]].mean() > 0.99 and middle.mean() > 0.95
     inside = np.array([image[mask].mean() for image, mask in zip(images, masks)])
-    around = np.array([image[~mask].mean() if not mask.all() else np.nan for image, mask in zip(images, masks)])
+    around = np.array([image[~mask | mask.all()].mean() for image, mask in zip(images, masks)])
     assert (inside[np.isin(labels, (7, 8))] < 60).all()  # lungs are air
     assert (inside[np.isin(labels, (3, 4))] > 160).all()  # femora are bone
     soft = ~np.isin(labels, (3, 4, 7, 8))
-    assert np.nanmean((inside - around)[soft]) > 20  # soft organs are brighter than the fat and air around them
+    assert (inside - around)[soft].mean() > 20  # brighter than the fat and air around them
 
 
 def test_a_mask_is_of_its_own_crop(few):
@@ -97,7 +98,7 @@ def test_left_and_right_mirror_each_other_along_the_last_axis(whole):
         left = images[labels == CLASS[f"{organ}-left"]].mean(0)
         gap = [((np.flip(right, axis) - left) ** 2).mean() for axis in range(3)]
         assert gap[2] < 0.6 * min(gap[0], gap[1]), (organ, gap)
-        assert gap[2] < 0.6 * ((right - left) ** 2).mean()
+        assert gap[2] < 0.8 * ((right - left) ** 2).mean()
 
 
 def test_liver_and_heart_are_on_their_sides():
