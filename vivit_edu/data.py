@@ -179,8 +179,9 @@ def _load_phantom(path, size):
     from . import phantom
 
     source = Path(phantom.__file__)
-    parts = [source.with_name(name) for name in ("phantom.py", "anatomy.py", "skeleton.py", "solids.py")]
-    generator = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+    parts = [source, *(source.with_name(f"{name}.py") for name in ("anatomy", "skeleton", "solids"))]
+    drawn_by = b"".join(part.read_bytes() for part in parts if part.is_file())
+    generator = hashlib.sha256(drawn_by).hexdigest()
     class_names = tuple(phantom.PHANTOM_CLASSES)
 
     arrays = None

@@ -172,7 +172,10 @@ test_exponent = run_cases(
 
 @pytest.fixture(scope="module")
 def chapter():
-    return load_definitions(checkout() / "notebooks" / "09_the_cost_of_attention.ipynb")
+    path = checkout() / "notebooks" / "09_the_cost_of_attention.ipynb"
+    if not path.exists():
+        pytest.skip("chapter 09 is not written yet")
+    return load_definitions(path)
 
 
 def test_the_chapters_solutions_hold_beside_the_package(chapter):
@@ -185,6 +188,6 @@ def test_the_chapters_solutions_hold_beside_the_package(chapter):
 @pytest.mark.parametrize("name", PAPER)
 def test_the_chapters_theory_is_what_is_counted(chapter, name):
     linear, products = chapter.layer_flops(name, 3, 5)
-    of = chapter.by_operation(chapter.one_layer(name, 3, 5), (1, 3, 1, 5))
+    of = chapter.by_operation(chapter.one_layer(name, 3, 5), 1, 3, 1, 5)
     assert products == of["aten.bmm"]
-    assert linear + chapter.HEAD == sum(of.values()) - of["aten.bmm"] - of["aten.convolution"]
+    assert linear + 2 * 128 * 11 == sum(of.values()) - of["aten.bmm"] - of["aten.convolution"]
