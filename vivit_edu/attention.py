@@ -37,7 +37,7 @@ def attend(queries, keys, values, *, dropout=0.0, record=None):
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head self-attention among N tokens (MSA in the paper's equations 3 to 5).
+    """Multi-head self-attention among N tokens (MSA in the paper, section 3.1).
 
     dim: width D of a token, divided evenly among the heads; dropout: on the attention weights.
     forward: [B, N, D] -> [B, N, D]. Give `record` a list and forward appends its weights to it.

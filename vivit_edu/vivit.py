@@ -92,7 +92,7 @@ def layer_norm(config):
 
 
 class Block(nn.Module):
-    """The transformer's layer: y = MSA(LN z) + z, then MLP(LN y) + y (equations 3 and 4). [B, N, D] -> same."""
+    """The transformer's layer: y = MSA(LN z) + z, then MLP(LN y) + y (section 3.1). [B, N, D] -> same."""
 
     def __init__(self, config, drop_path=0.0):
         super().__init__()
@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 class FactorisedSelfAttentionBlock(nn.Module):
     """Model 3's layer: attention over space, attention over time, MLP, each with its own LayerNorm and
-    residual connection (equations 7 to 9). [B, T', S, D] -> same."""
+    residual connection (section 3.3). [B, T', S, D] -> same."""
 
     def __init__(self, config, drop_path=0.0):
         super().__init__()
