@@ -156,7 +156,8 @@ def load_definitions(path):
     """A module with what a master defines: imports, functions, classes and literal constants; nothing runs.
 
     For tests of the code that stands in notebooks, exercises solved in the masters included. Where a name
-    is defined twice (a naive version, then a compact one), the later one is kept, as after a run.
+    is defined twice (a naive version, then a compact one), the later one is kept, as after a run. What cannot
+    be defined without running the cells above it is left out.
     """
     import ast
     from types import ModuleType
@@ -166,9 +167,12 @@ def load_definitions(path):
     for number, cell in master.code:
         if "bootstrap" in tags(cell):
             continue
-        tree = ast.parse(cell.source)
-        tree.body = [node for node in tree.body if _defines(node)]
-        exec(compile(tree, f"{master.path.name}, cell {number}", "exec"), module.__dict__)
+        for node in filter(_defines, ast.parse(cell.source).body):
+            code = compile(ast.Module([node], []), f"{master.path.name}, cell {number}", "exec")
+            try:
+                exec(code, module.__dict__)
+            except NameError:  # a default or a base class that only a run of the cells above would give
+                continue
     return module
 
 
