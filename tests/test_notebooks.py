@@ -157,6 +157,29 @@ def test_a_failing_cell_is_named_and_the_file_stays(course, sample, tmp_path):
     assert "\x1b" not in found and path.read_bytes() == before
 
 
+def test_a_kernel_that_does_not_start_is_said_and_the_file_stays(course, sample, tmp_path, monkeypatch):
+    from nbconvert.preprocessors import ExecutePreprocessor
+
+    def die(*_, **__):
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(ExecutePreprocessor, "preprocess", die)
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    text = (course / "notebooks" / "03_sample.ipynb").read_bytes()
+    (folder / "03_sample.ipynb").write_bytes(text)
+    found = harness.renew(folder / "03_sample.ipynb", force=True)
+    assert "Kernel died" in found[0] and (folder / "03_sample.ipynb").read_bytes() == text
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[1, 2]", '{"cells": 3}', "\xff"])
+def test_a_file_that_is_no_notebook_is_named(tmp_path, text):
+    path = tmp_path / "03_x.ipynb"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(ConfigError, match="03_x.ipynb is no readable notebook .*restore"):
+        read(path, REPO)
+
+
 def test_check_writes_nothing_and_says_all_that_is_wrong(course, sample, tmp_path):
     folder = tmp_path / "notebooks"
     sample.nb.cells[4].source += "\n# new"
@@ -308,6 +331,7 @@ BROKEN = {
     "bars for one front end": (edit(3, "tqdm.auto", "tqdm.notebook"), "from tqdm.auto"),
     "bars for a terminal": (edit(3, "tqdm.auto", "tqdm"), "from tqdm.auto"),
     "a recorded run by path": (put(5, code("open('results/a.json')")), r"use recorded\(name\)"),
+    "data in a checked cell": (put(5, new_code_cell("course_volumes()", metadata=CHECKED)), "loads data, .*without the tag"),
     "a slider alone": (put(5, code("from vivit_edu.course.widgets import explore\nexplore(3)")), "slider explore without"),
     "a slider of ipywidgets": (put(5, code("widgets.IntSlider(3)")), "slider widgets.IntSlider without"),
     # text

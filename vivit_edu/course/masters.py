@@ -112,12 +112,20 @@ def master_paths(folder):
 
 
 def read(path, repo=None):
-    """Reads a notebook as a Master; the repository's address is the project's unless another is given."""
+    """Reads a notebook as a Master; the repository's address is the project's unless another is given.
+
+    Raises:
+        ConfigError: the file is no notebook, after a conflict of versions for instance.
+    """
     import nbformat
 
     path = Path(path)
-    with open(path, encoding="utf-8") as file:
-        return Master(path, nbformat.read(file, as_version=4), repo or repository())
+    try:
+        nb = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:  # ValueError: JSON and UTF-8
+        reason = str(error).strip().splitlines()[0][:100]
+        raise ConfigError(f"{path.name} is no readable notebook ({reason}): restore it, from git for instance.") from None
+    return Master(path, nb, repo or repository())
 
 
 def as_text(nb):

@@ -149,7 +149,8 @@ def execute(master):
         with environment(ENVIRONMENT):
             client.preprocess(master.nb, {"metadata": {"path": str(master.path.parent)}})
     except (CellExecutionError, TimeoutError, RuntimeError) as error:  # a dead kernel is a RuntimeError
-        raise CellFailed(now[-1][0], f"failed:\n{plain(str(error))}") from None
+        number = now[-1][0] if now else 1  # no cell began where the kernel itself did not start
+        raise CellFailed(number, f"failed:\n{plain(str(error))}") from None
     finally:
         cells.remove(probe)
     # from the first cell to the probe, imports included, the kernel's own start not

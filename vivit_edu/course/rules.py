@@ -121,7 +121,7 @@ def shapes(master):
 
 
 def calls(master):
-    """Figures and progress bars by the ways that keep alt text and show in every front end."""
+    """Figures, progress bars and data by the ways that keep alt text and show the same in every front end."""
     for number, cell in master.code:
         if re.search(r"\bplt\.show\(", cell.source):
             yield number, "calls plt.show(), which loses the alt text: use plots.show(figure)"
@@ -130,6 +130,9 @@ def calls(master):
         if re.search(r"[\"'](\.\./)*results/", cell.source):
             yield number, ("opens a recorded run by a path, which is another in exercises/: "
                            "use recorded(name) from vivit_edu.course.masters")
+        if outputs.CHECKED in tags(cell) and _calls(cell.source, "course_volumes"):
+            yield number, ("is checked and loads data, which shows a progress bar the first time: "
+                           "load in a cell of its own, without the tag")
 
 
 def strips(master):
