@@ -24,10 +24,10 @@ def exercise(k, solution):
 
 def sample_cells(name="03_sample"):
     """The cells, not executed yet. All the code is plain Python but for one figure, so that it runs in seconds."""
-    first = (f"# 03 · A sample\n\nYou will be able to double.\n\n1 minute to run, 10 minutes to read · CPU\n\n{badges(name, REPO)}\n\n"
+    first = (f"# 03 · A sample\n\nYou will be able to double.\n\nBuilds: doubling · about 10 minutes to read and solve · a CPU is enough\n\n{badges(name, REPO)}\n\n"
              "At the end: [what to take along](#What-to-take-along).")
     return [
-        new_markdown_cell(first.replace("1 minute to", "1 to 2 minutes to")),
+        new_markdown_cell(first),
         new_code_cell(bootstrap_cell(REPO), metadata={"tags": ["bootstrap"]}),
         new_code_cell("from types import SimpleNamespace\n\nfrom tqdm.auto import tqdm\n\nfrom vivit_edu import plots"),
         new_markdown_cell("## Doubling\n\n`[no](link.md)` in code is none."),

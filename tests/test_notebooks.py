@@ -110,10 +110,10 @@ def test_the_command_leaves_a_chapter_that_follows_the_rules(course, sample):
 def test_the_map_stands_in_the_readme_and_in_the_chapter_that_shows_it(course, sample):
     run = sample.nb.metadata["vivit_edu"]
     (row,) = harness.course_map(course / "notebooks")
-    assert row == {"chapter": "03", "title": "A sample", "file": "03_sample.ipynb",
-                   "seconds": run["seconds"], "peak_mb": run["peak_mb"]}
+    assert row == {"chapter": "03", "title": "A sample", "file": "03_sample.ipynb", "builds": "doubling",
+                   "minutes": "10", "hardware": "a CPU is enough", "seconds": run["seconds"], "peak_mb": run["peak_mb"]}
     readme = (course / "README.md").read_text(encoding="utf-8")
-    assert "| 03 | [A sample](notebooks/03_sample.ipynb) | 0." in readme and "old" not in readme and "More." in readme
+    assert "| 03 | [A sample](notebooks/03_sample.ipynb) | doubling | 10 | 0." in readme and "old" not in readme and "More." in readme
     assert "[A sample](03_sample.ipynb)" in str(sample.nb.cells[-2].outputs)
 
 
@@ -305,12 +305,13 @@ BROKEN = {
     "too slow": (lambda nb: nb.metadata.vivit_edu.update(seconds=91), "took 91 s, at most 90"),
     # the frame
     "another number": (edit(1, "# 03 ·", "# 04 ·"), "must begin with '# 03 · Title'"),
-    "no aims": (edit(1, "You will be able to", "You will"), "does not say 'you will be able to'"),
-    "no minutes": (lambda nb: nb.cells[0].update(source=nb.cells[0].source.replace("minutes", "hours")), "'minutes'"),
-    "no hardware": (edit(1, "· CPU", ""), "does not name the hardware"),
+    "no aims": (edit(1, "You will be able to", "You will"), "does not say 'You will be able to'"),
+    "no minutes": (lambda nb: nb.cells[0].update(source=nb.cells[0].source.replace("minutes", "hours")), "course map"),
+    "nothing built": (edit(1, "Builds: doubling · a", "A"), "lacks the line that the course map is made of"),
+    "no hardware": (edit(1, " · a CPU is enough", ""), "course map"),
     "a badge of another notebook": (edit(1, "main/notebooks/03_sample", "main/notebooks/02_x"), "lacks this badge.*03_sample"),
     "a badge of another repository": (edit(1, "somebody/a-course", "vivit-edu/vivit-edu"), "lacks this badge.*somebody"),
-    "a third badge": (edit(1, "CPU", "CPU https://colab.research.google.com/github/a/b/blob/main/c.ipynb"), "3 Colab"),
+    "a third badge": (edit(1, "CPU is", "CPU is https://colab.research.google.com/github/a/b/blob/main/c.ipynb"), "3 Colab"),
     "no text first": (lambda nb: nb.cells.pop(0), "first cell must be markdown"),
     "another bootstrap": (edit(2, "--quiet --depth", "--depth"), "must be the bootstrap"),
     "no bootstrap tag": (lambda nb: nb.cells[1].metadata.pop("tags"), "must be the bootstrap"),

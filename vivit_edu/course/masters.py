@@ -12,6 +12,8 @@ from ..errors import ConfigError
 
 COLAB = "https://colab.research.google.com/"
 GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+# the line of a chapter's first cell that the course map shows: what it builds, minutes, hardware
+OFFER = re.compile(r"^Builds: (?P<builds>.+) · about (?P<minutes>\d+) minutes to read and solve · (?P<hardware>\S.*)$", re.M)
 BOOTSTRAP = """\
 import sys
 if "google.colab" in sys.modules:  # elsewhere this cell does nothing; torch is never installed again

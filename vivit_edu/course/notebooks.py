@@ -10,7 +10,7 @@ from html import escape
 
 from ..errors import ConfigError, VivitEduError
 from .exercises import student_notebook
-from .masters import as_text, bootstrap_cell, checkout, master_paths, read, repository, slug, tags, write
+from .masters import OFFER, as_text, bootstrap_cell, checkout, master_paths, read, repository, slug, tags, write
 from .outputs import LIMIT, LIMITS, clean, digest, live, time_together
 from .rules import check as check_rules
 from .rules import where
@@ -219,25 +219,31 @@ def made_files(folder):
 
 
 def course_map(folder=None):
-    """The chapters: a list of dictionaries with chapter, title, file, and seconds and peak_mb as the harness
-    measured them on two CPU threads with the phantom (None: not executed yet)."""
+    """The chapters: a list of dictionaries with chapter, title, file; builds, minutes (to work through it) and
+    hardware as the first cell says; seconds and peak_mb as the harness measured them on two CPU threads with
+    the phantom. None: not said, or not executed yet."""
     rows = []
     for path in master_paths(folder or checkout() / "notebooks"):
         master = read(path)
         measured = master.nb.metadata.get("vivit_edu", {})
-        title = re.match(r"# \d\d · (.+)", master.nb.cells[0].source) if master.nb.cells else None
-        rows.append({"chapter": master.chapter, "title": title[1].strip() if title else master.name,
-                     "file": path.name, "seconds": measured.get("seconds"), "peak_mb": measured.get("peak_mb")})
+        first = master.nb.cells[0].source if master.nb.cells else ""
+        title, offer = re.match(r"# \d\d · (.+)", first), OFFER.search(first)
+        rows.append({"chapter": master.chapter, "title": title[1].strip() if title else master.name, "file": path.name,
+                     **(offer.groupdict() if offer else dict.fromkeys(OFFER.groupindex)),
+                     "seconds": measured.get("seconds"), "peak_mb": measured.get("peak_mb")})
     return rows
 
 
 def course_map_markdown(folder=None, prefix=""):
     """The map as a Markdown table, its links relative to notebooks/ or behind a prefix."""
-    lines = ["| | chapter | minutes to run | memory |", "|---|---|---|---|"]
+    lines = ["| | chapter | builds | minutes to read and solve | minutes to run | memory | hardware |",
+             "|---|---|---|---|---|---|---|"]
     for row in course_map(folder):
-        minutes = "–" if row["seconds"] is None else f"{max(row['seconds'] / 60, 0.1):.1f}"
-        memory = "–" if row["peak_mb"] is None else f"{row['peak_mb'] / 1000:.1f} GB"
-        lines.append(f"| {row['chapter']} | [{row['title']}]({prefix}{row['file']}) | {minutes} | {memory} |")
+        run = row["seconds"] and f"{max(row['seconds'] / 60, 0.1):.1f}"
+        memory = row["peak_mb"] and f"{row['peak_mb'] / 1000:.1f} GB"
+        link = f"[{row['title']}]({prefix}{row['file']})"
+        cells = [row["chapter"], link, row["builds"], row["minutes"], run, memory, row["hardware"]]
+        lines.append(f"| {' | '.join(cell or '–' for cell in cells)} |")
     return "\n".join(lines)
 
 
