@@ -5,6 +5,7 @@ strip as its twin: `scroll_volume` and `volume_strip`, `tubelet_explorer` and `t
 """
 
 from base64 import b64encode
+from html import escape
 from io import BytesIO
 
 import numpy as np
@@ -28,11 +29,11 @@ def explore(draw, **sliders):
     values = {name: list(choices) for name, choices in sliders.items()}
     start = {name: choices[len(choices) // 2] for name, choices in values.items()}
     try:
-        from ipywidgets import Image, SelectionSlider, VBox
+        from ipywidgets import HTML, SelectionSlider, VBox
     except ImportError:
         show(draw(**start))
         return None
-    picture = Image(format="png")
+    picture = HTML()  # and not Image, which has no place for an alt text
     controls = [
         SelectionSlider(options=choices, value=start[name], description=name, continuous_update=False)
         for name, choices in values.items()
@@ -40,7 +41,8 @@ def explore(draw, **sliders):
 
     def redraw(_change):
         figure = draw(**{control.description: control.value for control in controls})
-        picture.value, picture.tooltip = as_png(figure), figure.alt_text
+        data = b64encode(as_png(figure)).decode()
+        picture.value = f'<img alt="{escape(figure.alt_text)}" src="data:image/png;base64,{data}">'
 
     for control in controls:
         control.observe(redraw, names="value")
