@@ -65,8 +65,8 @@ def progress(chapter):
     start = f"{int(chapter):02d}."
     exercises = sorted(key for key in _passed if key.startswith(start))
     predictions = [right for key, right in _came_true.items() if key.startswith(start)]
-    print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}; "
-          f"predictions that came true: {sum(predictions)} of {len(predictions)}.")  # fmt: skip
+    scored = f"; predictions that came true: {sum(predictions)} of {len(predictions)}" if predictions else ""
+    print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}{scored}.")
 
 
 def _plain(value):

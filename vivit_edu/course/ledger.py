@@ -5,6 +5,7 @@ and einops patterns: the package's modules are built at the course's sizes and r
 which knows shapes and computes no values.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
@@ -62,8 +63,8 @@ def rows():
             row(3, "TubeletEmbedding", "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", tubelets, clips),
             row(3, "FrameEmbedding", "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", frames, clips),
             row(3, "learned_positions", "", lambda z: z + positions, grid, learned=positions.numel()),
-            row(3, "prepend_cls", "", lambda z: prepend_cls(z, cls), sequence, learned=cls.numel()),
             row(4, "MultiHeadAttention", "b n (three h d) -> three b h n d", attention, sequence),
+            row(5, "prepend_cls", "", lambda z: prepend_cls(z, cls), sequence, learned=cls.numel()),
             row(5, "Block", "b t s d -> b (t s) d", block, sequence),
             whole_model(5, "spacetime", "SpaceTime (Model 1)", clips),
             row(6, "Block over space", "b t s d -> (b t) s d", block, grid, run=partial(over_space, block)),
@@ -135,12 +136,15 @@ def as_bytes(size):
 
 
 def as_html(table):
-    """A table that needs no style sheet, since GitHub shows none: new rows are bold, shapes do not break."""
+    """A table that needs no style sheet, since GitHub shows none: new rows are bold; patterns break at their
+    arrow alone, long names between words, shapes and numbers nowhere."""
     lines = ["".join(f"<th>{name}</th>" for name in COLUMNS)]
     for line in table:
         texts = [escape(text) for text in line]
-        texts[3] = f"<code>{texts[3]}</code>" if texts[3] else ""
-        texts[4:] = [text.replace(" ", "&nbsp;") for text in texts[4:]]
+        texts[2] = re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", texts[2])
+        texts[3:-1] = [text.replace(" ", "&nbsp;") for text in texts[3:-1]]
+        pattern = texts[3].replace("-&gt;&nbsp;", "-&gt; ").replace(";&nbsp;", "; ")
+        texts[3] = f"<code>{pattern}</code>" if pattern else ""
         lines.append("".join(f"<td><b>{text}</b></td>" if line[0] else f"<td>{text}</td>" for text in texts))
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table><p>{escape(CAPTION)}</p>"
 

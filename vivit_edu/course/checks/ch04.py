@@ -1,10 +1,8 @@
-"""Checks of chapter 04: attention weights, heads without einops, attention that looks back, the pre-norm block."""
+"""Checks of chapter 04: attention weights, heads without einops, attention that looks back."""
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from ...attention import MultiHeadAttention
 from . import CheckFailed, call, close, passed
 
 
@@ -142,45 +140,6 @@ def check_causal_attention(causal_attention):
     one = call(causal_attention, q, k, v, 1)  # a single time index: nothing to hide
     close(one, with_mask(None), what="with one time index, where all tokens see each other, causal_attention(q, k, v, n_t=1)")
     passed("04.3", "no token sees a later time index, and all see their own.")
-
-
-def check_block(block):
-    """04.4: block(z, norm_attention, attention, norm_mlp, mlp) -> y + MLP(LN y), y = z + MSA(LN z)."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        norm_1, norm_2 = nn.LayerNorm(8), nn.LayerNorm(8)
-        attention, mlp = MultiHeadAttention(8, heads=2), nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8))
-        for norm in (norm_1, norm_2):  # told apart by their weights
-            norm.weight.uniform_(0.5, 2)
-            norm.bias.normal_()
-        z = 2 * normal(2, 5, 8)
-        y = z + attention(norm_1(z))
-        post = norm_1(z + attention(z))
-        found = call(block, z.clone(), norm_1, attention, norm_2, mlp)
-        normed = norm_1(z)
-        normed_y = norm_2(normed + attention(normed))
-        close(found, y + mlp(norm_2(y)), {
-            "the residual connection around attention is forgotten: y = z + attention(...)":
-                (a := attention(norm_1(z))) + mlp(norm_2(a)),
-            "the residual connection around the MLP is forgotten: y + mlp(...)": mlp(norm_2(y)),
-            "both residual connections are forgotten": mlp(norm_2(a)),
-            "looks like post-norm, with the LayerNorm behind the sum: here it stands in front of attention and MLP":
-                norm_2(post + mlp(post)),
-            "the residual adds the normed tokens: add z and y as they were before the norm": normed_y + mlp(normed_y),
-            "the residual around attention adds the normed tokens: add z as it was before the norm":
-                (r := normed + attention(normed)) + mlp(norm_2(r)),
-            "the second residual adds z instead of y: it starts from the result of the first line": z + mlp(norm_2(y)),
-            "attention and MLP stand side by side, both on z: the MLP works on the result of attention":
-                y + mlp(norm_2(z)),
-            "the LayerNorm in front of attention is missing": (p := z + attention(z)) + mlp(norm_2(p)),
-            "the LayerNorm in front of the MLP is missing": y + mlp(y),
-            "both LayerNorms are missing": p + mlp(p),
-            "the same LayerNorm is used twice: norm_mlp belongs to the MLP": y + mlp(norm_1(y)),
-            "the two LayerNorms are swapped": (s := z + attention(norm_2(z))) + mlp(norm_1(s)),
-            "the MLP comes before attention": (m := z + mlp(norm_2(z))) + attention(norm_1(m)),
-            "this is only the first line: the MLP is missing": y,
-        }, what="block(z, ...)")  # fmt: skip
-    passed("04.4", "both halves add to what is there, and both see normed tokens.")
 
 
 def normal(*shape, seed=0):
