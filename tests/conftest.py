@@ -1,6 +1,8 @@
 """Shared fixtures: where the real files lie, and a data set small enough to train on in a second."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,14 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("needs real MedMNIST3D files: set VIVIT_EDU_TEST_DATA to the folder that holds them")
     return Path(folder).expanduser().resolve()
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """The phantom lies where the chapters look for it: generating it is no part of their time."""
+    code = "from vivit_edu import load_volumes; load_volumes('organphantom3d')"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
 
 
 @pytest.fixture(scope="session")

@@ -49,13 +49,6 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def phantom():
-    """The phantom lies where the chapters look for it."""
-    code = "from vivit_edu import load_volumes; load_volumes('organphantom3d')"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """JupyterLab on a copy of the notebooks; its address, ending in a slash."""
     home = tmp_path_factory.mktemp("lab")

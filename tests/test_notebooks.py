@@ -51,14 +51,6 @@ def run_nbval(path):
     )
 
 
-@pytest.fixture(scope="session")
-def phantom():
-    """The phantom lies where the chapters look for it: generating it is no part of their time."""
-    code = "from vivit_edu import load_volumes; load_volumes('organphantom3d')"
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert made.returncode == 0, made.stderr
-
-
 @each_master
 def test_a_master_runs_again_to_the_same_outputs(path, phantom):
     ran = run_nbval(path)
