@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vivit_edu import ConfigError, FactorisedDotProductAttention, MultiHeadAttention
+from vivit_edu import attention as attention_module
 from vivit_edu.attention import attend, attention_weights, over_space, over_time
 
 from .references import VIVITS, attentions, max_difference, noise, randomise, small
@@ -22,6 +23,14 @@ def modules(dim=24, heads=4, **options):
         randomise(kind(dim, heads, **options)).eval()
         for kind in (MultiHeadAttention, FactorisedDotProductAttention)
     ]
+
+
+@pytest.fixture(autouse=True, params=["plain", "fused"])
+def path(request, monkeypatch):
+    """Each test runs on both paths: the sequences here are short, so on a CPU only one would be tried."""
+    if request.node.name.startswith("test_which"):
+        return
+    monkeypatch.setattr(attention_module, "SHORT", 10**6 if request.param == "plain" else 0)
 
 
 def test_weights_by_hand():
@@ -171,14 +180,16 @@ def test_heads_that_do_not_divide():
         FactorisedDotProductAttention(24, 3)
 
 
-def test_fused_kernel_is_used(monkeypatch):
-    """Without a record the N×N weights are never made here: the work goes to torch's kernel."""
+@pytest.mark.parametrize("tokens, fused", [(attention_module.SHORT, False), (attention_module.SHORT + 1, True)])
+def test_which_kernel_is_used(monkeypatch, tokens, fused):
+    """Without a record long sequences go to torch's kernel, which never makes the N×N weights."""
     calls = []
     plain = F.scaled_dot_product_attention
     monkeypatch.setattr(
         F, "scaled_dot_product_attention", lambda *args, **rest: calls.append(1) or plain(*args, **rest)
     )
-    for module, expected in zip(modules(), (1, 2)):
-        calls.clear()
-        module(tokens_for(module))
-        assert len(calls) == expected
+    q, k, v = noise(3, 1, 2, tokens, 4).unbind()
+    attend(q, k, v)
+    assert len(calls) == fused
+    attend(q, k, v, record=[])
+    assert len(calls) == fused

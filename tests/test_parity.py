@@ -27,6 +27,13 @@ from .references import VIVITS, attentions, authors, max_difference, noise, rand
 
 TOLERANCE = 1e-5
 
+
+@pytest.fixture(autouse=True, params=["plain", "fused"])
+def path(request, monkeypatch):
+    """Both paths of attention: on sequences as short as these a CPU would only take the plain one."""
+    monkeypatch.setattr(attention, "SHORT", 10**6 if request.param == "plain" else 0)
+
+
 AUTHORS_MODELS = {
     "model1_gap": "spacetime",
     "model1_token": "spacetime",
@@ -79,6 +86,7 @@ def _no_scale(monkeypatch, model):
     monkeypatch.setattr(
         attention.F, "scaled_dot_product_attention", lambda *qkv, **rest: plain(*qkv, **rest, scale=1.0)
     )
+    monkeypatch.setattr(attention, "attention_weights", lambda q, k: (q @ k.transpose(-2, -1)).softmax(dim=-1))
 
 
 def _exact_gelu(monkeypatch, model):
@@ -89,7 +97,7 @@ def _exact_gelu(monkeypatch, model):
 
 def _heads_interleaved(monkeypatch, model):
     plain = attention.rearrange
-    swap = {"b n (three h d) -> three b h n d": "b n (three d h) -> three b h n d"}
+    swap = {"b n (h d) -> b h n d": "b n (d h) -> b h n d"}
     swap["b t s (three half h d) -> half three b t s h d"] = "b t s (three h d half) -> half three b t s h d"
     monkeypatch.setattr(
         attention, "rearrange", lambda x, pattern, **n: plain(x, swap.get(pattern, pattern), **n)

@@ -68,7 +68,8 @@ class TubeletEmbedding(nn.Module):
     def forward(self, clips):
         check_clips(clips, self.clip_shape)
         tokens = self.projection(fit_to_grid(clips, self.grid, self.tubelet))  # [B, D, n_t, n_h, n_w]
-        return rearrange(tokens, "b d t h w -> b t (h w) d")
+        # contiguous: a token's numbers side by side in memory, as every later layer reads them
+        return rearrange(tokens, "b d t h w -> b t (h w) d").contiguous()
 
 
 class FrameEmbedding(nn.Module):
@@ -92,7 +93,7 @@ class FrameEmbedding(nn.Module):
         t = self.tubelet[0]
         frames = fit_to_grid(clips, self.grid, self.tubelet)[:, :, t // 2 :: t]  # [B, C, T', H, W]
         images = rearrange(frames, "b c t h w -> (b t) c h w")
-        return rearrange(self.projection(images), "(b t) d h w -> b t (h w) d", b=len(clips))
+        return rearrange(self.projection(images), "(b t) d h w -> b t (h w) d", b=len(clips)).contiguous()
 
 
 TOKENIZERS = {"tubelet": TubeletEmbedding, "frames": FrameEmbedding}
