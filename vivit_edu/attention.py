@@ -87,15 +87,15 @@ class FactorisedDotProductAttention(nn.Module):
         init_attention(self)
 
     def forward(self, tokens):
-        b, t, s, _ = tokens.shape
+        _, t, s, _ = tokens.shape
         options = {"dropout": self.dropout * self.training, "record": self.record}
         space, time = rearrange(
             self.qkv(tokens), "b t s (three half h d) -> half three b t s h d", three=3, half=2, h=self.heads // 2
         )
         y_space = attend(*rearrange(space, "three b t s h d -> three (b t) h s d"), **options)
         y_time = attend(*rearrange(time, "three b t s h d -> three (b s) h t d"), **options)
-        y_space = rearrange(y_space, "(b t) h s d -> b t s (h d)", b=b)  # [B, T', S, D/2]
-        y_time = rearrange(y_time, "(b s) h t d -> b t s (h d)", b=b)  # [B, T', S, D/2]
+        y_space = rearrange(y_space, "(b t) h s d -> b t s (h d)", t=t)  # [B, T', S, D/2]
+        y_time = rearrange(y_time, "(b s) h t d -> b t s (h d)", s=s)  # [B, T', S, D/2]
         return self.out(torch.cat((y_space, y_time), dim=-1))  # [B, T', S, D]
 
 
@@ -105,20 +105,20 @@ def over_space(attention, tokens):
     Time indices join the batch: none sees another.
     """
     folded = rearrange(tokens, "b t s d -> (b t) s d")
-    return rearrange(attention(folded), "(b t) s d -> b t s d", b=len(tokens))
+    return rearrange(attention(folded), "(b t) s d -> b t s d", t=tokens.shape[1])
 
 
 def over_time(attention, tokens):
     """Applies `attention` among the tokens of each place: [B, T', S, D] -> [B, T', S, D]."""
     folded = rearrange(tokens, "b t s d -> (b s) t d")
-    return rearrange(attention(folded), "(b s) t d -> b t s d", b=len(tokens))
+    return rearrange(attention(folded), "(b s) t d -> b t s d", s=tokens.shape[2])
 
 
 def check_heads(dim, heads):
     """Refuses a width that the heads cannot share evenly."""
-    if heads < 1 or dim % heads:
+    if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or dim % heads:
         fits = [h for h in range(1, min(dim, 32) + 1) if dim % h == 0]
-        raise ConfigError(f"dim={dim} cannot be shared by heads={heads}; heads that divide it: {fits}")
+        raise ConfigError(f"dim={dim} cannot be shared by heads={heads!r}; heads that divide it: {fits}")
 
 
 def init_attention(attention):

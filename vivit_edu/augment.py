@@ -13,6 +13,7 @@ from einops import einsum, rearrange
 from .draws import MOST, check, check_strengths, normal, random_boxes, to_float, uniform
 from .errors import ConfigError
 from .mixing import mix, soften
+from .options import check_switch, check_whole
 from .warp import move, warp
 
 # the strengths at the top of RandAugment's scale, for volumes where left and right must stay apart
@@ -44,6 +45,9 @@ class Augmentation:
     smoothing: float = 0.0
 
     def __post_init__(self):
+        for name in ("mirror", "film"):
+            check_switch(name, getattr(self, name))
+        check_whole("rand_layers", self.rand_layers, 0)
         check_strengths(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 

@@ -29,7 +29,9 @@ def check_strengths(**strengths):
     """Raises ConfigError unless 0 <= strength <= MOST. Tensors pass: reading one would wait for it."""
     for name, strength in strengths.items():
         most = MOST.get(name, float("inf"))
-        if not isinstance(strength, torch.Tensor) and not 0 <= strength <= most:
+        if isinstance(strength, torch.Tensor):
+            continue
+        if not isinstance(strength, (int, float)) or not 0 <= strength <= most:
             raise ConfigError(f"{name}={strength!r} was given: it must lie in 0..{most:g}; 0 turns it off")
 
 

@@ -9,9 +9,11 @@ from einops import rearrange
 from torch import nn
 
 from .errors import ConfigError
+from .options import check_choice, check_sizes
 
 AXES = ("time", "height", "width")
 REMAINDERS = ("refuse", "pad", "crop")
+LARGEST = 16  # of a clip's values: room for standardised ones, but not for grey values from 0 to 255
 
 
 def token_grid(clip_size, tubelet, remainder="refuse"):
@@ -21,10 +23,8 @@ def token_grid(clip_size, tubelet, remainder="refuse"):
     remainder: what happens to voxels that fill no whole tubelet: "refuse" raises ConfigError and names
     the sizes that divide, "pad" adds zeros at the end of the axis, "crop" leaves them out.
     """
-    if remainder not in REMAINDERS:
-        raise ConfigError(f"remainder={remainder!r} is not known; take one of {', '.join(REMAINDERS)}")
-    if len(tubelet) != 3 or min(tubelet) < 1:
-        raise ConfigError(f"a tubelet is three positive sizes (t, h, w), got {tuple(tubelet)}")
+    check_choice("remainder", remainder, REMAINDERS)
+    check_sizes("tubelet", tubelet, "t, h, w")
     for axis, size, step in zip(AXES, clip_size, tubelet):
         if step > size:
             raise ConfigError(f"a tubelet of {step} along {axis} is larger than the clip of {size}: choose one up to {size}")
@@ -59,14 +59,15 @@ class TubeletEmbedding(nn.Module):
 
     def __init__(self, clip_shape, dim, tubelet=(7, 7, 7), remainder="refuse"):
         super().__init__()
+        check_sizes("clip_shape", clip_shape, "C, T, H, W")
         channels, *size = clip_shape
-        self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
         self.grid = token_grid(size, tubelet, remainder)
+        self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
         self.projection = nn.Conv3d(channels, dim, kernel_size=self.tubelet, stride=self.tubelet)
         init_projection(self.projection)
 
     def forward(self, clips):
-        check_clips(clips, self.clip_shape)
+        check_clips(clips, self.projection.weight, self.clip_shape)
         tokens = self.projection(fit_to_grid(clips, self.grid, self.tubelet))  # [B, D, n_t, n_h, n_w]
         # contiguous: a token's numbers side by side in memory, as every later layer reads them
         return rearrange(tokens, "b d t h w -> b t (h w) d").contiguous()
@@ -82,18 +83,19 @@ class FrameEmbedding(nn.Module):
 
     def __init__(self, clip_shape, dim, tubelet=(7, 7, 7), remainder="refuse"):
         super().__init__()
+        check_sizes("clip_shape", clip_shape, "C, T, H, W")
         channels, *size = clip_shape
-        self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
         self.grid = token_grid(size, tubelet, remainder)
+        self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
         self.projection = nn.Conv2d(channels, dim, kernel_size=self.tubelet[1:], stride=self.tubelet[1:])
         init_projection(self.projection)
 
     def forward(self, clips):
-        check_clips(clips, self.clip_shape)
+        check_clips(clips, self.projection.weight, self.clip_shape)
         t = self.tubelet[0]
         frames = fit_to_grid(clips, self.grid, self.tubelet)[:, :, t // 2 :: t]  # [B, C, T', H, W]
         images = rearrange(frames, "b c t h w -> (b t) c h w")
-        return rearrange(self.projection(images), "(b t) d h w -> b t (h w) d", b=len(clips)).contiguous()
+        return rearrange(self.projection(images), "(b t) d h w -> b t (h w) d", t=self.grid[0]).contiguous()
 
 
 TOKENIZERS = {"tubelet": TubeletEmbedding, "frames": FrameEmbedding}
@@ -115,8 +117,8 @@ def init_projection(projection):
     nn.init.zeros_(projection.bias)
 
 
-def check_clips(clips, clip_shape):
-    """Refuses clips that are not float [B, *clip_shape]."""
+def check_clips(clips, weight, clip_shape):
+    """Refuses clips that are not float [B, *clip_shape] of the type that the weights have, finite, and about [0, 1]."""
     if clips.ndim != 5 or tuple(clips.shape[1:]) != clip_shape:
         expected = ", ".join(map(str, clip_shape))
         raise ConfigError(
@@ -125,3 +127,12 @@ def check_clips(clips, clip_shape):
         )
     if not clips.is_floating_point():
         raise ConfigError(f"clips must be float in [0, 1], got {clips.dtype}; divide uint8 clips by 255")
+    if clips.dtype != weight.dtype and not torch.is_autocast_enabled(clips.device.type):
+        raise ConfigError(f"the clips are {clips.dtype}, the model is {weight.dtype}: call clips.to({weight.dtype})")
+    if clips.device.type == "cpu" and clips.numel() and not torch.compiler.is_compiling():  # a GPU would have to wait
+        low, high = clips.detach().aminmax()
+        if not (-LARGEST < low and high < LARGEST):  # so written, a NaN is refused too
+            raise ConfigError(
+                f"clips must lie in [0, 1], or near it; these run from {low:.3g} to {high:.3g}: "
+                "divide grey values by 255, and look for NaN and infinity in the data"
+            )

@@ -22,11 +22,11 @@ def build_model(name, *, clip_shape=(1, 28, 28, 28), num_classes=11, **options):
     The model maps clips float [B, C, T, H, W] in [0, 1] to logits [B, num_classes].
     Raises ConfigError for an unknown name or option, and for sizes that do not fit together.
     """
-    if name not in _VIVIT:
+    if not isinstance(name, str) or name not in _VIVIT:
         raise ConfigError(f"no model is called {name!r}; the names are {', '.join(MODELS)}")
     known = [field.name for field in fields(vivit.ViViTConfig)]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    config = vivit.ViViTConfig(clip_shape=tuple(clip_shape), num_classes=num_classes, **options)
+    config = vivit.ViViTConfig(clip_shape=clip_shape, num_classes=num_classes, **options)
     return _VIVIT[name](config)

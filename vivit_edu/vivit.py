@@ -17,6 +17,7 @@ from torch import nn
 from .attention import FactorisedDotProductAttention, MultiHeadAttention, over_space, over_time
 from .embedding import TOKENIZERS, learned_positions, prepend_cls
 from .errors import ConfigError
+from .options import check_choice, check_share, check_sizes, check_whole
 
 ACTIVATIONS = {"gelu": "none", "gelu_tanh": "tanh"}  # name -> nn.GELU's `approximate`
 
@@ -41,17 +42,14 @@ class ViViTConfig:
     activation: str = "gelu"  # or "gelu_tanh", as in the authors' code
 
     def __post_init__(self):
-        for name, known in (("tokenizer", TOKENIZERS), ("pool", ("mean", "cls")), ("activation", ACTIVATIONS)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not known; take one of {', '.join(known)}")
-        if len(self.clip_shape) != 4 or min(self.clip_shape) < 1:
-            raise ConfigError(f"clip_shape is four positive sizes (C, T, H, W), got {tuple(self.clip_shape)}")
+        check_choice("tokenizer", self.tokenizer, TOKENIZERS)
+        check_choice("pool", self.pool, ("mean", "cls"))
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_sizes("clip_shape", self.clip_shape, "C, T, H, W")
         for name, least in (("num_classes", 1), ("dim", 1), ("depth", 1), ("temporal_depth", 0), ("mlp_dim", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            check_whole(name, getattr(self, name), least)
         for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {getattr(self, name)}")
+            check_share(name, getattr(self, name))
 
 
 class MLP(nn.Sequential):
@@ -216,7 +214,7 @@ class FactorisedEncoder(ViViT):
         if self.cls is not None:
             z = prepend_cls(z, self.cls)
         z = self.spatial_encoder(self.dropout(z + self.positions))
-        z = rearrange(read_out(z, self.cls), "(b t) d -> b t d", b=len(clips))  # one vector a time index
+        z = rearrange(read_out(z, self.cls), "(b t) d -> b t d", t=self.grid[0])  # one vector a time index
         if self.temporal_encoder is None:
             return self.head(z.mean(dim=1))
         if self.temporal_cls is not None:
