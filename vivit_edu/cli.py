@@ -53,6 +53,16 @@ def make_parser():
     add_device_option(evaluate)
     evaluate.set_defaults(command=run_evaluate)
 
+    ablate = commands.add_parser("ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd")
+    ablate.add_argument("table", help="regularisation, model, tubelet or temporal-depth")
+    ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
+    ablate.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
+    ablate.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
+    ablate.add_argument("--epochs", type=positive, help="of each run, instead of the table's")
+    ablate.add_argument("--out", help="folder; a table begun there goes on (default: runs/ablate-TABLE-DATASET)")
+    add_device_option(ablate)
+    ablate.set_defaults(command=run_ablate, size=28)
+
     notebooks = commands.add_parser("notebooks", help="execute the course's notebooks, check them, make the student ones")
     notebooks.add_argument("--check", action="store_true", help="only check: execute and write nothing")
     notebooks.add_argument("--only", metavar="03,05", help="these chapters only")
@@ -146,6 +156,21 @@ def run_evaluate(options):
 
     print_metrics({split: asdict(metrics) for split, metrics in
                    evaluate_run(options.run, root=options.root, device=options.device).items()})
+
+
+def run_ablate(options):
+    from .ablate import as_markdown, default_folder, make_rows, run_table
+
+    rows = make_rows(options.table, options.epochs)
+    volumes = get_volumes(options)
+    out = options.out or default_folder(options.table, volumes)
+    try:
+        content = run_table(options.table, rows, volumes, seeds=options.seeds, out=out, device=options.device)
+    except KeyboardInterrupt:
+        print("\nFinished runs are kept. To go on, give the same command again.", file=sys.stderr)
+        raise
+    print(as_markdown(content))
+    print(f"The table as JSON, CSV, Markdown and picture: {out}")
 
 
 def run_notebooks(options):

@@ -142,3 +142,26 @@ def attention_slices(clips, scores, titles, slices=7):
         bar = part.colorbar(heat, ax=rows[1, :], location="right", shrink=0.8, ticks=[0, float(score.max())])
         bar.ax.set_yticklabels(["none", "most"], fontsize=7)
     return figure
+
+
+def ablation(content):
+    """Accuracy and AUC of an ablation's rows, mean and standard deviation, from the top as in the table.
+
+    content: what `ablate.run_table` returns.
+    """
+    rows, places = content["rows"], np.arange(len(content["rows"]))
+    ends = "; ".join(f"{row['row']}: {row['test']['acc']['mean']:.3f}" for row in rows)
+    figure = new_figure(
+        9, 1.3 + 0.4 * len(rows),
+        f"Two dot plots of {len(rows)} recipes on {content['dataset']}, validation and test, with error bars of one "
+        f"standard deviation over {len(content['seeds'])} seeds. Test accuracy from top to bottom: {ends}.",
+    )
+    for axes, (name, title) in zip(figure.subplots(1, 2, sharey=True), (("acc", "accuracy"), ("auc", "AUC"))):
+        for split, colour, marker, aside in (("val", GREY, "s", -0.12), ("test", BLUE, "o", 0.12)):
+            means, sds = ([row[split][name][part] or 0 for row in rows] for part in ("mean", "sd"))
+            axes.errorbar(means, places + aside, xerr=sds, fmt=marker, color=colour, capsize=3, label=split)
+        axes.set(title=f"{title}, {content['epochs']} epochs", ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticks(places, [row["row"] for row in rows])
+        axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

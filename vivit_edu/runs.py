@@ -26,12 +26,12 @@ from .training import Recipe, fit, predict_logits, score
 from .vivit import ViViT
 
 
-def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None):
+def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, figures=True):
     """Trains, evaluates and explains, all written to the folder `out`; returns what stands in metrics.json.
 
     resume: go on with the run in `out`, which must have been started with the same recipe and seed.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
-    so that the run can be evaluated later. The test split is read once, after training.
+    so that the run can be evaluated later. figures: draw them, too. The test split is read once, after training.
     """
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
@@ -59,7 +59,8 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     }
     del metrics["root"]  # a path of this machine says nothing elsewhere
     write_json(out / "metrics.json", metrics)
-    draw_figures(out, model, volumes, history, test_logits)
+    if figures:
+        draw_figures(out, model, volumes, history, test_logits)
     return metrics
 
 

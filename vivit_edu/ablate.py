@@ -1,0 +1,267 @@
+"""Ablations: a table of recipes, each trained with several seeds, resumably, and summed up.
+
+    OUT/grid.json                what is run: table, data set, every row's recipe
+    OUT/02-random-augment-seed1.json   one finished run: its figures, history, machine, versions
+    OUT/02-random-augment-seed1/       one unfinished run: its checkpoint, gone when it is finished
+    OUT/table.{json,csv,md,png}  mean ± sd of what is finished
+
+Started again, the same command does only what is missing. A new table is a function in TABLES.
+"""
+
+import csv
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from . import plots
+from .augment import Augmentation
+from .checkpoint import difference, plain
+from .cost import PAPER
+from .errors import CheckpointError, ConfigError
+from .runs import choose_device, start_folder, train_run, write_json
+from .training import Recipe
+
+EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
+FIGURES = ("acc", "balanced_acc", "auc")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: what it is called, its recipe, and how one run of it is made.
+
+    train: called as `runs.train_run` is, and returns what it returns. A row that needs other volumes or first
+    weights wraps it: def train(volumes, recipe, *, out, **rest): return train_run(changed, recipe, out=out,
+    **rest). What such a row makes once for all its runs goes to the folder `out.parent`.
+    """
+
+    name: str
+    recipe: Recipe
+    train: Callable = train_run
+
+
+# ---- the tables
+
+def regularisation():
+    """Cumulative, in the order of the paper's table on EPIC-Kitchens; each row keeps all above it.
+
+    The paper's strengths (drop .2, RandAugment 2 layers at 15, smoothing .2, mixup .1) are for 30 epochs and more
+    of a model a hundred times as large; these were chosen on validation for short runs of a small one.
+    """
+    steps = {
+        "nothing": {},
+        "+ shift, gain, mirror with swap": {"shift": 0.1, "gain": 0.2, "mirror": True},
+        "+ stochastic depth": {"drop_path": 0.1},
+        "+ random augment": {"rand_layers": 2, "rand_magnitude": 5},
+        "+ label smoothing": {"smoothing": 0.1},
+        "+ mixup": {"mixup": 0.1},
+    }
+    recipe, rows = quick(augmentation=Augmentation()), []
+    for name, step in steps.items():
+        if "drop_path" in step:
+            recipe = replace(recipe, options=recipe.options | step)
+        else:
+            recipe = replace(recipe, augmentation=replace(recipe.augmentation, **step))
+        rows.append(Row(name, recipe))
+    return rows
+
+
+def models():
+    """Models 1 to 4 of the paper, all else alike."""
+    return [Row(name, quick(model=name)) for name in PAPER]
+
+
+def tubelets():
+    """Model 1 with tubelets from long to short in time, then a finer grid in all three directions."""
+    shapes = ((28, 7, 7), (14, 7, 7), (7, 7, 7), (4, 7, 7), (2, 7, 7), (4, 4, 4))
+    return [Row("×".join(map(str, shape)), quick(tubelet=shape)) for shape in shapes]
+
+
+def temporal_depths():
+    """Layers of Model 2's temporal encoder; 0 averages over time (the paper: 75.8, 78.6, 78.8, 78.8, 78.9)."""
+    return [Row(f"{depth} layers", quick(model="factorised_encoder", temporal_depth=depth)) for depth in (0, 1, 4, 8)]
+
+
+TABLES = {"regularisation": regularisation, "model": models, "tubelet": tubelets, "temporal-depth": temporal_depths}
+
+
+def quick(*, model="spacetime", augmentation=None, **options):
+    """The preset `quick`, EPOCHS long, with another model, augmentation or options of the model."""
+    preset = Recipe.preset("quick", model=model, epochs=EPOCHS)
+    return replace(preset, options=preset.options | options, augmentation=augmentation or preset.augmentation)
+
+
+def make_rows(table, epochs=None):
+    """The rows of a table by name, with this number of epochs."""
+    if table not in TABLES:
+        raise ConfigError(f"no table is called {table!r}; the tables are {', '.join(TABLES)}")
+    rows = TABLES[table]()
+    return rows if epochs is None else [replace(row, recipe=replace(row.recipe, epochs=epochs)) for row in rows]
+
+
+# ---- the runs
+
+def run_table(table, rows, volumes, *, seeds=3, out=None, device="auto"):
+    """Trains every row with seeds 0 … seeds-1, as far as that is not done yet, and writes the table.
+
+    Args:
+        table: its name, for the record.
+        rows: a list of `Row`.
+        volumes: the data set; its test split is read once at the end of each run.
+        out: the folder, by default runs/ablate-TABLE-DATASET; a table that was begun there goes on.
+        device: as in `train_run`.
+
+    Returns: what stands in table.json.
+    Raises: ConfigError where the folder holds another table, data set or recipe.
+    """
+    from tqdm.auto import tqdm
+
+    out = Path(out or default_folder(table, volumes))
+    start_folder(out, resume=True)
+    claim_folder(out, table, rows, volumes)
+    grid = [(number, row, seed) for seed in range(seeds) for number, row in enumerate(rows)]
+    runs, missing = [], []
+    for number, row, seed in grid:
+        path = out / run_name(number, row, seed)
+        runs.append(path)
+        if not path.exists():
+            missing.append((path, row, seed))
+    bar = tqdm(missing, desc=f"{table}: {len(grid) - len(missing)} of {len(grid)} runs are done", unit="run")
+    for path, row, seed in bar:
+        bar.set_postfix_str(f"{row.name}, seed {seed}")
+        write_run(path, row, volumes, seed, choose_device(device))
+    content = sum_up(table, rows, [read_run(path) for path in runs], seeds)
+    write_table(out, content)
+    return content
+
+
+def write_run(path, row, volumes, seed, device):
+    """One run; the file is written whole when it is finished, then its checkpoints are removed."""
+    folder = path.with_suffix("")
+    metrics = row.train(volumes, row.recipe, out=folder, seed=seed, resume=True, device=device, figures=False)
+    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    metrics = {"row": row.name, **metrics, "date": time.strftime("%Y-%m-%d"), "history": history}
+    write_json(path, metrics)
+    shutil.rmtree(folder)
+
+
+def read_run(path):
+    """What a finished run's file says; CheckpointError where it cannot be read."""
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"row", "seed", "val", "test", "seconds", "device", "versions", "date"} - set(run)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): delete it, and the run is made again") from error
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: delete it, and the run is made again")
+    return run
+
+
+def claim_folder(out, table, rows, volumes):
+    """Notes in grid.json what the folder is for; refuses one that is for something else."""
+    path = out / "grid.json"
+    now = plain({
+        "table": table, "dataset": volumes.name, "clips": [len(volumes.train), *volumes.train.clips.shape[1:]],
+        "rows": {row.name: asdict(row.recipe) for row in rows},
+    })  # fmt: skip
+    if not path.exists():
+        return write_json(path, now)
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): choose another folder with --out") from error
+    if before != now:
+        raise ConfigError(f"{out} holds another table: {what_differs(before, now)}. Ask for what was begun there, "
+                          "or choose another folder with --out")
+
+
+def what_differs(before, now):
+    """The first difference between two grids, in words."""
+    for key in ("table", "dataset", "clips"):
+        if before.get(key) != now[key]:
+            return f"its {key} is {before.get(key)}, asked for was {now[key]}"
+    theirs, ours = before.get("rows", {}), now["rows"]
+    if list(theirs) != list(ours):
+        return f"its rows are {', '.join(theirs)}; asked for were {', '.join(ours)}"
+    name = next(name for name in ours if theirs[name] != ours[name])
+    return f"in its row {name!r} {difference(theirs[name], ours[name])}"
+
+
+def default_folder(table, volumes):
+    """The same for the same table and data set, so that the command started again goes on."""
+    return Path("runs") / f"ablate-{table}-{volumes.name}"
+
+
+def run_name(number, row, seed):
+    slug = re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")
+    return f"{number:02}-{slug}-seed{seed}.json"
+
+
+# ---- the table
+
+def sum_up(table, rows, runs, seeds):
+    """The figures of all runs with mean and standard deviation a row, and what is needed to get them again."""
+    first, epochs = runs[0], rows[0].recipe.epochs
+    return {
+        "table": table,
+        "command": f"vivit-edu ablate {table} {first['dataset']} --seeds {seeds} --epochs {epochs}",
+        "dataset": first["dataset"],
+        "size": first["size"],
+        "epochs": epochs,
+        "seeds": list(range(seeds)),
+        "device": "; ".join(sorted({run["device"] for run in runs})),
+        "versions": first["versions"],
+        "date": max(run["date"] for run in runs),
+        "rows": [sum_up_row(row, [run for run in runs if run["row"] == row.name]) for row in rows],
+    }
+
+
+def sum_up_row(row, runs):
+    """{"val": {"acc": {"mean", "sd", "runs"}, …}, "test": …} of one row; sd is None for a single run."""
+    figures = {split: {name: spread([run[split][name] for run in runs]) for name in FIGURES} for split in ("val", "test")}
+    return {"row": row.name, "recipe": asdict(row.recipe), **figures, "seconds": spread([run["seconds"] for run in runs])}
+
+
+def spread(values):
+    """Mean and sample standard deviation (n - 1 below the sum) of some figures."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "sd": sd, "runs": values}
+
+
+def write_table(out, content):
+    """table.json, table.csv, table.md and table.png."""
+    write_json(out / "table.json", content)
+    (out / "table.md").write_text(as_markdown(content), encoding="utf-8")
+    plots.save(plots.ablation(content), out / "table.png")
+    with open(out / "table.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = [(split, name, part) for split in ("val", "test") for name in FIGURES for part in ("mean", "sd")]
+        writer.writerow(["row", "seeds", "epochs", *("_".join(column) for column in columns), "seconds"])
+        for row in content["rows"]:
+            cells = [row[split][name][part] for split, name, part in columns]
+            writer.writerow([row["row"], len(content["seeds"]), content["epochs"], *cells, row["seconds"]["mean"]])
+
+
+def as_markdown(content):
+    """The table as Markdown, with where it comes from below it."""
+    heads = [f"{split} {name}" for split in ("val", "test") for name in ("accuracy", "balanced", "AUC")]
+    lines = [f"| {content['table']} | {' | '.join(heads)} | seconds |", "|---" * (len(heads) + 2) + "|"]
+    for row in content["rows"]:
+        cells = [mean_sd(row[split][name]) for split in ("val", "test") for name in FIGURES]
+        lines.append(f"| {row['row']} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |")
+    packages = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    lines += ["", f"`{content['command']}`: {content['dataset']} ({content['size']}³), {content['epochs']} epochs, "
+              f"seeds {', '.join(map(str, content['seeds']))}, mean ± standard deviation; {content['device']}; {packages}; "
+              f"{content['date']}.", ""]
+    return "\n".join(lines)
+
+
+def mean_sd(figure):
+    """".834 ± .015", or the mean alone of a single run."""
+    shown = [f"{value:.3f}".removeprefix("0") for value in (figure["mean"], figure["sd"]) if value is not None]
+    return " ± ".join(shown)
