@@ -63,6 +63,11 @@ def make_parser():
     add_device_option(ablate)
     ablate.set_defaults(command=run_ablate, size=28)
 
+    bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
+    bench.add_argument("bench", help="augment: augmentation of a batch against one training step")
+    add_device_option(bench)
+    bench.set_defaults(command=run_bench)
+
     notebooks = commands.add_parser("notebooks", help="execute the course's notebooks, check them, make the student ones")
     notebooks.add_argument("--check", action="store_true", help="only check: execute and write nothing")
     notebooks.add_argument("--only", metavar="03,05", help="these chapters only")
@@ -171,6 +176,12 @@ def run_ablate(options):
         raise
     print(as_markdown(content))
     print(f"The table as JSON, CSV, Markdown and picture: {out}")
+
+
+def run_bench(options):
+    from .bench import run_bench
+
+    print(run_bench(options.bench, options.device))
 
 
 def run_notebooks(options):
