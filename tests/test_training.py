@@ -107,6 +107,12 @@ def test_training_leaves_torchs_generator_as_it_was(tiny_volumes):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_bfloat16_steps_differ_a_little_and_keep_float32_weights(tiny_volumes):
+    (exact, _), (rounded, _) = (trained(tiny_volumes, tiny_recipe(bfloat16=on)) for on in (False, True))
+    assert weights(rounded).dtype == torch.float32 and not torch.equal(weights(exact), weights(rounded))
+    torch.testing.assert_close(weights(rounded), weights(exact), atol=0.01, rtol=0.1)
+
+
 def test_averaged_weights_are_what_is_kept(tiny_volumes, tmp_path):
     model, _ = trained(tiny_volumes, tiny_recipe(ema=0.9), out=tmp_path)
     content = read_newest(tmp_path)

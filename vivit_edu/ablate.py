@@ -96,12 +96,12 @@ def quick(*, model="spacetime", augmentation=None, **options):
     return replace(preset, options=preset.options | options, augmentation=augmentation or preset.augmentation)
 
 
-def make_rows(table, epochs=None):
-    """The rows of a table by name, with this number of epochs."""
+def make_rows(table, epochs=None, bfloat16=False):
+    """The rows of a table by name, with this number of epochs; bfloat16 as in `Recipe`."""
     if table not in TABLES:
         raise ConfigError(f"no table is called {table!r}; the tables are {', '.join(TABLES)}")
-    rows = TABLES[table]()
-    return rows if epochs is None else [replace(row, recipe=replace(row.recipe, epochs=epochs)) for row in rows]
+    changes = {"bfloat16": bfloat16} | ({"epochs": epochs} if epochs is not None else {})
+    return [replace(row, recipe=replace(row.recipe, **changes)) for row in TABLES[table]()]
 
 
 # ---- the runs
@@ -207,9 +207,10 @@ def run_name(number, row, seed):
 def sum_up(table, rows, runs, seeds):
     """The figures of all runs with mean and standard deviation a row, and what is needed to get them again."""
     first, epochs = runs[0], rows[0].recipe.epochs
+    flag = " --bfloat16" if rows[0].recipe.bfloat16 else ""
     return {
         "table": table,
-        "command": f"vivit-edu ablate {table} {first['dataset']} --seeds {seeds} --epochs {epochs}",
+        "command": f"vivit-edu ablate {table} {first['dataset']} --seeds {seeds} --epochs {epochs}{flag}",
         "dataset": first["dataset"],
         "size": first["size"],
         "epochs": epochs,

@@ -24,7 +24,9 @@ class Recipe:
 
     model, options: what `build_model` is asked for. lr is the peak of the schedule: linear warm-up over
     the share `warmup` of all steps, then a cosine down to 0. ema: decay a step of the averaged weights that
-    are evaluated and kept; 0 keeps the raw ones. compile: torch.compile, which pays on long runs.
+    are evaluated and kept; 0 keeps the raw ones. compile: torch.compile, which pays on long runs. bfloat16:
+    training steps in bfloat16 on a CPU, too, as always on a GPU; 1.8 times as fast on a CPU that has
+    instructions for it (AVX512-BF16, AMX), slower on others.
     """
 
     model: str = "spacetime"
@@ -38,6 +40,7 @@ class Recipe:
     ema: float = 0.0
     augmentation: Augmentation = Augmentation()
     compile: bool = False
+    bfloat16: bool = False
 
     def __post_init__(self):
         for name, least in (("epochs", 1), ("batch_size", 1)):
@@ -184,7 +187,7 @@ def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epo
         )
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
-        with mixed_precision(device):
+        with mixed_precision(device, on_cpu=recipe.bfloat16):
             loss = F.cross_entropy(model(clips), targets)
         optimiser.zero_grad()
         loss.backward()
@@ -223,9 +226,10 @@ def epoch_seed(seed, epoch):
     return seed * 100_003 + epoch
 
 
-def mixed_precision(device):
-    """bfloat16 where the device computes faster in it: on a GPU."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+def mixed_precision(device, *, on_cpu=False):
+    """bfloat16 where the device computes faster in it: on a GPU, and on a CPU where that is asked for."""
+    wanted = device.type == "cuda" or device.type == "cpu" and on_cpu
+    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
 
 @torch.no_grad()
