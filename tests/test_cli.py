@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,27 @@ def test_evaluate_gives_the_figures_of_the_run_again(run, capsys):
     for split in ("val", "test"):
         for name in METRICS:
             assert f"{metrics[split][name]:.3f}" in printed
+
+
+def test_evaluate_with_views_averages_over_shifts_and_the_mirror(run, capsys):
+    import torch
+
+    from vivit_edu.augment import swap_sides
+    from vivit_edu.runs import VIEW_SHIFTS, load_run
+    from vivit_edu.training import predict_logits, score
+    from vivit_edu.warp import move
+
+    assert main(["evaluate", str(run), "--views", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    model, volumes, _ = load_run(run)
+    logits = 0
+    for shift in VIEW_SHIFTS:
+        moved = move(volumes.val.clips, torch.tensor([shift] * len(volumes.val)))
+        for flipped in (False, True):
+            clips = moved.flip(volumes.mirror.axis + 1) if flipped else moved
+            found = predict_logits(model, replace(volumes.val, clips=clips))
+            logits = logits + (swap_sides(found, volumes.mirror) if flipped else found)
+    assert f"{score(logits / 14, volumes.val.labels).auc:.3f}" in printed.splitlines()[1]
 
 
 def test_a_finished_run_resumes_to_the_same_figures(run):

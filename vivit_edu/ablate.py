@@ -154,7 +154,7 @@ def read_run(path):
     """What a finished run's file says; CheckpointError where it cannot be read."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"row", "seed", "val", "test", "seconds", "device", "versions", "date"} - set(run)
+        missing = {"row", "seed", "val", "test", "seconds", "device", "versions", "date", "history"} - set(run)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): delete it, and the run is made again") from error
     if missing:
@@ -225,7 +225,13 @@ def sum_up(table, rows, runs, seeds):
 def sum_up_row(row, runs):
     """{"val": {"acc": {"mean", "sd", "runs"}, …}, "test": …} of one row; sd is None for a single run."""
     figures = {split: {name: spread([run[split][name] for run in runs]) for name in FIGURES} for split in ("val", "test")}
-    return {"row": row.name, "recipe": asdict(row.recipe), **figures, "seconds": spread([run["seconds"] for run in runs])}
+    return {
+        "row": row.name,
+        "recipe": asdict(row.recipe),
+        **figures,
+        "loss": spread([run["history"][-1]["loss"] for run in runs]),  # of training, in the last epoch
+        "seconds": spread([run["seconds"] for run in runs]),
+    }
 
 
 def spread(values):

@@ -50,6 +50,7 @@ def make_parser():
     evaluate = commands.add_parser("evaluate", help="measure a trained model on validation and test split")
     evaluate.add_argument("run", help="a run folder")
     evaluate.add_argument("--root", help="folder that holds the data files (default: where training found them)")
+    evaluate.add_argument("--views", action="store_true", help="average over shifted and mirrored views of each clip (slower)")
     add_device_option(evaluate)
     evaluate.set_defaults(command=run_evaluate)
 
@@ -161,7 +162,7 @@ def run_evaluate(options):
     from .runs import evaluate_run
 
     print_metrics({split: asdict(metrics) for split, metrics in
-                   evaluate_run(options.run, root=options.root, device=options.device).items()})
+                   evaluate_run(options.run, root=options.root, device=options.device, views=options.views).items()})
 
 
 def run_ablate(options):

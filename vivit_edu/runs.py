@@ -18,12 +18,16 @@ from pathlib import Path
 import torch
 
 from . import plots
+from .augment import predict_views
 from .checkpoint import read_newest
 from .data import load_volumes
 from .errors import CheckpointError, ConfigError
 from .explain import rollout, to_voxels
 from .training import Recipe, fit, predict_logits, score
 from .vivit import ViViT
+
+# whole voxels along T, H and W: less than the preset's training moves clips by
+VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
 
 
 def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, figures=True):
@@ -85,11 +89,20 @@ def load_run(folder, *, root=None, device="auto"):
     return model.to(choose_device(device)), volumes, run
 
 
-def evaluate_run(folder, *, root=None, device="auto"):
-    """Metrics of a run's model on the validation and the test split: {"val": Metrics, "test": Metrics}."""
-    model, volumes, _ = load_run(folder, root=root, device=device)
-    splits = {"val": volumes.val, "test": volumes.test}
-    return {name: score(predict_logits(model, split), split.labels) for name, split in splits.items()}
+def evaluate_run(folder, *, root=None, device="auto", views=False):
+    """Metrics of a run's model on the validation and the test split: {"val": Metrics, "test": Metrics}.
+
+    views: average the logits over test-time views, as the paper does over several of a video: each clip as it
+    is and moved by two voxels either way along each axis, all of these mirrored, too (labels swapped back).
+    """
+    model, volumes, run = load_run(folder, root=root, device=device)
+    flips = not run["recipe"]["augmentation"].get("film")  # a film runs backwards in no view
+
+    def average(model, clips):
+        return predict_views(model, clips, volumes.mirror, VIEW_SHIFTS, flips=flips)
+
+    return {name: score(predict_logits(model, split, predict=average if views else None), split.labels)
+            for name, split in (("val", volumes.val), ("test", volumes.test))}
 
 
 def read_run(folder):

@@ -233,14 +233,19 @@ def mixed_precision(device, *, on_cpu=False):
 
 
 @torch.no_grad()
-def predict_logits(model, split, *, batch_size=128):
-    """The logits [N, K] of all clips of a split, float32 on the CPU."""
+def predict_logits(model, split, *, batch_size=128, predict=None):
+    """The logits [N, K] of all clips of a split, float32 on the CPU.
+
+    predict: (model, clips float [B, C, T, H, W] in [0, 1]) -> logits [B, K], for averages over views; by default
+    the model itself.
+    """
     device = next(model.parameters()).device
     model.eval()
     logits = []
     for clips in split.clips.split(batch_size):
         with mixed_precision(device):
-            logits.append(model(clips.to(device).float() / 255).float())
+            clips = clips.to(device).float() / 255
+            logits.append((predict(model, clips) if predict else model(clips)).float())
     return torch.cat(logits).cpu()
 
 
