@@ -95,6 +95,8 @@ ELSEWHERE = {
     "python -m pip install": "an installation; pyproject.toml, which it reads, is what uv installed here",
     "conda env create": "conda is not on the test machine; environment.yml is parsed above",
     "conda activate": "the same",
+    "uv run vivit-edu ablate": "trains 18 models; tests/test_ablate.py runs the command on a tiny data set",
+    "uv run vivit-edu bench": "takes time to measure; tests/test_bench.py runs it",
 }
 RUN_BY = {  # a command's first words -> arguments that make it short enough for a test
     "uv run vivit-edu train": ["--epochs", "1"],
