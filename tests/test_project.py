@@ -100,6 +100,7 @@ ELSEWHERE = {
 }
 RUN_BY = {  # a command's first words -> arguments that make it short enough for a test
     "uv run vivit-edu train": ["--epochs", "1"],
+    "uv run vivit-edu pretrain": ["--epochs", "1"],
     "uv run vivit-edu data": [],
     "uv run vivit-edu evaluate": [],
 }

@@ -51,10 +51,11 @@ def load_checkpoint(folder, state):
     content = read_newest(folder, map_location=next(state.model.parameters()).device)
     if content is None:
         return 0
+    saved = {"recipe": state.complete(content["recipe"]), "seed": content["seed"]}
     for name, now in (("recipe", state.recipe), ("seed", state.seed)):
-        if plain(content[name]) != plain(now):
+        if plain(saved[name]) != plain(now):
             raise CheckpointError(
-                f"the run in {folder} has another {name}: {difference(content[name], now)}. "
+                f"the run in {folder} has another {name}: {difference(saved[name], now)}. "
                 "Resume with the one it was started with, or start anew in another folder"
             )
     state.model.load_state_dict(content["model"])

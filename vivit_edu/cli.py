@@ -44,6 +44,10 @@ def make_parser():
     train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     train.add_argument("--out", help="run folder (default: runs/NAME-MODEL-SEED-TIME)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--pretrained", metavar="WEIGHTS", help="start from an image transformer: a file (.safetensors, .pt, "
+                       ".npz; see pretrain) or torchvision:vit_b_16; the model takes its width and depth")
+    train.add_argument("--inflate", choices=("central", "average", "random"), help="what its filters become in a tubelet "
+                       "(default: central)")
     add_device_option(train)
     train.set_defaults(command=run_train)
 
@@ -69,6 +73,18 @@ def make_parser():
     bench.add_argument("bench", help="augment: augmentation of a batch against one training step")
     add_device_option(bench)
     bench.set_defaults(command=run_bench)
+
+    pretrain = commands.add_parser("pretrain", help="train an image transformer on slices of the training volumes, without "
+                                   "their labels; for train --pretrained")
+    pretrain.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
+    add_data_options(pretrain)
+    pretrain.add_argument("--preset", choices=("quick", "full"), default="quick", help="of the models to start from it: their "
+                          "width, depth and patch size (default: quick)")
+    pretrain.add_argument("--epochs", type=positive, help="passes over the training volumes")
+    pretrain.add_argument("--seed", type=int, default=0, help="of weights and slices (default: 0)")
+    pretrain.add_argument("--out", metavar="FILE", help="the weights (default: runs/NAME-slices-SEED.safetensors)")
+    add_device_option(pretrain)
+    pretrain.set_defaults(command=run_pretrain)
 
     notebooks = commands.add_parser("notebooks", help="execute the course's notebooks, check them, make the student ones")
     notebooks.add_argument("--check", action="store_true", help="only check: execute and write nothing")
@@ -129,6 +145,7 @@ def run_train(options):
     else:
         preset = options.preset or ("full" if device.type == "cuda" else "quick")
         changes = {"model": options.model, "epochs": options.epochs}
+        changes |= pretrained_changes(options, Recipe.preset(preset))
         recipe = Recipe.preset(preset, **{key: value for key, value in changes.items() if value is not None})
     volumes = get_volumes(options)
     print(f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}.")
@@ -142,6 +159,20 @@ def run_train(options):
         raise
     print_metrics(metrics)
     print(f"Figures, metrics and checkpoint: {out}")
+
+
+def pretrained_changes(options, preset):
+    """What --pretrained and --inflate change in a recipe; the model takes the sizes that the weights have."""
+    from .errors import ConfigError
+
+    if not options.pretrained:
+        if options.inflate:
+            raise ConfigError("--inflate says what becomes of pretrained filters: give --pretrained WEIGHTS as well")
+        return {}
+    from .pretrained import options_for
+
+    sizes = options_for(options.pretrained)
+    return {"pretrained": options.pretrained, "inflate": options.inflate, "options": preset.options | sizes}
 
 
 def saved_choices(options, read_run):
@@ -184,6 +215,21 @@ def run_bench(options):
     from .bench import run_bench
 
     print(run_bench(options.bench, options.device))
+
+
+def run_pretrain(options):
+    from pathlib import Path
+
+    from .pretrain import EPOCHS, pretrain_to
+    from .runs import choose_device
+    from .training import Recipe
+
+    device, volumes = choose_device(options.device), get_volumes(options)
+    out = options.out or Path("runs") / f"{volumes.name}-slices-{options.seed}.safetensors"
+    recipe = Recipe.preset(options.preset)
+    pretrain_to(out, volumes, recipe, epochs=options.epochs or EPOCHS, seed=options.seed, device=device)
+    print(f"Weights of an image transformer, from slices of {len(volumes.train)} training volumes of {volumes.name}: {out}")
+    print(f"To start from them: vivit-edu train {volumes.name} --pretrained {out}")
 
 
 def run_notebooks(options):

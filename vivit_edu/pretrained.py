@@ -72,7 +72,8 @@ def load_pretrained(model, weights, *, method="central", heads=None):
     weights: of an image transformer (torchvision, timm or Hugging Face ViT), for any of them; of Hugging
         Face's ViViT, for Model 1; the paper's authors' flax parameters, for the model they belong to.
         As a state dict or flat mapping of paths to arrays, as a `.safetensors`, `.npz` or weights-only `.pt`
-        file, or as a torchvision weights enum or its name ("ViT_B_16_Weights.IMAGENET1K_V1").
+        file, or as a torchvision weights enum, its name ("ViT_B_16_Weights.IMAGENET1K_V1") or the model's
+        ("torchvision:vit_b_16").
     method: what an image filter becomes in a tubelet of t frames: "central" puts it on frame ⌊t/2⌋ and zeros
         on the others, "average" puts a t-th of it on each, "random" leaves the tubelet embedding fresh.
     heads: the image transformer's number of heads, where that is not the usual one for its width.
@@ -117,17 +118,7 @@ def check_sizes(model, source, heads):
         raise CheckpointError(
             f"these weights are of {names} and go into no other; this is {MODEL_NAMES.get(ours, ours)}"
         )
-    layers = [name for name in tensors if name.endswith("norm_mlp.weight")]
-    theirs = {
-        "depth": sum(not name.startswith("temporal") for name in layers),
-        "dim": tensors["positions"].shape[-1],
-        "mlp_dim": next(len(tensor) for name, tensor in tensors.items() if name.endswith("mlp.0.weight")),
-        "heads": heads or USUAL_HEADS.get(tensors["positions"].shape[-1], config.heads),
-    }
-    if source.of_video:
-        theirs["pool"] = "cls" if "cls" in tensors else "mean"
-    if source.of_video and isinstance(model, FactorisedEncoder):
-        theirs["temporal_depth"] = sum(name.startswith("temporal") for name in layers)
+    theirs = {"heads": config.heads} | sizes(source, heads)
     differing = [option for option in theirs if theirs[option] != getattr(config, option)]
     if differing:
         both = ", ".join(
@@ -149,6 +140,39 @@ def check_sizes(model, source, heads):
             f"such weights are usually trained with activation={activation!r}, not {config.activation!r}"
         )
     return tuple(notes)
+
+
+def sizes(source, heads=None):
+    """What the weights must have in common with a model, as options of `build_model`; heads where they are known."""
+    tensors, of_video = source.tensors, source.of_video
+    dim = tensors["positions"].shape[-1]
+    found = {
+        "depth": depth(tensors, "encoder") or depth(tensors, "spatial_encoder"),
+        "dim": dim,
+        "mlp_dim": next(len(tensor) for name, tensor in tensors.items() if name.endswith("mlp.0.weight")),
+    }
+    if heads or dim in USUAL_HEADS:
+        found["heads"] = heads or USUAL_HEADS[dim]
+    if of_video:
+        found["pool"] = "cls" if "cls" in tensors else "mean"
+    if of_video and "FactorisedEncoder" in source.layout.models:
+        found["temporal_depth"] = depth(tensors, "temporal_encoder")
+    return found
+
+
+def depth(tensors, encoder):
+    """The number of blocks of an encoder."""
+    return sum(name.startswith(f"{encoder}.") and name.endswith("norm_mlp.weight") for name in tensors)
+
+
+def options_for(weights):
+    """The options of `build_model` that these weights ask for: depth, dim, mlp_dim, heads where they are known, …
+
+    weights: as for `load_pretrained`. Raises CheckpointError for what cannot be read.
+    """
+    state, heads = read_weights(weights)
+    source = recognise(state)
+    return sizes(source, source.heads or heads)
 
 
 def part_of_image(model, tensors, name, method):

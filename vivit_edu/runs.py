@@ -2,11 +2,13 @@
 
     run.json          what the run is: data set, recipe, seed
     checkpoint.pt     the state after the last epoch (checkpoint.previous.pt: after the one before)
+    pretrained.json   where its first weights are from and what was done with each; only of a pretrained start
     history.json      one row an epoch
     metrics.json      the figures, with everything that is needed to get them again
     curves.png, confusion.png, attention.png
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -19,10 +21,11 @@ import torch
 
 from . import plots
 from .augment import predict_views
-from .checkpoint import read_newest
+from .checkpoint import LATEST, PREVIOUS, read_newest
 from .data import load_volumes
 from .errors import CheckpointError, ConfigError
 from .explain import rollout, to_voxels
+from .pretrained import load_pretrained
 from .training import Recipe, fit, predict_logits, score
 from .vivit import ViViT
 
@@ -33,7 +36,8 @@ VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2
 def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, figures=True):
     """Trains, evaluates and explains, all written to the folder `out`; returns what stands in metrics.json.
 
-    resume: go on with the run in `out`, which must have been started with the same recipe and seed.
+    resume: go on with the run in `out`, which must have been started with the same recipe and seed. The file of
+    pretrained weights that it began with is then no longer read.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
     so that the run can be evaluated later. figures: draw them, too. The test split is read once, after training.
     """
@@ -42,7 +46,9 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     start_folder(out, resume)
     identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
     write_json(out / "run.json", identity | {"recipe": asdict(recipe)})
-    model = build_seeded(recipe, volumes, seed).to(device)
+    model = build_seeded(recipe, volumes, seed)
+    start_pretrained(model, recipe, out, resume)
+    model = model.to(device)
     start = time.perf_counter()
     history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
     seconds = sum(history["seconds"])  # of all epochs, also those before a resume
@@ -52,7 +58,8 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
         **identity,
         "model": recipe.model,
         "options": asdict(model.config) if isinstance(model, ViViT) else recipe.options,
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
+        **first_weights(out),
         "epochs": len(history),
         "seconds": round(seconds, 1),
         "seconds_this_time": round(time.perf_counter() - start, 1),
@@ -61,7 +68,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
         "val": asdict(score(val_logits, volumes.val.labels)),
         "test": asdict(score(test_logits, volumes.test.labels)),
     }
-    del metrics["root"]  # a path of this machine says nothing elsewhere
+    del metrics["root"]  # a path of this machine says nothing elsewhere, so of the weights' file there is but the name
     write_json(out / "metrics.json", metrics)
     if figures:
         draw_figures(out, model, volumes, history, test_logits)
@@ -125,6 +132,47 @@ def build_seeded(recipe, volumes, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return recipe.build(volumes)
+
+
+def start_pretrained(model, recipe, out, resume=False):
+    """Puts the recipe's pretrained weights, if any, into the model; prints and keeps the report.
+
+    A run that is resumed has its weights in the checkpoint.
+    """
+    if not recipe.pretrained or (resume and any((out / name).exists() for name in (LATEST, PREVIOUS))):
+        return
+    report = load_pretrained(model, recipe.pretrained, method=recipe.inflate)
+    print(f"First weights: {recipe.pretrained}, inflate={recipe.inflate}\n{report}")
+    write_json(out / "pretrained.json", {
+        "weights": weights_name(recipe.pretrained),
+        "sha256": sha256(recipe.pretrained),
+        "inflate": recipe.inflate,
+        "layout": report.layout,
+        "report": str(report).splitlines(),
+    })  # fmt: skip
+
+
+def first_weights(out):
+    """What metrics.json says of a pretrained start: {"first_weights": pretrained.json without the report}, or {}."""
+    path = out / "pretrained.json"
+    if not path.exists():
+        return {}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {"first_weights": {key: value for key, value in kept.items() if key != "report"}}
+
+
+def weights_name(weights):
+    """A file's name without its folder; other names of weights as they are."""
+    return Path(weights).name if weights else ""
+
+
+def sha256(weights):
+    """The SHA-256 of a file of weights, None where they are no single file."""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def draw_figures(out, model, volumes, history, test_logits):

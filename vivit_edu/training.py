@@ -16,6 +16,7 @@ from .augment import Augmentation, augment_batch
 from .checkpoint import load_checkpoint, save_checkpoint
 from .errors import ConfigError, TrainingError
 from .models import build_model
+from .pretrained import METHODS
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Recipe:
     are evaluated and kept; 0 keeps the raw ones. compile: torch.compile, which pays on long runs. bfloat16:
     training steps in bfloat16 on a CPU, too, as always on a GPU; 1.8 times as fast on a CPU that has
     instructions for it (AVX512-BF16, AMX), slower on others.
+    pretrained: where the first weights are from, as for `load_pretrained`: a file, or "torchvision:vit_b_16";
+    "" draws them at random. inflate: what its image filters become in a tubelet, the method of `load_pretrained`.
+    Both are `runs.train_run`'s business: `fit` goes on from the weights that the model has.
     """
 
     model: str = "spacetime"
@@ -41,6 +45,8 @@ class Recipe:
     augmentation: Augmentation = Augmentation()
     compile: bool = False
     bfloat16: bool = False
+    pretrained: str = ""
+    inflate: str = "central"
 
     def __post_init__(self):
         for name, least in (("epochs", 1), ("batch_size", 1)):
@@ -51,6 +57,8 @@ class Recipe:
                 raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {getattr(self, name)}")
         if not self.lr > 0:
             raise ConfigError(f"lr must be above 0, got {self.lr}")
+        if self.inflate not in METHODS:
+            raise ConfigError(f"inflate={self.inflate!r} is not known; take one of {', '.join(METHODS)}")
 
     @classmethod
     def preset(cls, name, **changes):
@@ -169,6 +177,11 @@ class TrainingState:
     history: History
     recipe: dict
     seed: int
+
+    @staticmethod
+    def complete(recipe):
+        """A recipe as it was saved, with the defaults of those fields that it did not have yet."""
+        return asdict(Recipe.from_dict(recipe))
 
 
 def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epoch):

@@ -17,10 +17,13 @@ def read_weights(weights):
     """Weights from wherever they are: (mapping of names to tensors or arrays, number of heads or None).
 
     weights: as for `load_pretrained`. The number of heads is read from the `config.json` beside a file of
-    Hugging Face's; no file of weights says it itself. Raises CheckpointError for what cannot be read.
+    Hugging Face's, or from what a `.safetensors` file of `vivit-edu pretrain` says of itself. Raises
+    CheckpointError for what cannot be read.
     """
     if isinstance(weights, Mapping):
         return unwrap(weights), None
+    if isinstance(weights, str) and weights.startswith("torchvision:"):
+        weights = default_weights(weights.removeprefix("torchvision:"))
     if hasattr(weights, "get_state_dict") or re.fullmatch(r"\w+_Weights\.[A-Z0-9_]+", str(weights)):
         return torchvision_weights(weights), None
     if not isinstance(weights, (str, Path)):
@@ -36,7 +39,8 @@ def read_weights(weights):
             f"there is no file {shown(path)}. Weights are read from .safetensors, .pt and .npz files; "
             "to use a model of the Hugging Face hub, download its model.safetensors first"
         )
-    return unwrap(read_file(path)), heads_in_config(path.parent / "config.json")
+    content = unwrap(read_file(path))
+    return content, heads_in_metadata(path) or heads_in_config(path.parent / "config.json")
 
 
 def read_file(path):
@@ -79,6 +83,27 @@ def heads_in_config(path):
         return json.loads(path.read_text(encoding="utf-8")).get("num_attention_heads")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def heads_in_metadata(path):
+    """`num_attention_heads` among the texts that a `.safetensors` file carries beside its tensors, or None."""
+    if path.suffix.lower() != ".safetensors":
+        return None
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        heads = (file.metadata() or {}).get("num_attention_heads", "")
+    return int(heads) if heads.isdecimal() else None
+
+
+def default_weights(name):
+    """torchvision's own choice among its weights of an image transformer, by the model's name: vit_b_16."""
+    from torchvision.models import get_model_weights, list_models
+
+    known = list_models(include="vit_*")
+    if name not in known:
+        raise CheckpointError(f"torchvision has no image transformer {name!r}; it has {', '.join(known)}")
+    return get_model_weights(name).DEFAULT
 
 
 def torchvision_weights(weights):
