@@ -15,9 +15,11 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from . import plots
 from .augment import Augmentation
@@ -87,7 +89,60 @@ def temporal_depths():
     return [Row(f"{depth} layers", quick(model="factorised_encoder", temporal_depth=depth)) for depth in (0, 1, 4, 8)]
 
 
-TABLES = {"regularisation": regularisation, "model": models, "tubelet": tubelets, "temporal-depth": temporal_depths}
+def initialisations():
+    """Model 1 from an image transformer of slices: the paper's ways of embedding tubelets, and nothing pretrained."""
+    frames = quick(tokenizer="frames")
+    return [
+        Row("nothing pretrained", quick()),
+        Row("tubelets, random", replace(quick(), inflate="random"), train_from_slices),
+        Row("tubelets, filter inflation", replace(quick(), inflate="average"), train_from_slices),
+        Row("tubelets, central frame", quick(), train_from_slices),
+        Row("uniform frame sampling", frames, train_from_slices),
+    ]
+
+
+def data_shares():
+    """How much data it takes, from random weights and from slices: 5 to 100 % of the training patients.
+
+    The smaller the share, the more epochs, up to four times the table's, for an epoch has fewer steps. The slices
+    are of the same patients, so that a row sees no others.
+    """
+    rows = []
+    for percent, longer in ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1)):
+        for start, train in (("random", train_run), ("slices", train_from_slices)):
+            on_share = partial(train_on_share, percent=percent, longer=longer, train=train)
+            rows.append(Row(f"{percent} %, {start}", quick(), on_share))
+    return rows
+
+
+TABLES = {
+    "regularisation": regularisation, "model": models, "tubelet": tubelets, "temporal-depth": temporal_depths,
+    "init": initialisations, "data": data_shares,
+}  # fmt: skip
+
+
+def train_from_slices(volumes, recipe, *, out, seed, device="auto", **rest):
+    """`train_run` from an image transformer of this seed, pretrained once for all rows on the same volumes."""
+    from .pretrain import pretrain_to
+
+    weights = Path(out).parent / f"slices-of-{len(volumes.train)}-seed{seed}.safetensors"
+    if not weights.exists():
+        pretrain_to(weights, volumes, recipe, seed=seed, device=choose_device(device))
+    recipe = replace(recipe, pretrained=str(weights))
+    return train_run(volumes, recipe, out=out, seed=seed, device=device, **rest)
+
+
+def train_on_share(volumes, recipe, *, percent, train, seed, longer=1, **rest):
+    """`train`, `longer` times the epochs, on a share of the training patients, drawn by the seed; of the volumes
+    where patients are unknown."""
+    owners = volumes.train.patients
+    owners = torch.arange(len(volumes.train)) if owners is None else owners
+    everyone = owners.unique()
+    order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
+    chosen = everyone[order[: max(1, round(percent * len(everyone) / 100))]]
+    share = volumes.train.subset(torch.isin(owners, chosen))
+    longer_recipe = replace(recipe, epochs=longer * recipe.epochs)
+    return train(replace(volumes, train=share), longer_recipe, seed=seed, **rest)
 
 
 def quick(*, model="spacetime", augmentation=None, **options):
