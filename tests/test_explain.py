@@ -4,11 +4,11 @@ import pytest
 import torch
 from einops import rearrange
 
+from tests.references import VIVITS
 from tests.tiny import TINY
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
 from vivit_edu.explain import attention_maps, rollout, to_voxels
-from vivit_edu.models import MODELS
 
 B, T, S, HEADS = 2, 4, 4, 2  # of the tiny models: 8³ voxels in tubelets of 2×4×4
 VARIANTS = [
@@ -48,7 +48,7 @@ def test_every_row_sums_to_one_and_shapes_are_as_promised(name, pool, clips):
     assert layers == ([0, 0, 1, 1] if "self" in name or "dot" in name else list(range(len(maps))))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VIVITS)
 def test_asking_for_the_weights_changes_no_logit_and_leaves_nothing_behind(name, clips):
     from vivit_edu.explain import recorded_attention
 
@@ -62,7 +62,7 @@ def test_asking_for_the_weights_changes_no_logit_and_leaves_nothing_behind(name,
     assert all(getattr(m, "record", None) is None for m in model.modules())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VIVITS)
 def test_a_clips_weights_are_its_own(name, clips):
     """Folding space or time into the batch and back must not mix up the clips."""
     model = sharp(name)

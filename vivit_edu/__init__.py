@@ -17,6 +17,7 @@ _EXPORTS = {
     "embedding": ["TubeletEmbedding", "FrameEmbedding"],
     "attention": ["MultiHeadAttention", "FactorisedDotProductAttention"],
     "vivit": [],
+    "cnn": ["predict_video"],
     "models": ["build_model", "MODELS"],
     "pretrained": ["load_pretrained"],
     "augment": ["Augmentation", "augment_batch", "predict_views"],

@@ -9,6 +9,10 @@ import sys
 from .errors import VivitEduError
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …) or organphantom3d"
+MODELS = (
+    "spacetime, factorised_encoder, factorised_self_attention, factorised_dot_product; single_frame, early_fusion, "
+    "late_fusion, slow_fusion, multiresolution, cnn_attention, cnn3d; torchvision:r3d_18"
+)
 
 
 def main(arguments=None):
@@ -38,7 +42,7 @@ def make_parser():
     train = commands.add_parser("train", help="train a model; write its metrics and figures to a run folder")
     train.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
     add_data_options(train)
-    train.add_argument("--model", help="spacetime, factorised_encoder, factorised_self_attention, factorised_dot_product")
+    train.add_argument("--model", help=MODELS)
     train.add_argument("--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)")
     train.add_argument("--epochs", type=positive, help="instead of the recipe's")
     train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")

@@ -161,4 +161,5 @@ def to_voxels(model, scores):
 
 def check_vivit(model):
     if not isinstance(model, ViViT):
-        raise ConfigError(f"attention maps need one of Models 1 to 4, got {type(model).__name__}")
+        raise ConfigError(f"attention maps need one of Models 1 to 4, got {type(model).__name__}, "
+                          "which has no attention among tubelets: build a ViViT, such as build_model(\"spacetime\")")

@@ -57,7 +57,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     metrics = {
         **identity,
         "model": recipe.model,
-        "options": asdict(model.config) if isinstance(model, ViViT) else recipe.options,
+        "options": asdict(model.config),
         "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
         **first_weights(out),
         "epochs": len(history),

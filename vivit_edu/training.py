@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .augment import Augmentation, augment_batch
 from .checkpoint import load_checkpoint, save_checkpoint
 from .errors import ConfigError, TrainingError
-from .models import build_model
+from .models import build_model, is_vivit
 from .pretrained import METHODS
 
 
@@ -66,10 +66,13 @@ class Recipe:
 
         quick: minutes on two CPU cores. full: for a GPU. paper-b: ViViT-B/16x2, for measuring its cost on
         clips of (3, 32, 224, 224), not for training here.
+        Their options (tubelet, depth, …) are a ViViT's: with model= a CNN, it gets its own defaults.
         """
         if name not in PRESETS:
             raise ConfigError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
         check_fields(changes)
+        if not is_vivit(changes.get("model", PRESETS[name].model)):
+            changes = {"options": {}} | changes
         return replace(PRESETS[name], **changes)
 
     @classmethod
@@ -191,12 +194,13 @@ def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epo
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
     order = torch.randperm(len(train), generator=generator).to(device)
     steps = steps_per_epoch(len(train), recipe)
+    augmentation = replace(recipe.augmentation, film=recipe.augmentation.film or volumes.film)
     total = torch.zeros((), device=device)
     model.train()
     for step in range(steps):
         batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
         clips, targets = augment_batch(  # float [B, C, T, H, W] in [0, 1], soft labels [B, K]
-            recipe.augmentation, train.clips[batch], train.labels[batch], classes, volumes.mirror, generator
+            augmentation, train.clips[batch], train.labels[batch], classes, volumes.mirror, generator
         )
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)

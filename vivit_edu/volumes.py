@@ -44,7 +44,7 @@ class Split:
 @dataclass(frozen=True, eq=False)
 class Volumes:
     """A data set in its three splits; no patient is in two of them. `mirror` is None where no class
-    has a side: then every flip is free."""
+    has a side: then every flip is free. `film`: T is time, which augmentation must not turn round."""
 
     name: str
     class_names: tuple[str, ...]
@@ -52,6 +52,7 @@ class Volumes:
     val: Split
     test: Split
     mirror: Mirror | None = None
+    film: bool = False
 
 
 # ---- left and right -------------------------------------------------------------------------------
