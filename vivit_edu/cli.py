@@ -8,7 +8,7 @@ import sys
 
 from .errors import VivitEduError
 
-DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …) or organphantom3d"
+DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
 MODELS = (
     "spacetime, factorised_encoder, factorised_self_attention, factorised_dot_product; single_frame, early_fusion, "
     "late_fusion, slow_fusion, multiresolution, cnn_attention, cnn3d; torchvision:r3d_18"

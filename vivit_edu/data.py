@@ -22,7 +22,7 @@ from .volumes import SPLITS, Mirror, Split, Volumes, describe, find_mirror_axis 
 MEDMNIST3D = (
     "organmnist3d", "nodulemnist3d", "adrenalmnist3d", "fracturemnist3d", "vesselmnist3d", "synapsemnist3d",
 )
-NAMES = (*MEDMNIST3D, "organphantom3d")
+NAMES = (*MEDMNIST3D, "organphantom3d", "movingshapes")
 SIZES = (28, 64)
 
 # The organs that have sides, in OrganMNIST3D's order of classes: after a left-right flip class k is
@@ -39,7 +39,8 @@ def load_volumes(name="organmnist3d", *, size=28, root=None, download=True) -> V
     A volume becomes a clip of one channel whose time is the volume's first axis.
 
     Args:
-        name: one of MedMNIST3D's six sets, or "organphantom3d", which is generated on first use.
+        name: one of MedMNIST3D's six sets, "organphantom3d", which is generated on first use, or
+            "movingshapes", which is generated every time, in seconds.
         size: 28 or 64.
         root: the folder with the files; None is what `data_root` finds.
         download: whether a file that is not there may be fetched. It goes to `root` and is kept.
@@ -55,6 +56,10 @@ def load_volumes(name="organmnist3d", *, size=28, root=None, download=True) -> V
         raise ConfigError(f"There is no data set {name!r}; there are {', '.join(NAMES)}.")
     if size not in SIZES:
         raise ConfigError(f"size={size!r}: the volumes come in the sizes 28 and 64.")
+    if name == "movingshapes":
+        from .shapes import generate_shapes
+
+        return generate_shapes(size)
     folder = data_root(root)
     filename = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
     if name == "organphantom3d":
