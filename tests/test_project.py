@@ -97,6 +97,7 @@ ELSEWHERE = {
     "conda activate": "the same",
     "uv run vivit-edu ablate": "trains 18 models; tests/test_ablate.py runs the command on a tiny data set",
     "uv run vivit-edu bench": "takes time to measure; tests/test_bench.py runs it",
+    "uv run vivit-edu train --videos": "needs a folder of videos; tests/test_video.py makes one and runs the command",
 }
 RUN_BY = {  # a command's first words -> arguments that make it short enough for a test
     "uv run vivit-edu train": ["--epochs", "1"],

@@ -48,18 +48,17 @@ def test_twins_hold_the_same_frames_in_the_opposite_order(volumes, split):
         assert any(torch.equal(backwards.roll(s, 0), clips[i + 1, 0]) for s in range(28))
 
 
-def test_no_frame_of_the_clip_is_likelier_in_a_class_than_in_its_twin():
+def test_no_frame_of_the_clip_is_likelier_in_a_class_than_in_its_twin(volumes):
     """A cycle is entered anywhere: at each time of the clip, each of its frames is as likely in both twins."""
     frames = torch.arange(28)
     for t in range(28):
         forwards = sorted(int(frames.roll(s)[t]) for s in range(28))
         backwards = sorted(int(frames.flip(0).roll(s)[t]) for s in range(28))
         assert forwards == backwards == list(range(28))
-    starts = set()
-    for clip, twin in zip(*(shapes.generate_shapes(cycles={"train": 400}).train.clips[i::2, 0] for i in (0, 1))):
-        place = [int((twin == frame).flatten(1).all(1).nonzero()[0]) for frame in clip[:1]]
-        starts.add(place[0])
-    assert starts == set(range(28))  # every one does occur
+    area = volumes.train.clips[:, 0].float().mean(dim=(2, 3))
+    jump = (area.roll(-1, 1) - area).abs().argmax(1)  # where what grows or shrinks begins again
+    for label in (0, 1):
+        assert len(jump[volumes.train.labels == label].unique()) > 20  # of 28: anywhere
 
 
 def features(clips, order):

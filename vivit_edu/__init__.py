@@ -14,6 +14,7 @@ _EXPORTS = {
     "errors": ["VivitEduError", "DataError", "ConfigError", "CheckpointError", "TrainingError"],
     "volumes": ["Volumes", "Split", "Mirror", "describe", "find_mirror_axis"],
     "data": ["load_volumes", "course_volumes"],
+    "video": ["load_clip", "load_videos"],
     "embedding": ["TubeletEmbedding", "FrameEmbedding"],
     "attention": ["MultiHeadAttention", "FactorisedDotProductAttention"],
     "vivit": [],

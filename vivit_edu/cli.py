@@ -6,7 +6,7 @@ Nothing heavy is imported before a command needs it, so that --help answers at o
 import argparse
 import sys
 
-from .errors import VivitEduError
+from .errors import ConfigError, VivitEduError
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
 MODELS = (
@@ -42,6 +42,8 @@ def make_parser():
     train = commands.add_parser("train", help="train a model; write its metrics and figures to a run folder")
     train.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
     add_data_options(train)
+    train.add_argument("--videos", metavar="DIR", help="train on video files instead: DIR holds a sub-folder for each class")
+    train.add_argument("--frames", type=positive, help="of each video (default: as many as --size)")
     train.add_argument("--model", help=MODELS)
     train.add_argument("--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)")
     train.add_argument("--epochs", type=positive, help="instead of the recipe's")
@@ -120,6 +122,12 @@ def get_volumes(options):
     """The data set asked for; without a name the course's, which falls back to the phantom, saying so."""
     from .data import course_volumes, load_volumes
 
+    if getattr(options, "videos", None):
+        if options.name and not options.resume:
+            raise ConfigError(f"data set {options.name} and --videos {options.videos} were both given: give one of them")
+        from .video import load_videos
+
+        return load_videos(options.videos, frames=options.frames or options.size, size=options.size, seed=options.seed)
     if options.name is None:
         return course_volumes(options.size, root=options.root)
     return load_volumes(options.name, size=options.size, root=options.root)
@@ -151,12 +159,14 @@ def run_train(options):
         changes = {"model": options.model, "epochs": options.epochs}
         changes |= pretrained_changes(options, Recipe.preset(preset))
         recipe = Recipe.preset(preset, **{key: value for key, value in changes.items() if value is not None})
+    videos = options.videos and {"folder": options.videos, "frames": options.frames or options.size, "seed": options.seed}
     volumes = get_volumes(options)
     print(f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}.")
     out = options.out or default_folder(volumes, recipe, options.seed)
     try:
         metrics = train_run(
-            volumes, recipe, out=out, seed=options.seed, resume=options.resume, device=device, root=options.root
+            volumes, recipe, out=out, seed=options.seed, resume=options.resume, device=device, root=options.root,
+            videos=videos,
         )
     except KeyboardInterrupt:
         print(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}", file=sys.stderr)
@@ -181,13 +191,13 @@ def pretrained_changes(options, preset):
 
 def saved_choices(options, read_run):
     """On --resume, data set, recipe and seed are those that the run was started with."""
-    from .errors import ConfigError
-
     if not options.out:
         raise ConfigError("--resume needs --out RUN: the folder of the run to go on with")
     run = read_run(options.out)
     chosen = vars(options) | {"name": run["dataset"], "size": run["size"], "seed": run["seed"]}
     chosen["root"] = options.root or run["root"]
+    if videos := run.get("videos"):
+        chosen |= {"videos": options.videos or videos["folder"], "frames": videos["frames"]}
     return run, argparse.Namespace(**chosen)
 
 

@@ -33,18 +33,19 @@ from .vivit import ViViT
 VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
 
 
-def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, figures=True):
+def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, videos=None, figures=True):
     """Trains, evaluates and explains, all written to the folder `out`; returns what stands in metrics.json.
 
     resume: go on with the run in `out`, which must have been started with the same recipe and seed. The file of
     pretrained weights that it began with is then no longer read.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
-    so that the run can be evaluated later. figures: draw them, too. The test split is read once, after training.
+    so that the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise. figures: draw them, too. The test split is read once, after training.
     """
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
     start_folder(out, resume)
     identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
+    identity |= {"videos": videos} if videos else {}
     write_json(out / "run.json", identity | {"recipe": asdict(recipe)})
     model = build_seeded(recipe, volumes, seed)
     start_pretrained(model, recipe, out, resume)
@@ -68,7 +69,8 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
         "val": asdict(score(val_logits, volumes.val.labels)),
         "test": asdict(score(test_logits, volumes.test.labels)),
     }
-    del metrics["root"]  # a path of this machine says nothing elsewhere, so of the weights' file there is but the name
+    for key in {"root", "videos"} & set(metrics):
+        del metrics[key]  # a path of this machine says nothing elsewhere, so of the weights' file there is but the name
     write_json(out / "metrics.json", metrics)
     if figures:
         draw_figures(out, model, volumes, history, test_logits)
@@ -86,7 +88,7 @@ def load_run(folder, *, root=None, device="auto"):
     content = read_newest(folder)
     if content is None:
         raise CheckpointError(f"the run in {folder} has no checkpoint yet: let it finish its first epoch")
-    volumes = load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
+    volumes = load_data(run, root)
     model = Recipe.from_dict(run["recipe"]).build(volumes)
     if content["averaged"] is None:
         weights = content["model"]
@@ -96,6 +98,15 @@ def load_run(folder, *, root=None, device="auto"):
     return model.to(choose_device(device)), volumes, run
 
 
+def load_data(run, root=None):
+    """The volumes that a run was trained on, by what its `run.json` says; root: where they lie now, if elsewhere."""
+    if videos := run.get("videos"):
+        from .video import load_videos
+
+        return load_videos(root or videos["folder"], frames=videos["frames"], size=run["size"], seed=videos["seed"])
+    return load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
+
+
 def evaluate_run(folder, *, root=None, device="auto", views=False):
     """Metrics of a run's model on the validation and the test split: {"val": Metrics, "test": Metrics}.
 
@@ -103,7 +114,7 @@ def evaluate_run(folder, *, root=None, device="auto", views=False):
     is and moved by two voxels either way along each axis, all of these mirrored, too (labels swapped back).
     """
     model, volumes, run = load_run(folder, root=root, device=device)
-    flips = not run["recipe"]["augmentation"].get("film")  # a film runs backwards in no view
+    flips = not (volumes.film or run["recipe"]["augmentation"].get("film"))  # a film runs backwards in no view
 
     def average(model, clips):
         return predict_views(model, clips, volumes.mirror, VIEW_SHIFTS, flips=flips)

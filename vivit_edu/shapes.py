@@ -10,7 +10,6 @@ import math
 
 import torch
 from einops import rearrange
-from tqdm.auto import tqdm
 
 from .volumes import Mirror, Split, Volumes
 
@@ -33,6 +32,8 @@ def generate_shapes(size=28, *, cycles=CYCLES, seed=0) -> Volumes:
 
 
 def draw_split(count, size, generator):
+    from tqdm.auto import tqdm
+
     kinds = torch.arange(count) % len(MOTIONS)  # as many of each
     clips = torch.empty(count, 2, 1, size, size, size, dtype=torch.uint8)  # [cycles, twins, C, T, H, W]
     for cycle, kind in tqdm(zip(clips, kinds), total=count, desc="moving shapes", disable=size < 64):
