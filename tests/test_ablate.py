@@ -222,7 +222,7 @@ def test_the_regularisation_table_is_cumulative():
 
 def test_an_unknown_table_is_answered_with_the_tables(capsys):
     assert main(["ablate", "luck", "organphantom3d"]) == 2
-    assert "regularisation, model, tubelet" in capsys.readouterr().err
+    assert "regularisation, model, all-models, tubelet" in capsys.readouterr().err
 
 
 def test_the_command_runs_a_table_and_goes_on_where_it_stopped(tiny_volumes, tmp_path, monkeypatch, capsys):

@@ -39,3 +39,36 @@ def test_an_unknown_bench_is_answered_with_the_benches(capsys):
     assert main(["bench", "luck"]) == 2
     assert "augment" in capsys.readouterr().err
 
+
+def test_all_models_are_measured_side_by_side(monkeypatch, capsys):
+    """One row a model, its own parameters and FLOPs; for the shape of the data set that is named."""
+    from vivit_edu import MODELS, build_model, shapes
+    from vivit_edu.cost import count_flops, count_parameters
+
+    measure = bench.measure
+    monkeypatch.setattr(bench, "measure", lambda functions, device, repeats: measure(functions, device, repeats=1))
+    monkeypatch.setattr("vivit_edu.data.load_volumes", lambda *_, **__: shapes.generate_shapes(cycles={"train": 4}))
+    assert main(["bench", "models", "movingshapes", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows] == list(MODELS)
+    model = build_model("slow_fusion", num_classes=8)
+    row = rows[MODELS.index("slow_fusion")]
+    assert float(row[1]) == round(count_parameters(model) / 1e6, 2)
+    assert float(row[2]) == round(count_flops(model, (1, 28, 28, 28)) / 1e9, 3)
+    assert all(float(cell) > 0 for row in rows for cell in row[1:])
+    assert all(float(row[3]) > float(row[4]) for row in rows if row[0] in ("slow_fusion", "cnn_attention"))
+    assert "vivit-edu bench models movingshapes" in printed
+
+
+def test_with_train_the_table_of_accuracies_follows(monkeypatch, tmp_path, capsys, tiny_volumes):
+    import vivit_edu.ablate as ablate
+    from tests.tiny import tiny_recipe
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(bench.BENCHES, "models", lambda device, volumes: (["model"], [["a"]], "cost of"))
+    monkeypatch.setitem(ablate.TABLES, "all-models", lambda: [ablate.Row("a", tiny_recipe())])
+    monkeypatch.setattr("vivit_edu.data.load_volumes", lambda *_, **__: tiny_volumes)
+    assert main(["bench", "models", "tiny", "--train", "--seeds", "1", "--epochs", "1", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("cost of") < printed.index("val accuracy") and "vivit-edu ablate all-models tiny" in printed

@@ -26,6 +26,7 @@ from .augment import Augmentation
 from .checkpoint import difference, plain
 from .cost import PAPER
 from .errors import CheckpointError, ConfigError
+from .models import MODELS
 from .runs import choose_device, start_folder, train_run, write_json
 from .training import Recipe
 
@@ -78,6 +79,11 @@ def models():
     return [Row(name, quick(model=name)) for name in PAPER]
 
 
+def all_models():
+    """Every model of the course, ViViTs and CNNs, each with its own defaults, all else alike."""
+    return [Row(name, quick(model=name)) for name in MODELS]
+
+
 def tubelets():
     """Model 1 with tubelets from long to short in time, then a finer grid in all three directions."""
     shapes = ((28, 7, 7), (14, 7, 7), (7, 7, 7), (4, 7, 7), (2, 7, 7), (4, 4, 4))
@@ -116,7 +122,8 @@ def data_shares():
 
 
 TABLES = {
-    "regularisation": regularisation, "model": models, "tubelet": tubelets, "temporal-depth": temporal_depths,
+    "regularisation": regularisation, "model": models, "all-models": all_models, "tubelet": tubelets,
+    "temporal-depth": temporal_depths,
     "init": initialisations, "data": data_shares,
 }  # fmt: skip
 

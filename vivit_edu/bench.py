@@ -1,7 +1,7 @@
 """Benches: what parts cost, measured side by side in one run and printed as Markdown.
 
-A bench is a function that takes the device and returns (heads, rows, remark): the column heads, the rows as
-lists of text, and a sentence on what was compared. BENCHES gives it its name on the command line, and
+A bench is a function that takes the device and a data set (or None) and returns (heads, rows, remark): the column
+heads, the rows as lists of text, and a sentence on what was compared. BENCHES gives it its name on the command line, and
 `run_bench` adds machine and versions.
 """
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from .ablate import make_rows
 from .augment import augment_batch
+from .cost import count_flops, count_parameters, peak_memory
 from .errors import ConfigError
 from .models import build_model
 from .runs import choose_device, describe_device, versions
@@ -22,7 +23,7 @@ from .volumes import Mirror
 SWAP = Mirror(axis=3, permutation=(0, 2, 1, 4, 3, 5, 6, 8, 7, 9, 10))  # OrganMNIST3D's
 
 
-def augment(device):
+def augment(device, volumes=None):
     """Augmentation of a batch against one training step of the default model on it."""
     recipe, generator = Recipe.preset("quick"), torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (recipe.batch_size, 1, 28, 28, 28), generator=generator, dtype=torch.uint8).to(device)
@@ -74,17 +75,51 @@ def measure(functions, device, repeats=15):
     return seconds
 
 
-BENCHES = {"augment": augment}
+def models(device, volumes=None):
+    """All models of the course side by side: parameters, FLOPs, time and memory for clips of the data set's shape."""
+    clip_shape = tuple(volumes.train.clips.shape[1:]) if volumes else (1, 28, 28, 28)
+    classes, batch = (len(volumes.class_names) if volumes else 11), 8
+    recipes = {row.name: row.recipe for row in make_rows("all-models")}
+    built = {name: build_model(name, clip_shape=clip_shape, num_classes=classes, **r.options).to(device)
+             for name, r in recipes.items()}
+    clips = torch.rand(batch, *clip_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    training = measure({name: make_pass(model, clips, True) for name, model in built.items()}, device, repeats=5)
+    inference = measure({name: make_pass(model, clips, False) for name, model in built.items()}, device, repeats=5)
+    heads = ["model", "parameters, M", "GFLOPs a clip", "ms a clip, training", "ms a clip, inference", "peak MB a clip, training"]
+    rows = [
+        [f"`{name}`", f"{count_parameters(model) / 1e6:.2f}", f"{count_flops(model, clip_shape) / 1e9:.3f}",
+         f"{1000 * min(training[name]) / batch:.2f}", f"{1000 * min(inference[name]) / batch:.2f}",
+         f"{peak_memory(make_pass(model, clips, True), device) / batch / 2**20:.1f}"]
+        for name, model in built.items()
+    ]  # fmt: skip
+    shape = "×".join(map(str, clip_shape))
+    return heads, rows, (f"Clips of {shape}, {batch} at a time, models taken in turns, the fastest pass of each; training is "
+                         "forward and backward. A multiply-add counts as two FLOPs.")
 
 
-def run_bench(name, device="auto"):
+def make_pass(model, clips, backward):
+    """A pass over the clips as training (with gradients) or inference makes it."""
+    def run():
+        with torch.set_grad_enabled(backward), mixed_precision(clips.device):
+            logits = model(clips)
+        if backward:
+            logits.float().square().mean().backward()
+            model.zero_grad()
+
+    return run
+
+
+BENCHES = {"augment": augment, "models": models}
+
+
+def run_bench(name, device="auto", volumes=None):
     """The bench of this name as Markdown: its table, what was compared, machine and versions."""
     if name not in BENCHES:
         raise ConfigError(f"no bench is called {name!r}; the benches are {', '.join(BENCHES)}")
     device = choose_device(device)
-    heads, rows, remark = BENCHES[name](device)
+    heads, rows, remark = BENCHES[name](device, volumes)
     packages = ", ".join(f"{package} {number}" for package, number in versions().items())
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", f"`vivit-edu bench {name}`: {remark} {describe_device(device)}; {packages}; {time.strftime('%Y-%m-%d')}."]
+    lines += ["", f"`vivit-edu bench {name}{' ' + volumes.name if volumes else ''}`: {remark} {describe_device(device)}; {packages}; {time.strftime('%Y-%m-%d')}."]
     return "\n".join(lines)

@@ -65,7 +65,7 @@ def make_parser():
     evaluate.set_defaults(command=run_evaluate)
 
     ablate = commands.add_parser("ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd")
-    ablate.add_argument("table", help="regularisation, model, tubelet, temporal-depth, init or data")
+    ablate.add_argument("table", help="regularisation, model, all-models, tubelet, temporal-depth, init or data")
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
     ablate.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
     ablate.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
@@ -76,9 +76,14 @@ def make_parser():
     ablate.set_defaults(command=run_ablate, size=28)
 
     bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
-    bench.add_argument("bench", help="augment: augmentation of a batch against one training step")
+    bench.add_argument("bench", help="augment: augmentation of a batch against one training step; models: all of them side by side")
+    bench.add_argument("name", nargs="?", metavar="DATASET", help="models: for clips of this set (default: 28³, one channel)")
+    bench.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
+    bench.add_argument("--train", action="store_true", help="models: train each, too, resumably, as `ablate all-models` does")
+    bench.add_argument("--seeds", type=positive, default=3, metavar="N", help="with --train (default: 3)")
+    bench.add_argument("--epochs", type=positive, help="with --train")
     add_device_option(bench)
-    bench.set_defaults(command=run_bench)
+    bench.set_defaults(command=run_bench, size=28, table="all-models", bfloat16=False, out=None)
 
     pretrain = commands.add_parser("pretrain", help="train an image transformer on slices of the training volumes, without "
                                    "their labels; for train --pretrained")
@@ -228,7 +233,11 @@ def run_ablate(options):
 def run_bench(options):
     from .bench import run_bench
 
-    print(run_bench(options.bench, options.device))
+    volumes = get_volumes(options) if options.name or options.train else None
+    print(run_bench(options.bench, options.device, volumes))
+    if options.train:
+        print()
+        run_ablate(options)
 
 
 def run_pretrain(options):
