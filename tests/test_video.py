@@ -10,6 +10,7 @@ import torch
 from vivit_edu import load_clip, load_videos, video
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError, DataError
+from vivit_edu.volumes import describe
 
 av = pytest.importorskip("av")
 KINDS = {  # file ending and codec -> pixel format
@@ -217,6 +218,7 @@ def test_a_folder_of_videos_is_a_data_set(folder):
     volumes = load_videos(folder, frames=8, size=16)
     assert volumes.name == "videos-light" and volumes.class_names == ("brightens", "darkens") and volumes.film
     assert volumes.train.clips.shape == (12, 3, 8, 16, 16) and len(volumes.val) == len(volumes.test) == 4
+    assert "axis 3 of a clip leaves every class" in describe(volumes)
     first, last = (volumes.train.clips[:, :, t].float().mean(dim=(1, 2, 3)) for t in (0, -1))
     assert torch.equal(last < first, volumes.train.labels.bool())
     again, other = (load_videos(folder, frames=8, size=16, seed=seed) for seed in (0, 1))

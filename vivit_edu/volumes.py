@@ -116,5 +116,6 @@ def describe(volumes) -> str:
     else:
         names, swap = volumes.class_names, volumes.mirror.permutation
         pairs = ", ".join(f"{names[k]} / {names[swap[k]]}" for k in range(len(names)) if k < swap[k])
-        lines.append(f"A flip along axis {volumes.mirror.axis} of a clip swaps the labels {pairs}.")
+        change = f"swaps the labels {pairs}" if pairs else "leaves every class as it is"
+        lines.append(f"A flip along axis {volumes.mirror.axis} of a clip {change}.")
     return "\n".join(lines)
