@@ -16,7 +16,8 @@ from torch import nn
 
 from .embedding import check_clips, learned_positions
 from .errors import ConfigError
-from .vivit import Block, Encoder
+from .options import check_choice, check_share, check_sizes, check_whole
+from .vivit import ACTIVATIONS, Block, Encoder
 
 BACKBONES = {
     # Karpathy et al., section 3.1: for frames of 170×170 pixels
@@ -130,8 +131,9 @@ class CNNConfig:
     dropout: float = 0.0  # between the fully connected layers
 
     def __post_init__(self):
-        check_choice(self, fusion=FUSIONS, backbone=BACKBONES)
-        check_sizes(self)
+        check_choice("fusion", self.fusion, FUSIONS)
+        check_choice("backbone", self.backbone, BACKBONES)
+        check_common(self)
         if self.fusion == "late_fusion" and self.clip_shape[1] < 2:
             raise ConfigError("late fusion takes two frames, and the clips have one: take single_frame")
 
@@ -167,7 +169,7 @@ class FusionCNN(nn.Module):
         return clips[:, :, list(self.frames)] - MEAN_GREY  # [B, C, frames, H, W]
 
     def forward(self, clips):
-        check_clips(clips, self.config.clip_shape)
+        check_clips(clips, self.classifier[0].weight, tuple(self.config.clip_shape))
         return self.classifier(self.features(clips))
 
 
@@ -218,11 +220,12 @@ class CNNAttentionConfig:
     activation: str = "gelu"
 
     def __post_init__(self):
-        check_choice(self, backbone=BACKBONES, activation=("gelu", "gelu_tanh"))
-        check_sizes(self)
+        check_choice("backbone", self.backbone, BACKBONES)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_share("drop_path", self.drop_path)
+        check_common(self)
         for name in ("frame_step", "dim", "depth", "mlp_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_whole(name, getattr(self, name), 1)
 
     plan = CNNConfig.plan
 
@@ -253,7 +256,7 @@ class CNNAttention(nn.Module):
         return self.tower(clips[:, :, :: self.config.frame_step] - MEAN_GREY)
 
     def forward(self, clips):
-        check_clips(clips, self.config.clip_shape)
+        check_clips(clips, self.head.weight, tuple(self.config.clip_shape))
         tokens = rearrange(self.see(clips), "b d t h w -> b (t h w) d")
         z = self.encoder(self.projection(tokens) + self.positions)  # [B, N, D]
         return self.head(z.mean(dim=1))
@@ -271,8 +274,9 @@ class CNN3DConfig:
     dropout: float = 0.0
 
     def __post_init__(self):
-        check_sizes(self)
-        if self.width < 8 or self.width % 8:
+        check_common(self)
+        check_whole("width", self.width, 8)
+        if self.width % 8:
             raise ConfigError(f"width must be a multiple of 8, which GroupNorm's groups share, got {self.width}")
 
 
@@ -309,7 +313,7 @@ class CNN3D(nn.Module):
         self.head = nn.Linear(widths[-1], config.num_classes)
 
     def forward(self, clips):
-        check_clips(clips, self.config.clip_shape)
+        check_clips(clips, self.head.weight, tuple(self.config.clip_shape))
         features = self.stages(self.stem(clips - MEAN_GREY))  # [B, 8·width, T/16, H/16, W/16]
         return self.head(self.dropout(features.mean(dim=(2, 3, 4))))
 
@@ -323,7 +327,7 @@ class TorchvisionConfig:
     network: str = "r3d_18"
 
     def __post_init__(self):
-        check_sizes(self)
+        check_common(self)
         if self.clip_shape[0] not in (1, 3):
             raise ConfigError(f"torchvision's networks take 1 or 3 channels, got {self.clip_shape[0]}")
 
@@ -342,7 +346,7 @@ class TorchvisionCNN(nn.Module):
         self.network = getattr(video, config.network)(num_classes=config.num_classes)
 
     def forward(self, clips):
-        check_clips(clips, self.config.clip_shape)
+        check_clips(clips, self.network.fc.weight, tuple(self.config.clip_shape))
         return self.network(clips.expand(-1, 3, -1, -1, -1))
 
 
@@ -371,17 +375,8 @@ def fed(features, clips):
                           'take larger frames, or backbone="small"') from error
 
 
-def check_choice(config, **choices):
-    for name, known in choices.items():
-        if getattr(config, name) not in known:
-            raise ConfigError(f"{name}={getattr(config, name)!r} is not known; take one of {', '.join(known)}")
-
-
-def check_sizes(config):
-    if len(config.clip_shape) != 4 or min(config.clip_shape) < 1:
-        raise ConfigError(f"clip_shape is four positive sizes (C, T, H, W), got {tuple(config.clip_shape)}")
-    if config.num_classes < 1:
-        raise ConfigError(f"num_classes must be at least 1, got {config.num_classes}")
-    for name in ("dropout", "drop_path"):
-        if not 0 <= getattr(config, name, 0) < 1:
-            raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {getattr(config, name)}")
+def check_common(config):
+    """What every CNN's configuration has."""
+    check_sizes("clip_shape", config.clip_shape, "C, T, H, W")
+    check_whole("num_classes", config.num_classes, 1)
+    check_share("dropout", getattr(config, "dropout", 0.0))
