@@ -121,5 +121,6 @@ def run_bench(name, device="auto", volumes=None):
     packages = ", ".join(f"{package} {number}" for package, number in versions().items())
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", f"`vivit-edu bench {name}{' ' + volumes.name if volumes else ''}`: {remark} {describe_device(device)}; {packages}; {time.strftime('%Y-%m-%d')}."]
+    asked = f"{name} {volumes.name}" if volumes else name
+    lines += ["", f"`vivit-edu bench {asked}`: {remark} {describe_device(device)}; {packages}; {time.strftime('%Y-%m-%d')}."]
     return "\n".join(lines)

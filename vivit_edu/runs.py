@@ -39,7 +39,8 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     resume: go on with the run in `out`, which must have been started with the same recipe and seed. The file of
     pretrained weights that it began with is then no longer read.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
-    so that the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise. figures: draw them, too. The test split is read once, after training.
+    so that the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise.
+    figures: draw them, too. The test split is read once, after training.
     """
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
