@@ -104,6 +104,7 @@ RUN_BY = {  # a command's first words -> arguments that make it short enough for
     "uv run vivit-edu pretrain": ["--epochs", "1"],
     "uv run vivit-edu data": [],
     "uv run vivit-edu evaluate": [],
+    "uv run vivit-edu classroom": [],
 }
 
 

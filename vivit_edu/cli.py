@@ -103,6 +103,11 @@ def make_parser():
     notebooks.add_argument("--force", action="store_true", help="execute also what has not changed")
     notebooks.add_argument("--repo", metavar="URL", help="write this address of the repository into all badges")
     notebooks.set_defaults(command=run_notebooks)
+
+    classroom = commands.add_parser("classroom", help="lay out an nbgrader course: assignments, configuration, README")
+    classroom.add_argument("folder", metavar="DIR", help="a new folder, or a course made here before, to renew its sources")
+    classroom.add_argument("--chapters", metavar="03,05", help="these chapters only")
+    classroom.set_defaults(command=run_classroom)
     return parser
 
 
@@ -259,6 +264,13 @@ def run_notebooks(options):
     from .course.notebooks import run
 
     run(options)
+
+
+def run_classroom(options):
+    from .course.classroom import classroom
+
+    folder = classroom(options.folder, options.chapters)
+    print(f"{len(list(folder.glob('source/*')))} assignments in {folder}; what to do next: {folder / 'README.md'}")
 
 
 def print_metrics(metrics):
