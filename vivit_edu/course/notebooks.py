@@ -1,5 +1,6 @@
 """`vivit-edu notebooks`: executes the masters that changed, cleans them, checks them against the rules of
-`rules`, `exercises` and `outputs`, and makes the student notebooks and the map of the chapters from them."""
+`rules`, `exercises` and `outputs`, and makes the student notebooks, the map of the chapters and the tables of the
+instructor's guide from them."""
 
 import os
 import re
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from html import escape
 
 from ..errors import ConfigError, VivitEduError
+from . import guide
 from .exercises import student_notebook
 from .masters import OFFER, as_text, bootstrap_cell, checkout, master_paths, read, repository, slug, tags, write
 from .outputs import LIMIT, LIMITS, clean, digest, live, time_together
@@ -179,7 +181,7 @@ def environment(variables):
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
 
-# ---- what is made of the masters: student notebooks and the map
+# ---- what is made of the masters: student notebooks, the map and the instructor's guide
 
 
 def generate(folder):
@@ -215,6 +217,9 @@ def made_files(folder):
         before, rest = text.split(MAP_BEGIN, 1)
         table = course_map_markdown(folder, prefix="notebooks/")
         made[readme] = f"{before}{MAP_BEGIN}\n{table}\n{MAP_END}{rest.split(MAP_END, 1)[-1]}"
+    instructors = folder / "README.md"
+    if instructors.is_file() and guide.BEGIN in (text := instructors.read_text(encoding="utf-8")):
+        made[instructors] = guide.filled_in(text, folder)
     return made
 
 
