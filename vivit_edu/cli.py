@@ -102,6 +102,7 @@ def make_parser():
     notebooks.add_argument("--only", metavar="03,05", help="these chapters only")
     notebooks.add_argument("--force", action="store_true", help="execute also what has not changed")
     notebooks.add_argument("--repo", metavar="URL", help="write this address of the repository into all badges")
+    notebooks.add_argument("--stamp", action="store_true", help="only note in the README that all ran whole today (CI does)")
     notebooks.set_defaults(command=run_notebooks)
 
     classroom = commands.add_parser("classroom", help="lay out an nbgrader course: assignments, configuration, README")
@@ -261,6 +262,11 @@ def run_pretrain(options):
 
 
 def run_notebooks(options):
+    if options.stamp:
+        from .course.stamp import stamp
+
+        print(stamp())
+        return
     from .course.notebooks import run
 
     run(options)
