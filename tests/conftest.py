@@ -1,6 +1,7 @@
 """Shared fixtures: where the real files lie, and a data set small enough to train on in a second."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,23 @@ def tiny_volumes():
     from tests.tiny import make_tiny_volumes
 
     return make_tiny_volumes()
+
+
+# Nothing but the page itself: no look-ups of updates, no first-run dialogues.
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; skips without one, unless $VIVIT_EDU_BROWSER names it."""
+    from playwright.sync_api import sync_playwright
+
+    named = os.environ.get("VIVIT_EDU_BROWSER")
+    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("needs Chromium: install it, or name a browser in VIVIT_EDU_BROWSER")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()

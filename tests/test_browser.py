@@ -22,30 +22,12 @@ from vivit_edu.course.masters import master_paths, read
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 MASTERS = master_paths(FOLDER)
-# Nothing but the page itself: no look-ups of updates, no first-run dialogues.
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 # Cells out of sight are drawn too, and nothing asks for news.
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
 }
 MINUTE = 60_000  # milliseconds, as Playwright counts
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    named = os.environ.get("VIVIT_EDU_BROWSER")
-    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("needs Chromium: install it, or name a browser in VIVIT_EDU_BROWSER")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

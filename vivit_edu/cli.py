@@ -109,6 +109,10 @@ def make_parser():
     classroom.add_argument("folder", metavar="DIR", help="a new folder, or a course made here before, to renew its sources")
     classroom.add_argument("--chapters", metavar="03,05", help="these chapters only")
     classroom.set_defaults(command=run_classroom)
+
+    site = commands.add_parser("site", help="build the course as a web site of plain files, to read without running")
+    site.add_argument("folder", metavar="DIR", help="a new folder, or a site made here before, to replace it")
+    site.set_defaults(command=run_site)
     return parser
 
 
@@ -277,6 +281,12 @@ def run_classroom(options):
 
     folder = classroom(options.folder, options.chapters)
     print(f"{len(list(folder.glob('source/*')))} assignments in {folder}; what to do next: {folder / 'README.md'}")
+
+
+def run_site(options):
+    from .course.site import site
+
+    print(f"The site's first page: {site(options.folder) / 'index.html'}")
 
 
 def print_metrics(metrics):

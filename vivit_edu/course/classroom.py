@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ..errors import ConfigError
-from .exercises import clear_guesses
+from .exercises import clear_guesses, on_github, relink
 from .masters import as_text, badges, checkout, master_paths, read, repository, tags, write
 from .notebooks import choose
 
@@ -156,21 +156,11 @@ def question(chapter):
 
 def lead_out(text, names, repo):
     """Relative links as they must be in a course: to another assignment, else to the repository."""
-    def moved(match):
-        before, target = match[1], match[2]
-        file, mark, anchor = target.partition("#")
-        if re.match(r"[a-z]+:|#|/", target) or not file:
-            return match[0]
-        name = Path(file).stem
-        if name in names:
-            return f"{before}../{name}/{file}{mark}{anchor}"
-        parts = ["notebooks", *file.split("/")]
-        while ".." in parts:
-            place = parts.index("..")
-            del parts[place - 1:place + 1]
-        return f"{before}{repo}/blob/main/{'/'.join(parts)}{mark}{anchor}"
+    def change(target):
+        name = Path(target.partition("#")[0]).stem
+        return f"../{name}/{target}" if name in names else on_github(target, repo)
 
-    return re.sub(r"(\]\(\s*<?)([^)\s>]+)", moved, text)
+    return relink(text, change)
 
 
 def _by_hand(cell):

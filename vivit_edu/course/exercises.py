@@ -3,6 +3,7 @@ nbgrader's own preprocessors, without a gradebook."""
 
 import ast
 import copy
+import posixpath
 import re
 
 from .masters import tags
@@ -117,14 +118,22 @@ def student_notebook(master, names=()):
 
 def move_links(text, names):
     """Links of a notebook, as they must be one folder further down; those to a file in `names` stay."""
-    def moved(match):
-        before, target = match[1], match[2]
-        if re.match(r"[a-z]+:|#|/", target) or target.partition("#")[0] in names:
-            return match[0]
-        return f"{before}../{target}"
+    return relink(text, lambda target: target if target.partition("#")[0] in names else f"../{target}")
 
-    text = re.sub(r"(\]\(\s*<?)([^)\s>]+)", moved, text)
-    return re.sub(r"(<(?:a|img)\b[^>]*?\b(?:href|src)\s*=\s*[\"'])([^\"']+)", moved, text, flags=re.I)
+
+def relink(text, change):
+    """Markdown in which every link to a file of the course is replaced by what change(target) returns."""
+    def changed(match):
+        return match[0] if re.match(r"[a-z]+:|#|/", match[2]) else match[1] + change(match[2])
+
+    text = re.sub(r"(\]\(\s*<?)([^)\s>]+)", changed, text)
+    return re.sub(r"(<(?:a|img)\b[^>]*?\b(?:href|src)\s*=\s*[\"'])([^\"']+)", changed, text, flags=re.I)
+
+
+def on_github(target, repo):
+    """The address in the repository of what a notebook names by a path relative to notebooks/."""
+    path = posixpath.normpath(f"notebooks/{target}")
+    return f"{repo}/{'raw' if path.endswith('.png') else 'blob'}/main/{path}"
 
 
 def clear_guesses(source):
