@@ -20,7 +20,7 @@ from vivit_edu.course.notebooks import ENVIRONMENT, course_map
 
 ROOT = Path(__file__).parents[1]
 MASTERS = {path.name: path for path in master_paths(ROOT / "notebooks")}
-CHEAPEST = sorted(course_map(), key=lambda row: row["seconds"] or 0)[:3]
+CHEAPEST = sorted((row for row in course_map() if row["seconds"]), key=lambda row: row["seconds"])[:3]
 CHAPTERS = sorted(MASTERS) if os.environ.get("VIVIT_EDU_COLAB") == "all" else sorted(row["file"] for row in CHEAPEST)
 LACKING = ("einops", "medmnist", "vivit_edu", "_vivit_edu", "_editable_impl_vivit_edu", "__editable__", "_virtualenv", "pip", "setuptools")
 RUN = """
