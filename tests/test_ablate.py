@@ -187,6 +187,16 @@ def test_a_folder_of_something_else_is_refused(finished, tiny_volumes, change, s
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_recipe_that_has_a_new_field_since_then_goes_on(tiny_volumes, tmp_path):
+    run_table("steps", ROWS[:1], tiny_volumes, seeds=1, out=tmp_path, device="cpu")
+    grid = json.loads((tmp_path / "grid.json").read_text())
+    del grid["rows"]["nothing"]["bfloat16"]  # as an older version wrote it
+    (tmp_path / "grid.json").write_text(json.dumps(grid))
+    count = Counting()
+    run_table("steps", [replace(ROWS[0], train=count)], tiny_volumes, seeds=1, out=tmp_path, device="cpu")
+    assert count.calls == []
+
+
 def test_a_damaged_run_is_named_and_not_averaged(finished, tiny_volumes, tmp_path):
     out, _ = finished
     for path in out.glob("*.json"):

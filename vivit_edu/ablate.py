@@ -235,7 +235,9 @@ def claim_folder(out, table, rows, volumes):
         return write_json(path, now)
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        # through Recipe, which gives fields that are newer than the file their defaults
+        before["rows"] = {name: plain(asdict(Recipe.from_dict(recipe))) for name, recipe in before["rows"].items()}
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): choose another folder with --out") from error
     if before != now:
         raise ConfigError(f"{out} holds another table: {what_differs(before, now)}. Ask for what was begun there, "
