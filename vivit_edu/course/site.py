@@ -134,6 +134,7 @@ def write_sources(folder, masters):
 def page(master, names):
     """A chapter as it stands on the site: no bootstrap cell, solutions folded away, links to pages of the site."""
     nb = copy.deepcopy(master.nb)
+    nb.metadata["language_info"] = {"name": "python"}  # which a chapter that never ran does not say
     nb.cells = [cell for cell in nb.cells if "bootstrap" not in tags(cell)]
     for cell in nb.cells:
         for output in cell.get("outputs", []):
