@@ -25,6 +25,8 @@ _EXPORTS = {
     "cost": ["count_parameters", "count_flops"],
     "training": ["Recipe", "History", "Metrics", "fit", "evaluate"],
     "explain": ["AttentionMap", "attention_maps", "rollout"],
+    "saliency": ["relevance", "occlusion", "input_gradient"],
+    "faithful": ["faithfulness", "organ_scores"],
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = list(_HOME)
