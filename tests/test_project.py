@@ -106,6 +106,7 @@ RUN_BY = {  # a command's first words -> arguments that make it short enough for
     "uv run vivit-edu data": [],
     "uv run vivit-edu evaluate": [],
     "uv run vivit-edu classroom": [],
+    "uv run vivit-edu explain": [],
 }
 
 

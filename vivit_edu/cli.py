@@ -97,6 +97,16 @@ def make_parser():
     add_device_option(pretrain)
     pretrain.set_defaults(command=run_pretrain)
 
+    explain = commands.add_parser("explain", help="draw what a trained model looked at in one clip: a figure and a film")
+    explain.add_argument("run", help="a run folder")
+    explain.add_argument("--sample", type=int, default=0, metavar="K", help="the clip's number in its split (default: 0)")
+    explain.add_argument("--split", choices=("train", "val", "test"), default="test", help="where the clip is (default: test)")
+    explain.add_argument("--method", default="rollout",
+                         help="last-layer, rollout (default), relevance, input-gradient or occlusion")
+    explain.add_argument("--root", help="folder that holds the data files (default: where training found them)")
+    add_device_option(explain)
+    explain.set_defaults(command=run_explain)
+
     notebooks = commands.add_parser("notebooks", help="execute the course's notebooks, check them, make the student ones")
     notebooks.add_argument("--check", action="store_true", help="only check: execute and write nothing")
     notebooks.add_argument("--only", metavar="03,05", help="these chapters only")
@@ -263,6 +273,16 @@ def run_pretrain(options):
     pretrain_to(out, volumes, recipe, epochs=options.epochs or EPOCHS, seed=options.seed, device=device)
     print(f"Weights of an image transformer, from slices of {len(volumes.train)} training volumes of {volumes.name}: {out}")
     print(f"To start from them: vivit-edu train {volumes.name} --pretrained {out}")
+
+
+def run_explain(options):
+    from .explain_run import explain_run
+
+    title, files = explain_run(options.run, sample=options.sample, method=options.method, split=options.split,
+                               root=options.root, device=options.device)
+    print(title)
+    for path in files:
+        print(path)
 
 
 def run_notebooks(options):
