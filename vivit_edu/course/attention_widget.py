@@ -1,0 +1,105 @@
+"""Whom does a token attend to? An explorer of the weights by layer, head and query token, and its film strip.
+
+Used in chapter 13. `attention_explorer` needs a running notebook; `attention_strip` shows everywhere.
+"""
+
+import torch
+
+from ..errors import ConfigError
+from ..explain import attention_maps
+from ..plots import BLUE, ORANGE, new_figure
+from .pictures import outline
+from .widgets import explore, film_strip
+
+
+def query_weights(model, attention_map, clip, head, t, place):
+    """How much the token at time index t and place attends to each token in one head: [T', S].
+
+    attention_map: an AttentionMap of a batch; clip: which of it. The sum is 1, or less where a part goes to a
+    cls token. What the layer cannot see gets 0. In Model 2's temporal layers the tokens are whole time indices,
+    whose weight is spread evenly over their places.
+    """
+    n_t, s = model.grid
+    cls = int(model.config.pool == "cls")
+    w = attention_map.weights[clip].detach().cpu()
+    if attention_map.kind == "joint":
+        return w[head, cls + t * s + place, cls:].reshape(n_t, s)
+    if attention_map.kind == "time" and w.ndim == 3:  # Model 2
+        return w[head, cls + t, cls:, None].expand(n_t, s) / s
+    seen = torch.zeros(n_t, s)
+    if attention_map.kind == "space":
+        seen[t] = w[t, head, cls + place, cls:]
+    else:
+        seen[:, place] = w[place, head, t]
+    return seen
+
+
+def draw_query(model, maps, clips, *, sample, layer, head, token):
+    """The query token in its slice, and the weights it gives: in space at each time index, and summed over time.
+
+    maps: attention_maps of float clips [B, C, T, H, W]; layer: an index into maps; token: counted through
+    the grid, t·S + place. Returns a Figure.
+    """
+    (n_t, s), (_, n_h, n_w), (dt, dh, dw) = model.grid, model.embedding.grid, model.embedding.tubelet
+    t, place = divmod(token, s)
+    row, column = divmod(place, n_w)
+    found, m = query_weights(model, maps[layer], sample, head, t, place), maps[layer]
+    in_time, own = found.sum(1).numpy(), found[t].sum()
+    strongest = divmod(int(found.argmax()), s)
+    figure = new_figure(
+        1.1 * n_t + 2.2, 2.1,
+        f"Clip {sample}, layer {m.layer}, {m.kind}, head {head}: the token at time {t}, row {row}, column {column} gives "
+        f"most weight ({found.max():.2f}) to time {strongest[0]}, row {strongest[1] // n_w}, column {strongest[1] % n_w}; "
+        f"{own:.2f} stays in its own time index.",
+    )  # fmt: skip
+    figure.suptitle(f"layer {m.layer}, {m.kind}, head {head}; from time {t}, row {row}, column {column}", fontsize=9)
+    *slices, bars = figure.subplots(1, n_t + 1, width_ratios=[*[1] * n_t, 1.4])
+    for time, axes in enumerate(slices):
+        frame = min(time * dt + dt // 2, clips.shape[2] - 1)
+        axes.imshow(clips[sample, :, frame].mean(dim=0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+        heat = found[time].reshape(n_h, n_w).repeat_interleave(dh, 0).repeat_interleave(dw, 1)
+        axes.imshow(heat.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=max(float(found.max()), 1e-6))
+        axes.set_title(f"time {time}", fontsize=8)
+        axes.set_axis_off()
+    outline(slices[t], row * dh, column * dw, dh, dw, edgecolor=BLUE, linewidth=2)
+    bars.bar(range(n_t), in_time, color=[ORANGE if time == t else BLUE for time in range(n_t)])
+    bars.set(ylim=(0, 1), xticks=range(n_t), yticks=[0, 1])
+    bars.set_title("weight over time", fontsize=8)
+    bars.tick_params(labelsize=7)
+    return figure
+
+
+def choices(model, maps):
+    """What the sliders offer: {"layer": [...], "head": [...], "token": [...]}."""
+    heads = min(m.weights.shape[-3] for m in maps)
+    return {"layer": range(len(maps)), "head": range(heads), "token": range(model.grid[0] * model.grid[1])}
+
+
+def attention_explorer(model, clips):
+    """Sliders for sample, layer, head and query token over `draw_query`. clips: float [B, C, T, H, W] in [0, 1]."""
+    maps = attention_maps(model, clips)
+
+    def draw(sample, layer, head, token):
+        return draw_query(model, maps, clips, sample=sample, layer=layer, head=head, token=token)
+
+    return explore(draw, sample=range(len(clips)), **choices(model, maps))
+
+
+def attention_strip(model, clips, settings=None):
+    """The film strip of `attention_explorer`: first and last layer, first and last head, of the middle token.
+
+    settings: other ones, a list of {"sample", "layer", "head", "token"}. Raises ConfigError for one that is not there.
+    """
+    maps = attention_maps(model, clips)
+    ends = {name: (values[0], values[-1]) for name, values in choices(model, maps).items()}
+    middle = model.grid[0] * model.grid[1] // 2
+    if settings is None:
+        settings = [{"sample": 0, "layer": layer, "head": head, "token": middle}
+                    for layer in ends["layer"] for head in ends["head"]]
+    offered = {"sample": range(len(clips)), **choices(model, maps)}
+    for setting in settings:
+        for name, value in setting.items():
+            if name not in offered or value not in offered[name]:
+                raise ConfigError(f"{name}={value} was given; there are " + ", ".join(
+                    f"{key} 0 to {values[-1]}" for key, values in offered.items()))
+    film_strip(lambda **setting: draw_query(model, maps, clips, **setting), settings, columns=1)
