@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from .distributed import on_first
 from .errors import CheckpointError
 
 LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
@@ -48,7 +49,7 @@ def load_checkpoint(folder, state):
     """Puts the newest good checkpoint in `folder` into `state`; returns the epochs done, 0 where there is none."""
     if folder is None:
         raise CheckpointError("resume=True needs the folder of the run to resume: give out=FOLDER")
-    content = read_newest(folder, map_location=next(state.model.parameters()).device)
+    content = on_first(read_newest, folder)
     if content is None:
         return 0
     saved = {"recipe": state.complete(content["recipe"]), "seed": content["seed"]}

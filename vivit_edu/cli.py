@@ -4,9 +4,10 @@ Nothing heavy is imported before a command needs it, so that --help answers at o
 """
 
 import argparse
+import os
 import sys
 
-from .errors import ConfigError, VivitEduError
+from .errors import ConfigError, LostProcessError, VivitEduError
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
 MODELS = (
@@ -21,7 +22,9 @@ def main(arguments=None):
     try:
         options.command(options)
     except VivitEduError as error:
-        print(f"vivit-edu: {error}", file=sys.stderr)
+        # of several processes that fail alike one speaks; that another one is lost, each survivor says
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, LostProcessError):
+            print(f"vivit-edu: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -172,12 +175,13 @@ def run_data(options):
 
 
 def run_train(options):
+    from .distributed import is_first, join, leave, on_first
     from .runs import choose_device, default_folder, read_run, train_run
     from .training import Recipe
 
-    device = choose_device(options.device)
+    device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
     if options.resume:
-        run, options = saved_choices(options, read_run)
+        run, options = on_first(saved_choices, options, read_run)
         recipe = Recipe.from_dict(run["recipe"])
     else:
         preset = options.preset or ("full" if device.type == "cuda" else "quick")
@@ -185,9 +189,10 @@ def run_train(options):
         changes |= pretrained_changes(options, Recipe.preset(preset))
         recipe = Recipe.preset(preset, **{key: value for key, value in changes.items() if value is not None})
     videos = options.videos and {"folder": options.videos, "frames": options.frames or options.size, "seed": options.seed}
-    volumes = get_volumes(options)
-    print(f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}.")
-    out = options.out or default_folder(volumes, recipe, options.seed)
+    volumes = on_first(get_volumes, options)
+    out = options.out or on_first(default_folder, volumes, recipe, options.seed)
+    if is_first():
+        print(f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}.")
     try:
         metrics = train_run(
             volumes, recipe, out=out, seed=options.seed, resume=options.resume, device=device, root=options.root,
@@ -196,8 +201,10 @@ def run_train(options):
     except KeyboardInterrupt:
         print(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}", file=sys.stderr)
         raise
-    print_metrics(metrics)
-    print(f"Figures, metrics and checkpoint: {out}")
+    if is_first():
+        print_metrics(metrics)
+        print(f"Figures, metrics and checkpoint: {out}")
+    leave()
 
 
 def pretrained_changes(options, preset):

@@ -23,3 +23,7 @@ class CheckpointError(VivitEduError):
 
 class TrainingError(VivitEduError):
     """Training that cannot go on, such as a loss that is no longer a number."""
+
+
+class LostProcessError(TrainingError):
+    """One of several processes that train together is gone."""

@@ -23,6 +23,7 @@ from . import plots
 from .augment import predict_views
 from .checkpoint import LATEST, PREVIOUS, read_newest
 from .data import load_volumes
+from .distributed import is_first, on_first, processes
 from .errors import CheckpointError, ConfigError
 from .explain import rollout, to_voxels
 from .pretrained import load_pretrained
@@ -40,19 +41,21 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     pretrained weights that it began with is then no longer read.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
     so that the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise.
-    figures: draw them, too. The test split is read once, after training.
+    figures: draw them, too. The test split is read once, after training. Of several processes the first evaluates
+    and writes; the others return None.
     """
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
-    start_folder(out, resume)
     identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
     identity |= {"videos": videos} if videos else {}
-    write_json(out / "run.json", identity | {"recipe": asdict(recipe)})
+    on_first(start_folder, out, resume, identity | {"recipe": asdict(recipe)})
     model = build_seeded(recipe, volumes, seed)
     start_pretrained(model, recipe, out, resume)
     model = model.to(device)
     start = time.perf_counter()
     history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
+    if not is_first():
+        return None
     seconds = sum(history["seconds"])  # of all epochs, also those before a resume
     write_json(out / "history.json", history.rows)
     val_logits, test_logits = (predict_logits(model, split) for split in (volumes.val, volumes.test))
@@ -213,8 +216,8 @@ def attention_figure(model, volumes, guesses):
     return plots.attention_slices(clips, scores, titles)
 
 
-def start_folder(out, resume):
-    """Makes the run folder; refuses to write over a run that is there already."""
+def start_folder(out, resume, run):
+    """Makes the run folder with its run.json; refuses to write over a run that is there already."""
     if (out / "run.json").exists() and not resume:
         raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
     try:
@@ -223,6 +226,7 @@ def start_folder(out, resume):
         (out / ".writable").unlink()
     except OSError as error:
         raise ConfigError(f"nothing can be written to {out} ({error.strerror}): choose another folder with --out") from error
+    write_json(out / "run.json", run)
 
 
 def write_json(path, content):
@@ -245,10 +249,11 @@ def choose_device(device):
 
 
 def describe_device(device):
-    """The kind of machine, for the record: the GPU's name, or the number of CPU threads."""
+    """The kind of machine, for the record: the GPU's name, or the number of CPU threads, and how many of them."""
+    kind = f"{device.type}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+        kind = torch.cuda.get_device_name(device)
+    return kind if processes() == 1 else f"{processes()} × {kind}"
 
 
 def versions():

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from . import distributed
 from .augment import Augmentation, augment_batch
 from .checkpoint import load_checkpoint, save_checkpoint
 from .errors import ConfigError, TrainingError
@@ -138,6 +139,7 @@ def fit(model, volumes, recipe, *, seed=0, out=None, resume=False, progress=True
     The model stays on the device it is on. All randomness of an epoch comes from (seed, epoch) alone, so
     the same seed gives the same numbers, and a resumed run goes on as if it had never stopped.
     out: a folder for a checkpoint after every epoch. resume: go on from the checkpoint in `out`, if any.
+    Started by torchrun, the processes share each batch and make the same steps; the first one writes.
     Raises TrainingError where the loss is no longer a number (the last good checkpoint is kept), and
     CheckpointError where the checkpoint in `out` belongs to another recipe or seed.
     """
@@ -145,13 +147,16 @@ def fit(model, volumes, recipe, *, seed=0, out=None, resume=False, progress=True
 
     device = next(model.parameters()).device
     train, val = volumes.train.to(device), volumes.val.to(device)
+    distributed.check_shares(min(recipe.batch_size, len(train)))
     optimiser = make_optimiser(model, recipe)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
     state = TrainingState(model, optimiser, averaged, History(), asdict(recipe), seed)
     done = load_checkpoint(out, state) if resume else 0
-    step_model = torch.compile(model) if recipe.compile else model
+    step_model = distributed.synchronised(model)
+    step_model = torch.compile(step_model) if recipe.compile else step_model
+    progress = progress and distributed.is_first()
     bar = tqdm(total=recipe.epochs, initial=done, desc="training", unit="epoch", disable=not progress)
-    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with bar, distributed.watch(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(done, recipe.epochs):
             start = time.perf_counter()
             loss = train_epoch(step_model, train, volumes, recipe, optimiser, averaged, seed=seed, epoch=epoch)
@@ -161,7 +166,7 @@ def fit(model, volumes, recipe, *, seed=0, out=None, resume=False, progress=True
             row = {"epoch": epoch + 1, "lr": optimiser.param_groups[0]["lr"], "loss": loss}
             row |= {f"val_{name}": value for name, value in asdict(scores).items()}
             state.history.rows.append(row | {"seconds": time.perf_counter() - start})
-            if out is not None:
+            if out is not None and distributed.is_first():
                 save_checkpoint(out, state, epoch + 1)
             bar.set_postfix(loss=f"{loss:.3f}", val_acc=f"{scores.acc:.3f}", val_auc=f"{scores.auc:.3f}")
             bar.update()
@@ -190,7 +195,8 @@ class TrainingState:
 def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epoch):
     """One pass over the training clips; returns the mean loss. Nothing waits for the device before the end."""
     device, classes = train.clips.device, len(volumes.class_names)
-    torch.manual_seed(epoch_seed(seed, epoch))  # dropout and stochastic depth draw from torch's own generator
+    # dropout and stochastic depth draw from torch's own generator, in each process other numbers
+    torch.manual_seed(epoch_seed(seed, epoch) + distributed.rank() * 1_000_000_007)
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
     order = torch.randperm(len(train), generator=generator).to(device)
     steps = steps_per_epoch(len(train), recipe)
@@ -202,6 +208,7 @@ def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epo
         clips, targets = augment_batch(  # float [B, C, T, H, W] in [0, 1], soft labels [B, K]
             augmentation, train.clips[batch], train.labels[batch], classes, volumes.mirror, generator
         )
+        clips, targets = distributed.share(clips), distributed.share(targets)  # all of them in a single process
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
         with mixed_precision(device, on_cpu=recipe.bfloat16):
@@ -213,7 +220,7 @@ def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epo
         if averaged is not None:
             averaged.update_parameters(model)
         total += loss.detach()
-    return float(total / steps)
+    return float(distributed.mean(total / steps))
 
 
 def learning_rate(recipe, step, total):
