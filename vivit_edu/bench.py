@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from .ablate import make_rows
 from .augment import augment_batch
-from .cost import count_flops, count_parameters, peak_memory
+from .bench_gpu import gpu
+from .cost import count_flops, count_parameters, measure, peak_memory
 from .errors import ConfigError
 from .models import build_model
 from .runs import choose_device, describe_device, versions
@@ -61,20 +62,6 @@ def make_step(recipe, clips, labels):
     return step
 
 
-def measure(functions, device, repeats=15):
-    """{name: seconds of each repeat}. Taken in turns, so that a busy moment of the machine meets all of them."""
-    seconds = {name: [] for name in functions}
-    for repeat in range(repeats + 2):  # two to warm up
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if repeat >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def models(device, volumes=None):
     """All models of the course side by side: parameters, FLOPs, time and memory for clips of the data set's shape."""
     clip_shape = tuple(volumes.train.clips.shape[1:]) if volumes else (1, 28, 28, 28)
@@ -109,7 +96,7 @@ def make_pass(model, clips, backward):
     return run
 
 
-BENCHES = {"augment": augment, "models": models}
+BENCHES = {"augment": augment, "models": models, "gpu": gpu}
 
 
 def run_bench(name, device="auto", volumes=None):

@@ -74,6 +74,20 @@ def time_step(model, clips, *, backward=True, repeats=5):
     return min(seconds)
 
 
+def measure(functions, device, repeats=15):
+    """{name: seconds of each repeat}. Taken in turns, so that a busy moment of the machine meets all of them."""
+    seconds = {name: [] for name in functions}
+    for repeat in range(repeats + 2):  # two to warm up
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if repeat >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
 def peak_memory(function, device="cpu"):
     """Bytes of tensors alive at the worst moment of function(), beyond those alive before.
 

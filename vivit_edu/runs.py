@@ -48,7 +48,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     out, size = Path(out), volumes.train.clips.shape[-1]
     identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
     identity |= {"videos": videos} if videos else {}
-    on_first(start_folder, out, resume, identity | {"recipe": asdict(recipe)})
+    on_first(begin, out, resume, identity | {"recipe": asdict(recipe)})
     model = build_seeded(recipe, volumes, seed)
     start_pretrained(model, recipe, out, resume)
     model = model.to(device)
@@ -216,8 +216,14 @@ def attention_figure(model, volumes, guesses):
     return plots.attention_slices(clips, scores, titles)
 
 
-def start_folder(out, resume, run):
-    """Makes the run folder with its run.json; refuses to write over a run that is there already."""
+def begin(out, resume, run):
+    """Makes the run folder and writes down in it what the run is."""
+    start_folder(out, resume)
+    write_json(out / "run.json", run)
+
+
+def start_folder(out, resume):
+    """Makes the run folder; refuses to write over a run that is there already."""
     if (out / "run.json").exists() and not resume:
         raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
     try:
@@ -226,7 +232,6 @@ def start_folder(out, resume, run):
         (out / ".writable").unlink()
     except OSError as error:
         raise ConfigError(f"nothing can be written to {out} ({error.strerror}): choose another folder with --out") from error
-    write_json(out / "run.json", run)
 
 
 def write_json(path, content):

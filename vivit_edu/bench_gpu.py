@@ -1,0 +1,217 @@
+"""`vivit-edu bench gpu`: how well a GPU is used, beside other implementations of ViViT at equal configuration.
+
+All steps train in bfloat16 with fused AdamW, on one batch that is ready on the device, ours and theirs alike.
+On a CPU the same code runs with tiny sizes: a rehearsal, whose times say nothing.
+"""
+
+import gc
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+
+from .cost import PAPER, count_flops, measure, time_step
+from .errors import ConfigError
+from .models import build_model
+from .training import PRESETS, Recipe, fit, make_optimiser, mixed_precision
+from .volumes import Split, Volumes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured: ViViT-B/16x2 and the whole recipe on a GPU, the same on tiny clips in a rehearsal."""
+
+    clip_shape: tuple = (3, 32, 224, 224)
+    options: dict = None
+    batch: int = 8
+    repeats: int = 15
+    matrix: int = 8192  # edge of the matrices whose product gives the peak
+    volumes: tuple = (971, 161)  # OrganMNIST3D's training and validation split
+    recipe: Recipe = replace(PRESETS["full"], epochs=60)
+    compiled: dict = None  # name -> what makes a model a compiled one
+
+
+FULL = Sizes(
+    options=PRESETS["paper-b"].options,
+    compiled={"compiled": torch.compile, "compiled, CUDA graphs": partial(torch.compile, mode="reduce-overhead")},
+)
+REHEARSAL = Sizes(
+    clip_shape=(3, 4, 16, 16), options={"tubelet": (2, 8, 8), "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32},
+    batch=2, repeats=2, matrix=64, volumes=(32, 4), compiled={"compiled": partial(torch.compile, backend="eager")},
+    recipe=replace(PRESETS["full"], epochs=1, options={"tubelet": (14, 14, 14), "dim": 16, "depth": 1, "heads": 2}),
+)  # fmt: skip
+
+
+def gpu(device, volumes=None):
+    """Steps of all models and their peers, the share of the matmul peak, and a whole run of the recipe, on noise."""
+    sizes = FULL if device.type == "cuda" else REHEARSAL
+    rows = [row for name in PAPER for row in compare_steps(name, sizes, device)]
+    rows += matmul_share(sizes, device) + whole_recipe(sizes, device)
+    heads = ["", "ms, fastest", "ms, median", "clips a second", "beside"]
+    remark = (f"Training steps of ViViT-B/16x2 on clips of {sizes.clip_shape}, batch {sizes.batch}, bfloat16, fused AdamW; "
+              "those of one model taken in turns.")
+    if device.type != "cuda":
+        remark = "A REHEARSAL with tiny sizes on a CPU: the figures say nothing about speed. " + remark
+    return heads, rows, remark
+
+
+# ---- training steps beside other implementations
+
+
+def compare_steps(name, sizes, device):
+    """Rows of one model: ours, ours compiled, and the same of its peer."""
+    models = {f"{name}, ours": build_ours(name, sizes)}
+    if name in PEERS:
+        library, build = PEERS[name]
+        models[f"{name}, {library}"] = build(sizes)
+    steps = {}
+    for title, model in models.items():
+        model = model.to(device).train()
+        for kind, wrap in {"": lambda m: m, **sizes.compiled}.items():
+            steps[f"{title}{', ' * bool(kind)}{kind}"] = make_step(model, wrap(model), title, sizes, device)
+    seconds = measure(steps, device, repeats=sizes.repeats)
+    first = min(seconds[f"{name}, ours"])
+    rows = [
+        [title, f"{1000 * min(times):.1f}", f"{1000 * median(times):.1f}", f"{sizes.batch / min(times):.1f}",
+         f"{first / min(times):.2f} × ours in eager mode"]
+        for title, times in seconds.items()
+    ]  # fmt: skip
+    del steps, models, model
+    free(device)
+    return rows
+
+
+def build_ours(name, sizes):
+    return build_model(name, clip_shape=sizes.clip_shape, num_classes=400, **sizes.options)
+
+
+def build_transformers(sizes):
+    """transformers' Vivit is Model 1 with a cls token; one more token of thousands."""
+    transformers = peer("transformers")
+    channels, frames, size, _ = sizes.clip_shape
+    o = sizes.options
+    config = transformers.VivitConfig(
+        image_size=size, num_frames=frames, tubelet_size=list(o["tubelet"]), num_channels=channels, num_labels=400,
+        hidden_size=o["dim"], num_hidden_layers=o["depth"], num_attention_heads=o["heads"], intermediate_size=o["mlp_dim"],
+        attn_implementation="sdpa",
+    )  # fmt: skip
+    return transformers.VivitForVideoClassification(config)
+
+
+def build_vit_pytorch(variant, sizes):
+    """vit-pytorch's ViViT, Model 2 or 3, with its own attention and its flash path switched on."""
+    vivit = peer("vit_pytorch.vivit")
+    channels, frames, *size = sizes.clip_shape
+    o = sizes.options
+    return vivit.ViViT(
+        image_size=tuple(size), image_patch_size=o["tubelet"][1:], frames=frames, frame_patch_size=o["tubelet"][0],
+        num_classes=400, dim=o["dim"], spatial_depth=o["depth"], temporal_depth=4 if variant == "factorized_encoder" else o["depth"],
+        heads=o["heads"], dim_head=o["dim"] // o["heads"], mlp_dim=o["mlp_dim"], channels=channels, pool="mean",
+        variant=variant, use_flash_attn=True,
+    )  # fmt: skip
+
+
+PEERS = {  # Model 4 has no peer that is installed
+    "spacetime": ("transformers", build_transformers),
+    "factorised_encoder": ("vit-pytorch", partial(build_vit_pytorch, "factorized_encoder")),
+    "factorised_self_attention": ("vit-pytorch", partial(build_vit_pytorch, "factorized_self_attention")),
+}
+
+
+def peer(name):
+    """A library that is there for comparison only."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"this bench compares with {name.split('.')[0]}, which is not installed: run it by `uv run`, "
+                          "which installs the development group, or pip install transformers vit-pytorch") from error
+
+
+def make_step(model, callable_model, title, sizes, device):
+    """One training step of a model, ours or a peer's, on a batch that is ready."""
+    clips = torch.rand(sizes.batch, *sizes.clip_shape, device=device)
+    labels = torch.arange(sizes.batch, device=device) % 400
+    optimiser = make_optimiser(model, Recipe())
+    if "transformers" in title:
+        clips = clips.transpose(1, 2).contiguous()  # they take [B, T, C, H, W] and return an object
+
+    def step():
+        with mixed_precision(device):
+            logits = callable_model(clips)
+            loss = F.cross_entropy(getattr(logits, "logits", logits), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+    return step
+
+
+# ---- the peak, and how much of it ViViT-B reaches
+
+
+def matmul_share(sizes, device):
+    """FLOPs a second of Model 1's forward and backward pass, as a share of what one large product reaches.
+
+    A backward pass counts as two forward ones.
+    """
+    peak = matmul_peak(sizes.matrix, device)
+    model = torch.compile(build_ours("spacetime", sizes).to(device).train(), backend=backend(device))
+    clips = torch.rand(sizes.batch, *sizes.clip_shape, device=device)
+    with mixed_precision(device):
+        seconds = time_step(model, clips, repeats=sizes.repeats)
+    flops = 3 * sizes.batch * count_flops(build_ours("spacetime", sizes), sizes.clip_shape)
+    row = [f"paper-b, forward and backward, {flops / seconds / 1e12:.1f} TFLOP/s", f"{1000 * seconds:.1f}", "",
+           f"{sizes.batch / seconds:.1f}", f"{100 * flops / seconds / peak:.0f} % of the measured peak of {peak / 1e12:.0f} TFLOP/s"]
+    free(device)
+    return [row]
+
+
+def matmul_peak(edge, device, repeats=20):
+    """FLOPs a second of a product of two bfloat16 matrices [edge, edge], the fastest of some."""
+    a, b = (torch.randn(edge, edge, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * edge**3 / min(measure({"product": lambda: a @ b}, device, repeats=repeats)["product"])
+
+
+# ---- the whole recipe
+
+
+def whole_recipe(sizes, device):
+    """Seconds of all epochs of the preset "full" on noise of OrganMNIST3D's shape, eager and compiled."""
+    rows = []
+    volumes = noise_volumes(*sizes.volumes)
+    for title, compile_ in (("eager", False), ("compiled", device.type == "cuda")):
+        recipe = replace(sizes.recipe, compile=compile_)
+        model = recipe.build(volumes).to(device)
+        start = time.perf_counter()
+        history = fit(model, volumes, recipe, progress=False)
+        total, best = time.perf_counter() - start, min(history["seconds"])
+        clips = recipe.epochs * len(volumes.train) / total
+        rows.append([f"preset full, {recipe.epochs} epochs of {len(volumes.train)} volumes, {title}: {total:.1f} s in all",
+                     f"{1000 * best:.0f} an epoch", f"{1000 * median(history['seconds']):.0f} an epoch", f"{clips:.0f}",
+                     "validation and, where compiled, compilation included"])
+        free(device)
+    return rows
+
+
+def noise_volumes(train, val):
+    """Volumes of 28³ noise in 11 classes: the time of a run does not depend on what is in them."""
+    def split(n):
+        return Split(torch.randint(0, 256, (n, 1, 28, 28, 28), dtype=torch.uint8), torch.arange(n) % 11)
+
+    return Volumes("noise", tuple("abcdefghijk"), split(train), split(val), split(val))
+
+
+def backend(device):
+    return "inductor" if device.type == "cuda" else "eager"
+
+
+def free(device):
+    """Gives back the memory of what was measured before."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
