@@ -87,20 +87,23 @@ def selections(scores, steps):
     return torch.cat((~handled, handled), dim=1).unflatten(2, scores.shape[1:])
 
 
-def all_maps(model, clips, *, methods=METHODS, seed=0):
+def all_maps(model, clips, *, methods=METHODS, seed=0, progress=True):
     """The maps of every method, and the same from a model of random weights: {name: [B, T', S]}.
 
     A method whose map does not change when all that was learned is thrown away explains the architecture,
     not the model (Adebayo et al. 2018). Both are for the class that the trained model predicts.
     """
+    from tqdm.auto import tqdm
+
     blank = randomised(model, seed)
     with torch.no_grad():
         classes = model.eval()(clips).argmax(dim=1)
     maps = {}
-    for name, method in methods.items():
-        by_class = {} if name in ("last layer", "rollout") else {"classes": classes}
-        maps[name] = method(model, clips, **by_class)
-        maps[f"{name}, random weights"] = method(blank, clips, **by_class)
+    for name, method in tqdm(methods.items(), desc="maps", disable=not progress):
+        options = {} if name in ("last layer", "rollout") else {"classes": classes}
+        options |= {"progress": False} if name == "occlusion" else {}
+        maps[name] = method(model, clips, **options)
+        maps[f"{name}, random weights"] = method(blank, clips, **options)
     return maps
 
 
