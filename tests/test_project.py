@@ -96,6 +96,8 @@ ELSEWHERE = {
     "python -m pip install": "an installation; pyproject.toml, which it reads, is what uv installed here",
     "conda env create": "conda is not on the test machine; environment.yml is parsed above",
     "conda activate": "the same",
+    "uv run torchrun": "tests/test_distributed.py starts two processes by it, with the same command line",
+    "uv run vivit-edu bench gpu": "tests/test_bench_gpu.py runs its rehearsal",
     "uv run vivit-edu ablate": "trains 18 models; tests/test_ablate.py runs the command on a tiny data set",
     "uv run vivit-edu bench": "takes time to measure; tests/test_bench.py runs it",
     "uv run vivit-edu train --videos": "needs a folder of videos; tests/test_video.py makes one and runs the command",

@@ -140,7 +140,9 @@ def strips(master):
     explorers = set()
     for (number, cell), following in zip(master.code, [cell for _, cell in master.code[1:]] + [None]):
         for node in ast.walk(ast.Module(_body(cell.source), [])):
-            if isinstance(node, ast.ImportFrom) and node.module in ("vivit_edu.course.widgets", "ipywidgets"):
+            if isinstance(node, ast.ImportFrom) and node.module in (
+                "vivit_edu.course.widgets", "vivit_edu.course.attention_widget", "ipywidgets"
+            ):
                 explorers |= {alias.asname or alias.name for alias in node.names}
         used = [name for name in explorers if _calls(cell.source, name)]
         used += re.findall(r"\bwidgets\.\w+(?=\()", cell.source)
