@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from tests.references import VIVITS
 from tests.test_explain import B, S, T, VARIANTS, lift, sharp
 from tests.tiny import TINY
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
 from vivit_edu.explain import last_layer, recorded_attention, sort_record
-from vivit_edu.models import MODELS
 from vivit_edu.saliency import METHODS, cover, input_gradient, masked_logits, occlusion, relevance
 
 N = T * S
@@ -135,7 +135,7 @@ def with_bright(tubelet, value=1.0):
 
 
 @pytest.mark.parametrize("method", BY_CLASS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VIVITS)
 def test_the_tubelet_that_counts_is_found(name, method):
     model = brightness_model(name)
     for t, j, k in [(0, 0, 1), (2, 1, 0), (3, 1, 1)]:
@@ -153,7 +153,7 @@ def test_signs_follow_the_class_asked_for():
     assert relevance(model, clip, [1]).flatten()[spot] == pytest.approx(1)  # and all of it here
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VIVITS)
 def test_in_a_linear_model_the_gradient_foretells_occlusion_exactly(name, clips):
     """Of this model the logits are linear in the voxels. Turning a tubelet grey must change nothing else."""
     model = brightness_model(name)

@@ -50,7 +50,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     identity |= {"videos": videos} if videos else {}
     on_first(begin, out, resume, identity | {"recipe": asdict(recipe)})
     model = build_seeded(recipe, volumes, seed)
-    start_pretrained(model, recipe, out, resume)
+    on_first(start_pretrained, model, recipe, out, resume)  # the others get the first one's weights when training starts
     model = model.to(device)
     start = time.perf_counter()
     history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
