@@ -137,8 +137,9 @@ test_video_probabilities = run_cases(
 def test_the_fusions_of_the_chapter_are_the_packages():
     path = checkout() / "notebooks" / "02_what_cnns_do_with_time.ipynb"
     chapter = load_definitions(path)
-    (table,) = [cell.source for _, cell in read(path).code if cell.source.startswith("takes = {")]
-    exec(table, chapter.__dict__)  # it calls range, so it is no literal that is loaded with the definitions
+    for _, cell in read(path).code:  # what the class reads and is no literal, so not loaded with the definitions
+        if cell.source.startswith(("takes = ", "layers, nodes = ")):
+            exec(cell.source, chapter.__dict__)
     clips = torch.rand(2, 1, 28, 28, 28)
     for name in ("single_frame", "early_fusion", "late_fusion", "slow_fusion"):
         theirs = build_model(name, num_classes=8)
