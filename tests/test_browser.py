@@ -113,11 +113,11 @@ def test_a_chapter_opens_with_its_saved_figures(page, lab, path):
     assert not page.locator(".merror, mjx-merror").count(), "a formula that MathJax cannot read"
 
 
-EXPLORERS = {"00": ["slice"], "03": ["time", "space"]}
+EXPLORERS = {"00": ["slice"], "03": ["time", "space"], "13": ["sample", "layer", "head", "token"]}
 
 
 @pytest.mark.parametrize("chapter", EXPLORERS)
-def test_a_slider_that_is_moved_changes_the_picture(page, lab, phantom, chapter):
+def test_a_slider_that_is_moved_changes_the_picture_and_a_reload_shows_what_was_saved(page, lab, phantom, chapter):
     path = next(path for path in MASTERS if path.name.startswith(chapter))
     open_notebook(page, lab, path)
     run_all(page)
@@ -128,12 +128,21 @@ def test_a_slider_that_is_moved_changes_the_picture(page, lab, phantom, chapter)
         slider = explorer.locator(".widget-hslider", has=page.get_by_text(name, exact=True))
         handle, reading = slider.locator(".noUi-handle"), slider.locator(".widget-readout")
         before, value, words = pixels(explorer), reading.inner_text(), explorer.locator("img").get_attribute("alt")
-        handle.press("ArrowRight")
+        at_the_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+        there, back = ("ArrowLeft", "ArrowRight") if at_the_end else ("ArrowRight", "ArrowLeft")
+        handle.press(there)
         wait_until(lambda: pixels(explorer) != before)
         assert reading.inner_text() != value and explorer.locator("img").get_attribute("alt") != words
-        handle.press("ArrowLeft")
+        handle.press(back)
         wait_until(lambda: pixels(explorer) == before)
         assert reading.inner_text() == value
+    drawn = page.locator(".jp-RenderedImage img").count()
+    assert drawn
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    open_notebook(page, lab, path)
+    page.wait_for_function(f"document.querySelectorAll('.jp-RenderedImage img').length == {drawn}", timeout=MINUTE)
+    assert page.evaluate("[...document.querySelectorAll('.jp-RenderedImage img')].every(i => i.complete && i.naturalWidth > 50)")
 
 
 def pixels(explorer):
