@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vivit_edu import bench_gpu
+from vivit_edu import bench_gpu, peers
 from vivit_edu.cli import main
 from vivit_edu.cost import count_parameters
 from vivit_edu.errors import ConfigError
@@ -21,18 +21,18 @@ def test_the_rehearsal_prints_every_row_and_says_what_it_is(capsys):
     assert "REHEARSAL" in printed and "vivit-edu bench gpu" in printed
 
 
-@pytest.mark.parametrize("name", bench_gpu.PEERS)
+@pytest.mark.parametrize("name", peers.PEERS)
 def test_peers_have_our_size(name):
     """What they do otherwise (cls tokens, two more LayerNorms in the embedding) is small; a missing layer is not."""
     sizes = bench_gpu.Sizes(clip_shape=(3, 8, 32, 32), options={
         "tubelet": (2, 16, 16), "dim": 96, "depth": 3, "heads": 3, "mlp_dim": 384})
-    ours, theirs = count_parameters(bench_gpu.build_ours(name, sizes)), count_parameters(bench_gpu.PEERS[name][1](sizes))
+    ours, theirs = count_parameters(peers.build_ours(name, sizes)), count_parameters(peers.PEERS[name][1](sizes))
     assert theirs == pytest.approx(ours, rel=0.03)
 
 
 def test_the_step_trains_the_model_it_is_given():
-    model = bench_gpu.build_ours("factorised_encoder", bench_gpu.REHEARSAL)
-    step = bench_gpu.make_step(model, model, "ours", bench_gpu.REHEARSAL, CPU)
+    model = peers.build_ours("factorised_encoder", bench_gpu.REHEARSAL)
+    step = bench_gpu.make_step(model, model, bench_gpu.REHEARSAL, CPU)
     before = model.head.weight.clone()
     step()
     assert not torch.equal(model.head.weight, before)
@@ -50,7 +50,7 @@ def test_the_share_is_three_forward_passes_against_the_peak(monkeypatch):
 def test_a_missing_peer_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ConfigError, match="transformers, which is not installed"):
-        bench_gpu.build_transformers(bench_gpu.REHEARSAL)
+        peers.build_transformers(bench_gpu.REHEARSAL)
 
 
 def test_on_a_gpu_the_sizes_are_the_papers():

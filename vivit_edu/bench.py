@@ -13,15 +13,16 @@ import torch.nn.functional as F
 
 from .ablate import make_rows
 from .augment import augment_batch
+from .bench_data import SWAP, pipeline
 from .bench_gpu import gpu
+from .bench_growth import growth
+from .bench_peers import peers
+from .bench_start import start
 from .cost import count_flops, count_parameters, measure, peak_memory
 from .errors import ConfigError
 from .models import build_model
 from .runs import choose_device, describe_device, versions
 from .training import Recipe, make_optimiser, mixed_precision
-from .volumes import Mirror
-
-SWAP = Mirror(axis=3, permutation=(0, 2, 1, 4, 3, 5, 6, 8, 7, 9, 10))  # OrganMNIST3D's
 
 
 def augment(device, volumes=None):
@@ -96,11 +97,15 @@ def make_pass(model, clips, backward):
     return run
 
 
-BENCHES = {"augment": augment, "models": models, "gpu": gpu}
+BENCHES = {
+    "augment": augment, "pipeline": pipeline, "models": models, "peers": peers, "growth": growth, "start": start, "gpu": gpu,
+}  # fmt: skip
 
 
-def run_bench(name, device="auto", volumes=None):
-    """The bench of this name as Markdown: its table, what was compared, machine and versions."""
+def run_bench(name=None, device="auto", volumes=None):
+    """The bench of this name as Markdown: its table, what was compared, machine and versions. None: all but "gpu"."""
+    if name is None:
+        return "\n\n".join(run_bench(each, device, volumes) for each in BENCHES if each != "gpu")
     if name not in BENCHES:
         raise ConfigError(f"no bench is called {name!r}; the benches are {', '.join(BENCHES)}")
     device = choose_device(device)

@@ -8,15 +8,13 @@ import gc
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from statistics import median
 
 import torch
 import torch.nn.functional as F
 
 from .cost import PAPER, count_flops, measure, time_step
-from .errors import ConfigError
-from .models import build_model
+from .peers import PEERS, build_ours
 from .training import PRESETS, Recipe, fit, make_optimiser, mixed_precision
 from .volumes import Split, Volumes
 
@@ -27,6 +25,7 @@ class Sizes:
 
     clip_shape: tuple = (3, 32, 224, 224)
     options: dict = None
+    num_classes: int = 400
     batch: int = 8
     repeats: int = 15
     matrix: int = 8192  # edge of the matrices whose product gives the peak
@@ -72,7 +71,7 @@ def compare_steps(name, sizes, device):
     for title, model in models.items():
         model = model.to(device).train()
         for kind, wrap in {"": lambda m: m, **sizes.compiled}.items():
-            steps[f"{title}{', ' * bool(kind)}{kind}"] = make_step(model, wrap(model), title, sizes, device)
+            steps[f"{title}{', ' * bool(kind)}{kind}"] = make_step(model, wrap(model), sizes, device)
     seconds = measure(steps, device, repeats=sizes.repeats)
     first = min(seconds[f"{name}, ours"])
     rows = [
@@ -85,64 +84,15 @@ def compare_steps(name, sizes, device):
     return rows
 
 
-def build_ours(name, sizes):
-    return build_model(name, clip_shape=sizes.clip_shape, num_classes=400, **sizes.options)
-
-
-def build_transformers(sizes):
-    """transformers' Vivit is Model 1 with a cls token; one more token of thousands."""
-    transformers = peer("transformers")
-    channels, frames, size, _ = sizes.clip_shape
-    o = sizes.options
-    config = transformers.VivitConfig(
-        image_size=size, num_frames=frames, tubelet_size=list(o["tubelet"]), num_channels=channels, num_labels=400,
-        hidden_size=o["dim"], num_hidden_layers=o["depth"], num_attention_heads=o["heads"], intermediate_size=o["mlp_dim"],
-        attn_implementation="sdpa",
-    )  # fmt: skip
-    return transformers.VivitForVideoClassification(config)
-
-
-def build_vit_pytorch(variant, sizes):
-    """vit-pytorch's ViViT, Model 2 or 3, with its own attention and its flash path switched on."""
-    vivit = peer("vit_pytorch.vivit")
-    channels, frames, *size = sizes.clip_shape
-    o = sizes.options
-    return vivit.ViViT(
-        image_size=tuple(size), image_patch_size=o["tubelet"][1:], frames=frames, frame_patch_size=o["tubelet"][0],
-        num_classes=400, dim=o["dim"], spatial_depth=o["depth"], temporal_depth=4 if variant == "factorized_encoder" else o["depth"],
-        heads=o["heads"], dim_head=o["dim"] // o["heads"], mlp_dim=o["mlp_dim"], channels=channels, pool="mean",
-        variant=variant, use_flash_attn=True,
-    )  # fmt: skip
-
-
-PEERS = {  # Model 4 has no peer that is installed
-    "spacetime": ("transformers", build_transformers),
-    "factorised_encoder": ("vit-pytorch", partial(build_vit_pytorch, "factorized_encoder")),
-    "factorised_self_attention": ("vit-pytorch", partial(build_vit_pytorch, "factorized_self_attention")),
-}
-
-
-def peer(name):
-    """A library that is there for comparison only."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"this bench compares with {name.split('.')[0]}, which is not installed: run it by `uv run`, "
-                          "which installs the development group, or pip install transformers vit-pytorch") from error
-
-
-def make_step(model, callable_model, title, sizes, device):
+def make_step(model, callable_model, sizes, device):
     """One training step of a model, ours or a peer's, on a batch that is ready."""
     clips = torch.rand(sizes.batch, *sizes.clip_shape, device=device)
-    labels = torch.arange(sizes.batch, device=device) % 400
+    labels = torch.arange(sizes.batch, device=device) % sizes.num_classes
     optimiser = make_optimiser(model, Recipe())
-    if "transformers" in title:
-        clips = clips.transpose(1, 2).contiguous()  # they take [B, T, C, H, W] and return an object
 
     def step():
         with mixed_precision(device):
-            logits = callable_model(clips)
-            loss = F.cross_entropy(getattr(logits, "logits", logits), labels)
+            loss = F.cross_entropy(callable_model(clips), labels)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -79,8 +79,10 @@ def make_parser():
     ablate.set_defaults(command=run_ablate, size=28)
 
     bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
-    bench.add_argument("bench", help="augment: augmentation of a batch against one training step; models: all of them "
-                       "side by side; gpu: how well a GPU is used, beside other libraries")
+    bench.add_argument("bench", nargs="?", help="augment: augmentation of a batch against one training step; pipeline: "
+                       "augmented batches against a DataLoader; models: all of them side by side; peers: beside "
+                       "transformers and vit-pytorch; growth: with the number of tokens; start: imports, kernel, chapters; "
+                       "gpu: how well a GPU is used, beside other libraries. Default: all but gpu")
     bench.add_argument("name", nargs="?", metavar="DATASET", help="models: for clips of this set (default: 28³, one channel)")
     bench.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
     bench.add_argument("--train", action="store_true", help="models: train each, too, resumably, as `ablate all-models` does")
