@@ -4,16 +4,18 @@ The inputs are drawn by hypothesis; the same ones every time, so that a failure 
 """
 
 import math
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vivit_edu import ConfigError, build_model
+from vivit_edu import ConfigError, Recipe, build_model
 from vivit_edu.augment import Augmentation
+from vivit_edu.data import Split, Volumes
 from vivit_edu.errors import VivitEduError
+from vivit_edu.training import fit
 from vivit_edu.vivit import ViViTConfig
 
 from .references import VIVITS
@@ -24,6 +26,8 @@ ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 40), st.floats(), st.text(max_size=5), st.just({}), st.just(b"7"),
     st.lists(st.integers(-1, 8), max_size=5), st.tuples(*[st.integers(-3, 9)] * 3), st.tuples(*[st.floats(0, 9)] * 3),
 )
+TINY_SPLIT = Split(torch.arange(2 * 7**3, dtype=torch.int64).reshape(2, 1, 7, 7, 7).to(torch.uint8), torch.tensor([0, 1]))
+TINY_VOLUMES = Volumes("tiny", ("dark", "bright"), *[TINY_SPLIT] * 3)  # one tubelet a clip
 OPTIONS = [field.name for field in fields(ViViTConfig)]
 
 
@@ -108,3 +112,51 @@ def test_an_augmentation_is_made_of_numbers_in_range_or_refused(field, value):
         assert field in str(error)
         return
     assert isinstance(value, bool) if field in ("mirror", "film") else 0 <= value < math.inf
+
+
+@DRAWN
+@given(field=st.sampled_from([field.name for field in fields(Recipe)]), value=ANYTHING)
+@example(field="lr", value="0.001")
+@example(field="lr", value=math.inf)
+@example(field="epochs", value=2.0)
+@example(field="batch_size", value=True)
+@example(field="weight_decay", value=-0.1)
+@example(field="clip_norm", value=0)
+@example(field="compile", value=1)
+@example(field="model", value="vit")
+@example(field="options", value={"depth": 0})
+@example(field="options", value={"heads": 3})
+@example(field="options", value={"tubelet": 7})
+@example(field="options", value={7: 7})
+@example(field="augmentation", value={"noise": 0.1})
+@example(field="pretrained", value=b"weights.pt")
+def test_a_recipe_is_refused_where_it_is_written_not_in_training(field, value):
+    try:
+        recipe = Recipe(**{field: value})
+    except ConfigError as error:
+        assert str(error).strip()
+        return
+    kind = type(getattr(Recipe(), field))
+    assert type(value) is kind or (kind is float and isinstance(value, int))
+    assert Recipe.from_dict(asdict(recipe)) == recipe
+    model = recipe.build(TINY_VOLUMES)
+    fit(model, TINY_VOLUMES, replace(recipe, epochs=1, batch_size=2, compile=False), progress=False)
+
+
+@DRAWN
+@given(values=st.one_of(ANYTHING, st.dictionaries(st.sampled_from([*(f.name for f in fields(Recipe)), "nonsense"]), ANYTHING)))
+@example(values={"augmentation": {"shift": 2.0}})
+@example(values={"augmentation": {"nonsense": 1}})
+@example(values={"augmentation": None})
+@example(values={"epochs": None})
+def test_a_recipe_that_was_kept_is_whole_or_refused(values):
+    try:
+        assert isinstance(Recipe.from_dict(values), Recipe)
+    except ConfigError as error:
+        assert str(error).strip()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None, "0", True])
+def test_a_seed_is_a_whole_number_that_torch_takes(seed):
+    with pytest.raises(ConfigError, match="^seed must be"):
+        fit(MODELS["spacetime"], TINY_VOLUMES, Recipe(), seed=seed)

@@ -4,6 +4,7 @@ import torch
 
 from vivit_edu.augment import Augmentation
 from vivit_edu.data import Split, Volumes
+from vivit_edu.models import is_vivit
 from vivit_edu.training import Recipe
 
 TINY = {"tubelet": (2, 4, 4), "dim": 16, "depth": 2, "temporal_depth": 1, "heads": 2, "mlp_dim": 32}
@@ -22,6 +23,7 @@ def make_tiny_volumes():
 
 
 def tiny_recipe(**changes):
-    options = {**TINY, **changes.pop("options", {})}
+    sizes = TINY if is_vivit(changes.get("model", "spacetime")) else {}
+    options = {**sizes, **changes.pop("options", {})}
     defaults = {"model": "spacetime", "epochs": 3, "batch_size": 16, "augmentation": Augmentation(noise=0.05)}
     return Recipe(options=options, **{**defaults, **changes})

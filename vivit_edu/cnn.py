@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from .attention import check_heads
 from .embedding import check_clips, learned_positions
 from .errors import ConfigError
 from .options import check_choice, check_share, check_sizes, check_whole
@@ -226,6 +227,7 @@ class CNNAttentionConfig:
         check_common(self)
         for name in ("frame_step", "dim", "depth", "mlp_dim"):
             check_whole(name, getattr(self, name), 1)
+        check_heads(self.dim, self.heads)
 
     plan = CNNConfig.plan
 

@@ -34,12 +34,21 @@ def build_model(name, *, clip_shape=(1, 28, 28, 28), num_classes=11, **options):
     The model maps clips float [B, C, T, H, W] in [0, 1] to logits [B, num_classes].
     Raises ConfigError for an unknown name or option, and for sizes that do not fit together.
     """
-    known = model_options(name)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known) or 'none'}")
+    check_options(name, options)
     model, config, settled = _ALL[name]
     return model(config(clip_shape=clip_shape, num_classes=num_classes, **settled, **options))
+
+
+def check_options(name, options):
+    """Refuses what is wrong whatever the clips: a name, an option's name, a value of another kind or range."""
+    known = model_options(name)
+    if not isinstance(options, dict):
+        raise ConfigError(f"options of a model are a dict such as {{'depth': 4}}, got {options!r}")
+    unknown = sorted(str(option) for option in options if option not in known)
+    if unknown:
+        raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known) or 'none'}")
+    _, config, settled = _ALL[name]
+    config(**settled, **options)
 
 
 def model_options(name):

@@ -36,6 +36,13 @@ def check_share(name, value):
         raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {value!r}")
 
 
+def check_seed(seed):
+    """A whole number from 0, small enough that every epoch's seed is one that torch takes."""
+    check_whole("seed", seed, 0)
+    if seed >= 2**32:
+        raise ConfigError(f"seed must be below 2**32, got {seed}")
+
+
 def check_switch(name, value):
     """True or False."""
     if not isinstance(value, bool):

@@ -18,6 +18,7 @@ from torch import nn
 from .errors import ConfigError, TrainingError
 from .layouts import TIMM
 from .models import build_model
+from .options import check_seed, check_whole
 from .training import Recipe, learning_rate, make_optimiser
 from .vivit import ViViTConfig
 
@@ -64,8 +65,8 @@ def pretrain(volumes, recipe=None, *, epochs=EPOCHS, seed=0, device="cpu", progr
     Raises ConfigError where patches do not tile the slices, TrainingError where the loss is no longer a number.
     """
     recipe = recipe or Recipe.preset("quick")
-    if epochs < 1:
-        raise ConfigError(f"epochs must be at least 1, got {epochs}")
+    check_whole("epochs", epochs, 1)
+    check_seed(seed)
     clips = volumes.train.clips.to(device)
     tubelet, options = image_options(recipe)
     with torch.random.fork_rng(devices=[]):

@@ -26,6 +26,7 @@ from .data import load_volumes
 from .distributed import is_first, on_first, processes
 from .errors import CheckpointError, ConfigError
 from .explain import rollout, to_voxels
+from .options import check_seed
 from .pretrained import load_pretrained
 from .training import Recipe, fit, predict_logits, score
 from .vivit import ViViT
@@ -44,6 +45,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     figures: draw them, too. The test split is read once, after training. Of several processes the first evaluates
     and writes; the others return None.
     """
+    check_seed(seed)
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
     identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}

@@ -16,7 +16,8 @@ from . import distributed
 from .augment import Augmentation, augment_batch
 from .checkpoint import load_checkpoint, save_checkpoint
 from .errors import ConfigError, TrainingError
-from .models import build_model, is_vivit
+from .models import build_model, check_options, is_vivit
+from .options import check_choice, check_number, check_seed, check_share, check_switch, check_whole
 from .pretrained import METHODS
 
 
@@ -50,16 +51,21 @@ class Recipe:
     inflate: str = "central"
 
     def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_options(self.model, self.options)
+        for name in ("epochs", "batch_size"):
+            check_whole(name, getattr(self, name), 1)
         for name in ("warmup", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ConfigError(f"lr must be above 0, got {self.lr}")
-        if self.inflate not in METHODS:
-            raise ConfigError(f"inflate={self.inflate!r} is not known; take one of {', '.join(METHODS)}")
+            check_share(name, getattr(self, name))
+        for name in ("lr", "clip_norm"):
+            check_number(name, getattr(self, name), above=True)
+        check_number("weight_decay", self.weight_decay)
+        for name in ("compile", "bfloat16"):
+            check_switch(name, getattr(self, name))
+        if not isinstance(self.augmentation, Augmentation):
+            raise ConfigError(f"augmentation is an Augmentation(...), got {self.augmentation!r}")
+        if not isinstance(self.pretrained, str):
+            raise ConfigError(f"pretrained is a file's name, or torchvision:vit_b_16, or \"\", got {self.pretrained!r}")
+        check_choice("inflate", self.inflate, METHODS)
 
     @classmethod
     def preset(cls, name, **changes):
@@ -69,7 +75,7 @@ class Recipe:
         clips of (3, 32, 224, 224), not for training here.
         Their options (tubelet, depth, …) are a ViViT's: with model= a CNN, it gets its own defaults.
         """
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ConfigError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
         check_fields(changes)
         if not is_vivit(changes.get("model", PRESETS[name].model)):
@@ -80,7 +86,9 @@ class Recipe:
     def from_dict(cls, values):
         """The recipe that `asdict` wrote, as it stands in `metrics.json` and in checkpoints."""
         check_fields(values)
-        return cls(**{**values, "augmentation": Augmentation(**values["augmentation"])})
+        augmentation = values.get("augmentation", {})
+        check_fields(augmentation, Augmentation, "an augmentation")
+        return cls(**{**values, "augmentation": Augmentation(**augmentation)})
 
     def build(self, volumes):
         """The model that the recipe names, for these volumes."""
@@ -88,12 +96,14 @@ class Recipe:
         return build_model(self.model, clip_shape=clip_shape, num_classes=classes, **self.options)
 
 
-def check_fields(values):
-    """Refuses names that are no field of a recipe."""
-    known = [f.name for f in fields(Recipe)]
-    unknown = sorted(set(values) - set(known))
+def check_fields(values, kind=Recipe, title="a recipe"):
+    """Refuses what is no dict, and names that are no field of a recipe."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{title} is kept as a dict, got {values!r}")
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(str(name) for name in values if name not in known)
     if unknown:
-        raise ConfigError(f"a recipe has no field {', '.join(unknown)}; its fields are {', '.join(known)}")
+        raise ConfigError(f"{title} has no field {', '.join(unknown)}; its fields are {', '.join(known)}")
 
 
 # Whole volumes shift and brighten, and mirrored organs swap their labels: what a body may do without changing class.
@@ -145,6 +155,7 @@ def fit(model, volumes, recipe, *, seed=0, out=None, resume=False, progress=True
     """
     from tqdm.auto import tqdm
 
+    check_seed(seed)
     device = next(model.parameters()).device
     train, val = volumes.train.to(device), volumes.val.to(device)
     distributed.check_shares(min(recipe.batch_size, len(train)))

@@ -14,8 +14,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from .attention import FactorisedDotProductAttention, MultiHeadAttention, over_space, over_time
-from .embedding import TOKENIZERS, learned_positions, prepend_cls
+from .attention import FactorisedDotProductAttention, MultiHeadAttention, check_heads, over_space, over_time
+from .embedding import REMAINDERS, TOKENIZERS, learned_positions, prepend_cls
 from .errors import ConfigError
 from .options import check_choice, check_share, check_sizes, check_whole
 
@@ -43,11 +43,14 @@ class ViViTConfig:
 
     def __post_init__(self):
         check_choice("tokenizer", self.tokenizer, TOKENIZERS)
+        check_choice("remainder", self.remainder, REMAINDERS)
         check_choice("pool", self.pool, ("mean", "cls"))
         check_choice("activation", self.activation, ACTIVATIONS)
         check_sizes("clip_shape", self.clip_shape, "C, T, H, W")
+        check_sizes("tubelet", self.tubelet, "t, h, w")
         for name, least in (("num_classes", 1), ("dim", 1), ("depth", 1), ("temporal_depth", 0), ("mlp_dim", 1)):
             check_whole(name, getattr(self, name), least)
+        check_heads(self.dim, self.heads)
         for name in ("dropout", "drop_path"):
             check_share(name, getattr(self, name))
 
