@@ -154,6 +154,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tiny_vo
     assert (tmp_path / LATEST).read_bytes() == before
 
 
+def test_weights_that_are_no_numbers_stop_the_run_before_they_are_kept(tiny_volumes, tmp_path):
+    with pytest.raises(TrainingError, match="logits are not all finite.*lower lr"):  # the epoch's own loss was finite
+        trained(tiny_volumes, tiny_recipe(lr=1e30, batch_size=48), out=tmp_path)
+    assert not (tmp_path / LATEST).exists()
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_volumes, tmp_path):
     recipe = tiny_recipe(epochs=5, ema=0.9, options={"dropout": 0.1})
     whole, history = trained(tiny_volumes, recipe)

@@ -293,8 +293,13 @@ def score(logits, labels):
     """Metrics from logits [N, K] and labels int64 [N], defined as medmnist's getACC and getAUC define them.
 
     The AUC of more than two classes is the mean of each class against the rest; a class that the labels do
-    not hold has no AUC and is left out of the mean.
+    not hold has no AUC and is left out of the mean. Raises TrainingError where a logit is no finite number.
     """
+    if not logits.isfinite().all():
+        raise TrainingError(
+            "the model's logits are not all finite numbers: its weights went astray in training, or were damaged since; "
+            "train with a lower lr, or with a smaller clip_norm"
+        )
     from sklearn.metrics import roc_auc_score
 
     probabilities, labels = logits.softmax(dim=1), labels.long()
