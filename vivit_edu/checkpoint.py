@@ -1,12 +1,15 @@
 """Checkpoints of a training run: written whole or not at all, read without running anything in them."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from types import NoneType
 
 import torch
 
 from .distributed import on_first
 from .errors import CheckpointError
+from .weight_files import read_torch
 
 LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
@@ -38,7 +41,8 @@ def save_checkpoint(folder, state, epochs_done):
             os.replace(latest, folder / PREVIOUS)
         os.replace(partial, latest)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise CheckpointError(
             f"the checkpoint after epoch {epochs_done} could not be written to {folder} ({error}): make room or "
             "choose another folder with --out, then go on with --resume; earlier checkpoints are kept"
@@ -59,12 +63,45 @@ def load_checkpoint(folder, state):
                 f"the run in {folder} has another {name}: {difference(saved[name], now)}. "
                 "Resume with the one it was started with, or start anew in another folder"
             )
-    state.model.load_state_dict(content["model"])
-    state.optimiser.load_state_dict(content["optimiser"])
+    fill(state.model, content["model"], folder)
     if state.averaged is not None:
-        state.averaged.load_state_dict(content["averaged"])
+        fill(state.averaged, content["averaged"], folder)
+    check_moments(state.optimiser, content["optimiser"], folder)
+    state.optimiser.load_state_dict(content["optimiser"])
     state.history.rows[:] = content["history"]
     return content["epochs_done"]
+
+
+def fill(model, weights, folder):
+    """Puts weights from the checkpoint of a run into its model; CheckpointError where they are another model's."""
+    ours = model.state_dict()
+    theirs = weights if isinstance(weights, dict) else {}
+    if differing := [name for name in {**ours, **theirs} if form(ours.get(name)) != form(theirs.get(name))]:
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of another model: {len(differing)} tensors differ, among them {differing[0]}. "
+            "Its run.json or its checkpoint was changed: start anew in another folder"
+        )
+    model.load_state_dict(weights)
+
+
+def check_moments(optimiser, saved, folder):
+    """Refuses an optimiser's state whose groups or moments do not belong to the parameters."""
+    ours, parameters = optimiser.state_dict(), [p for group in optimiser.param_groups for p in group["params"]]
+    saved = saved if isinstance(saved, dict) else {}
+    groups, moments = saved.get("param_groups"), saved.get("state")
+    fits = isinstance(groups, list) and isinstance(moments, dict) and set(moments) <= set(range(len(parameters)))
+    fits = fits and [(set(g), g.get("params")) for g in groups] == [(set(g), g["params"]) for g in ours["param_groups"]]
+    for number in moments if fits else ():
+        expected = {"step": (torch.Size(()), torch.float32)}
+        expected |= dict.fromkeys(("exp_avg", "exp_avg_sq"), form(parameters[number]))
+        fits = fits and {name: form(tensor) for name, tensor in moments[number].items()} == expected
+    if not fits:
+        raise CheckpointError(f"the checkpoint in {folder} holds the state of another optimiser: start anew in another folder")
+
+
+def form(tensor):
+    """A tensor's shape and type; None for what is no tensor."""
+    return (tensor.shape, tensor.dtype) if isinstance(tensor, torch.Tensor) else None
 
 
 def read_newest(folder, map_location="cpu"):
@@ -78,10 +115,8 @@ def read_newest(folder, map_location="cpu"):
         if not path.exists():
             continue
         try:
-            content = torch.load(path, map_location=map_location, weights_only=True)
-            missing = {"epochs_done", "model", "averaged", "optimiser", "history", "recipe", "seed"} - set(content)
-            if missing:
-                raise CheckpointError(f"it lacks {', '.join(sorted(missing))}")
+            content = read_torch(path, map_location)
+            check_content(content)
         except Exception as error:  # whatever a damaged file makes torch raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             damaged.append(f"{path}: {reason}")
@@ -92,6 +127,25 @@ def read_newest(folder, map_location="cpu"):
     if damaged:
         raise CheckpointError(f"no checkpoint in {folder} can be read: {'; '.join(damaged)}. Start anew in another folder")
     return None
+
+
+def check_content(content):
+    """Refuses what `save_checkpoint` would not have written."""
+    check_kinds(content, {"epochs_done": int, "model": dict, "averaged": (dict, NoneType), "optimiser": dict,
+                          "history": list, "recipe": dict, "seed": int})  # fmt: skip
+    rows, columns = content["history"], {"epoch", "lr", "loss", "val_acc", "val_balanced_acc", "val_auc", "seconds"}
+    if len(rows) != content["epochs_done"] or not all(isinstance(row, dict) and columns <= set(row) for row in rows):
+        raise CheckpointError(f"its history is not that of {content['epochs_done']} epochs")
+
+
+def check_kinds(content, kinds):
+    """Refuses what is no dict with values of these kinds, {name: type}, among others."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"it is no dict but a {type(content).__name__}")
+    if missing := sorted(set(kinds) - set(content)):
+        raise CheckpointError(f"it lacks {', '.join(missing)}")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(content[name], kind)]:
+        raise CheckpointError(f"its {', '.join(wrong)} is of another kind than was ever written")
 
 
 def plain(value):

@@ -8,6 +8,7 @@ one that would fill the memory, or run code when it is unpickled, is refused bef
 import errno
 import hashlib
 import http.client
+import io
 import math
 import os
 import queue
@@ -25,6 +26,7 @@ from .errors import DataError
 
 CHUNK = 2**20  # bytes read at a time
 CONNECT_SECONDS = 10  # how long a server may take to answer, and a connection may stay silent
+MAX_HEADER = 2**14  # bytes of an array's header; numpy reads none over 10 000
 MAX_UNPACKED = 2 * 2**30  # bytes; the largest of the files we know unpacks to half of that
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -139,8 +141,8 @@ def md5_of(path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def npz_headers(path, keys) -> dict:
-    """dtype and shape of the arrays `keys` of an npz file, `{key: (dtype, shape)}`, with none unpacked.
+def npz_headers(path, keys=None) -> dict:
+    """dtype and shape of the arrays `keys` (all) of an npz file, `{key: (dtype, shape)}`, with none unpacked.
 
     Raises `DataError` where the file cannot be read or is no whole npz file, where a key is missing,
     an array holds Python objects, or the arrays would take more than MAX_UNPACKED bytes.
@@ -153,6 +155,7 @@ def npz_headers(path, keys) -> dict:
         raise DataError(f"{shown(path)} is not an npz file, or not the whole of one (cut short?).") from None
     with archive:
         there = {name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")}
+        keys = sorted(there) if keys is None else keys
         if missing := [key for key in keys if key not in there]:
             raise DataError(
                 f"{shown(path)} lacks the arrays {', '.join(missing)}; "
@@ -173,12 +176,13 @@ def _npy_header(path, archive, key):
     """(dtype, shape) of one array, held against the room that the archive's directory gives it."""
     entry = archive.getinfo(f"{key}.npy")
     try:
-        with archive.open(entry) as file:
-            form = np.lib.format
-            version = form.read_magic(file)
-            read_header = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
-            shape, _, dtype = read_header(file)
-            room = entry.file_size - file.tell()
+        with archive.open(entry) as unpacked:
+            file = io.BytesIO(unpacked.read(MAX_HEADER))  # numpy would unpack whatever length the header claims
+        form = np.lib.format
+        version = form.read_magic(file)
+        read_header = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        room = entry.file_size - file.tell()
     except _DAMAGE as error:
         raise DataError(f"{shown(path)}: the array {key} is damaged ({error}).") from None
     if dtype.hasobject:

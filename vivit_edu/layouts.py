@@ -195,7 +195,7 @@ def recognise(state):
             f"{layout.name!r}. {_some('Unknown to it', unknown)}{_some('Missing (in our names)', missing)}"
             f"Known layouts: {'; '.join(known.name for known in LAYOUTS)}"
         )
-    tensors = {ours: as_tensor(state[theirs]) for theirs, ours in names.items()}
+    tensors = {ours: as_tensor(theirs, state[theirs]) for theirs, ours in names.items()}
     heads = None
     if layout.models:  # only flax keeps the heads apart, so that their number shows
         heads = len(next(tensor for name, tensor in tensors.items() if name.endswith(".q.bias")))
@@ -236,11 +236,18 @@ def missing_names(layout, found):
     return missing
 
 
-def as_tensor(values):
-    """A tensor or an array of any library as a float32 tensor on the CPU."""
-    if not isinstance(values, torch.Tensor):
-        values = torch.as_tensor(np.array(values))
-    return values.detach().cpu().float()
+def as_tensor(name, values):
+    """A tensor or an array of any library as a float32 tensor on the CPU; CheckpointError for what is none."""
+    try:
+        tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
+        if not tensor.is_floating_point():
+            raise TypeError(f"{tensor.dtype} in place of floating-point numbers")
+        tensor = tensor.detach().cpu().float()
+        if not tensor.isfinite().all():
+            raise ValueError("NaN or infinity among its numbers")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the weights {name} cannot be used: {error}. Is the file whole, and of a trained model?") from error
+    return tensor
 
 
 def from_flax(name, tensor):

@@ -13,15 +13,17 @@ import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import NoneType
 
 import torch
 
 from . import plots
 from .augment import predict_views
-from .checkpoint import LATEST, PREVIOUS, read_newest
+from .checkpoint import LATEST, PREVIOUS, check_kinds, difference, fill, plain, read_newest
 from .data import load_volumes
 from .distributed import is_first, on_first, processes
 from .errors import CheckpointError, ConfigError
@@ -79,7 +81,8 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
         del metrics[key]  # a path of this machine says nothing elsewhere, so of the weights' file there is but the name
     write_json(out / "metrics.json", metrics)
     if figures:
-        draw_figures(out, model, volumes, history, test_logits)
+        with written(out):
+            draw_figures(out, model, volumes, history, test_logits)
     return metrics
 
 
@@ -94,13 +97,17 @@ def load_run(folder, *, root=None, device="auto"):
     content = read_newest(folder)
     if content is None:
         raise CheckpointError(f"the run in {folder} has no checkpoint yet: let it finish its first epoch")
+    recipe, saved = Recipe.from_dict(run["recipe"]), Recipe.from_dict(content["recipe"])
+    if (recipe.model, plain(recipe.options)) != (saved.model, plain(saved.options)):  # heads show in no tensor's shape
+        raise CheckpointError(f"the checkpoint in {folder} is of another model than its run.json says: "
+                              f"{difference(asdict(saved), asdict(recipe))}")
     volumes = load_data(run, root)
-    model = Recipe.from_dict(run["recipe"]).build(volumes)
+    model = recipe.build(volumes)
     if content["averaged"] is None:
         weights = content["model"]
     else:
         weights = {k.removeprefix("module."): v for k, v in content["averaged"].items() if k.startswith("module.")}
-    model.load_state_dict(weights)
+    fill(model, weights, folder)
     return model.to(choose_device(device)), volumes, run
 
 
@@ -136,11 +143,12 @@ def read_run(folder):
         raise CheckpointError(f"{folder} is not a run folder: it has no run.json. Give the folder that training wrote to")
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"dataset", "size", "root", "seed", "recipe"} - set(run)
-    except (ValueError, TypeError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); the checkpoint beside it is untouched") from error
-    if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: it was not written by this package")
+        check_kinds(run, {"dataset": str, "size": int, "root": (str, NoneType), "seed": int, "recipe": dict})
+        if "videos" in run:
+            check_kinds(run["videos"], {"folder": str, "frames": int, "seed": int})
+        Recipe.from_dict(run["recipe"])
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. The checkpoint beside it is untouched") from error
     return run
 
 
@@ -174,7 +182,11 @@ def first_weights(out):
     path = out / "pretrained.json"
     if not path.exists():
         return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        check_kinds(kept, {"weights": str, "report": list})
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. Move it away and go on with --resume") from error
     return {"first_weights": {key: value for key, value in kept.items() if key != "report"}}
 
 
@@ -219,8 +231,19 @@ def attention_figure(model, volumes, guesses):
 
 
 def begin(out, resume, run):
-    """Makes the run folder and writes down in it what the run is."""
+    """Makes the run folder and writes down in it what the run is; going on, it must be what it was."""
     start_folder(out, resume)
+    try:
+        before = read_run(out)
+    except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
+        before = run
+    before["recipe"] = asdict(Recipe.from_dict(before["recipe"]))
+    for name in ("dataset", "size", "recipe", "seed"):
+        if plain(before[name]) != plain(run[name]):
+            raise CheckpointError(
+                f"the run in {out} has another {name}: {difference(before[name], run[name])}. "
+                "Resume with the one it was started with, or start anew in another folder"
+            )
     write_json(out / "run.json", run)
 
 
@@ -239,8 +262,21 @@ def start_folder(out, resume):
 def write_json(path, content):
     """Writes the file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with written(path):
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+
+@contextmanager
+def written(path):
+    """Within it, a disk that is full or a folder that cannot be written to is a CheckpointError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written ({error.strerror or error}): make room or choose another folder with --out, "
+            "then go on with --resume; checkpoints are kept"
+        ) from error
 
 
 def choose_device(device):

@@ -2,15 +2,16 @@
 
 import json
 import pickle
+import pickletools
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from .errors import CheckpointError
-from .files import shown
+from .errors import CheckpointError, VivitEduError
+from .files import npz_arrays, npz_headers, shown
 
 
 def read_weights(weights):
@@ -52,10 +53,11 @@ def read_file(path):
 
             return load_file(path)
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return dict(archive)
+            return npz_arrays(path, npz_headers(path))
         if suffix in (".pt", ".pth", ".bin"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return read_torch(path)
+    except VivitEduError as error:
+        raise CheckpointError(str(error)) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{shown(path)} holds more than tensors, or is damaged: what could run code is not unpickled. "
@@ -64,6 +66,47 @@ def read_file(path):
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise CheckpointError(f"{shown(path)} cannot be read as a {suffix} file: {error}") from error
     raise CheckpointError(f"{shown(path)} is no file of weights by its name: take .safetensors, .pt or .npz")
+
+
+def read_torch(path, map_location="cpu"):
+    """The content of a file that `torch.save` wrote, of which no code is run.
+
+    Two things torch does not look at are looked at before it reads: the checksums, without which a flipped bit
+    would be a wrong weight, and the room. What torch writes is not compressed, so a file that is, or whose parts
+    or tensors claim more than it holds, was made to fill the memory. Raises CheckpointError and what torch raises.
+    """
+    room = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        is_archive = file.read(4) == b"PK\3\4"  # torch's own test; before version 1.6 it wrote plain pickles
+    if is_archive:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            if not stored or sum(entry.file_size for entry in entries) > room:
+                raise CheckpointError(f"{shown(path)} would unpack to more than it holds, as no file of torch's does: never read")
+            if damaged := archive.testzip():
+                raise CheckpointError(f"{shown(path)} is damaged: its part {damaged} is not what was written")
+            for entry in entries:
+                if entry.filename.endswith("data.pkl"):
+                    check_pickle(path, archive.read(entry))
+    content = torch.load(path, map_location=map_location, weights_only=True)
+    check_room(path, content, room)
+    return content
+
+
+def check_pickle(path, pickled):
+    """Refuses names that are not torch's: `bytearray(n)` alone, which torch would call, takes n bytes."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name == "GLOBAL" and not argument.startswith("torch") and argument != "collections OrderedDict":
+            raise CheckpointError(f"{shown(path)} holds more than tensors ({argument}): never read")
+
+
+def check_room(path, content, room):
+    """Refuses tensors with more numbers than the file has bytes: one number repeated by a stride of 0."""
+    for value in content.values() if isinstance(content, Mapping) else ():
+        if isinstance(value, torch.Tensor) and value.numel() > room:
+            raise CheckpointError(f"{shown(path)} holds a tensor {list(value.shape)}, larger than the file: never read")
+        check_room(path, value, room)
 
 
 def unwrap(content):
@@ -80,8 +123,8 @@ def unwrap(content):
 def heads_in_config(path):
     """`num_attention_heads` of a Hugging Face `config.json`, or None."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("num_attention_heads")
-    except (OSError, ValueError, AttributeError):
+        return whole_heads(json.loads(path.read_text(encoding="utf-8")).get("num_attention_heads"))
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -92,8 +135,13 @@ def heads_in_metadata(path):
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        heads = (file.metadata() or {}).get("num_attention_heads", "")
-    return int(heads) if heads.isdecimal() else None
+        return whole_heads((file.metadata() or {}).get("num_attention_heads"))
+
+
+def whole_heads(value):
+    """A number of heads, as a number or as text; None for anything else."""
+    text = str(value) if isinstance(value, (int, str)) else ""
+    return int(text) if re.fullmatch("[1-9][0-9]{0,3}", text) else None
 
 
 def default_weights(name):
