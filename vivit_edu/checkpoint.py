@@ -76,7 +76,9 @@ def fill(model, weights, folder):
     """Puts weights from the checkpoint of a run into its model; CheckpointError where they are another model's."""
     ours = model.state_dict()
     theirs = weights if isinstance(weights, dict) else {}
-    if differing := [name for name in {**ours, **theirs} if form(ours.get(name)) != form(theirs.get(name))]:
+    differing = sorted(map(str, set(ours) ^ set(theirs)))
+    differing += [name for name in set(ours) & set(theirs) if form(ours[name]) != form(theirs[name])]
+    if differing:
         raise CheckpointError(
             f"the checkpoint in {folder} is of another model: {len(differing)} tensors differ, among them {differing[0]}. "
             "Its run.json or its checkpoint was changed: start anew in another folder"
@@ -134,7 +136,10 @@ def check_content(content):
     check_kinds(content, {"epochs_done": int, "model": dict, "averaged": (dict, NoneType), "optimiser": dict,
                           "history": list, "recipe": dict, "seed": int})  # fmt: skip
     rows, columns = content["history"], {"epoch", "lr", "loss", "val_acc", "val_balanced_acc", "val_auc", "seconds"}
-    if len(rows) != content["epochs_done"] or not all(isinstance(row, dict) and columns <= set(row) for row in rows):
+    if len(rows) != content["epochs_done"] or not all(
+        isinstance(row, dict) and set(row) == columns and all(isinstance(value, (int, float)) for value in row.values())
+        for row in rows
+    ):
         raise CheckpointError(f"its history is not that of {content['epochs_done']} epochs")
 
 

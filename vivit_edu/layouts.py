@@ -198,8 +198,11 @@ def recognise(state):
     tensors = {ours: as_tensor(theirs, state[theirs]) for theirs, ours in names.items()}
     heads = None
     if layout.models:  # only flax keeps the heads apart, so that their number shows
+        turned = {name: from_flax(name, tensor) for name, tensor in tensors.items()}
         heads = len(next(tensor for name, tensor in tensors.items() if name.endswith(".q.bias")))
-        tensors = {name: from_flax(name, tensor) for name, tensor in tensors.items()}
+        tensors = turned
+    for name, tensor in tensors.items():
+        check_axes(name, tensor)
     return Weights(layout, join_qkv(tensors), tuple(left_out), heads)
 
 
@@ -250,6 +253,22 @@ def as_tensor(name, values):
     return tensor
 
 
+def check_axes(name, tensor):
+    """Refuses a tensor (under our name) with another number of axes than its like has anywhere, or with none of a size."""
+    stem, _, leaf = name.rpartition(".")
+    if name in BARE:
+        axes = (3, 4) if name == "positions" else (3,)
+    elif stem == "embedding.projection" and leaf == "weight":
+        axes = (4, 5)  # of an image, of a clip
+    else:
+        axes = (1,) if leaf == "bias" or "norm" in stem.rpartition(".")[2] else (2,)
+    if tensor.ndim not in axes or 0 in tensor.shape or (name in BARE and len(tensor) != 1):
+        raise CheckpointError(
+            f"{name} has shape {list(tensor.shape)} in the weights, which it has in no image or video transformer: "
+            "is the file whole, and of such a model?"
+        )
+
+
 def from_flax(name, tensor):
     """One tensor of a flax layout in torch's orientation: flax puts what comes in before what goes out."""
     stem, _, leaf = name.rpartition(".")
@@ -281,6 +300,9 @@ def join_qkv(tensors):
         stem, _, leaf = name.rpartition(".")
         stem, _, last = stem.rpartition(".")
         if last == "q":
+            shapes = {tuple(tensors[f"{stem}.{part}.{leaf}"].shape) for part in "qkv"}
+            if len(shapes) > 1:
+                raise CheckpointError(f"queries, keys and values of {stem} differ in shape: {sorted(shapes)}")
             joined[f"{stem}.qkv.{leaf}"] = torch.cat([tensors[f"{stem}.{part}.{leaf}"] for part in "qkv"])
         elif last not in ("k", "v"):
             joined[name] = tensor

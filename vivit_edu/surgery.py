@@ -57,7 +57,7 @@ def resize_positions(positions, grid):
     square = side * side == positions.shape[1]
     if [side, side] == list(grid) or (not square and positions.shape[1] == math.prod(grid)):
         return positions
-    if not square:
+    if not square or not side:
         raise CheckpointError(
             f"{positions.shape[1]} positions make no square grid of patches, so they cannot be resized"
         )
