@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from vivit_edu import bench, bench_growth, bench_peers, bench_start
+from tests.tiny import tiny_recipe
+from vivit_edu import bench, bench_accuracy, bench_growth, bench_peers, bench_start
 from vivit_edu.bench_data import CLASSES, SWAP, pipeline, reference_loader
 from vivit_edu.cost import count_parameters
 from vivit_edu.errors import ConfigError
 from vivit_edu.peers import PEERS, build_ours
+from vivit_edu.shapes import generate_shapes
 from vivit_edu.volumes import Split
 
 CPU = torch.device("cpu")
@@ -110,4 +112,35 @@ def test_without_a_name_all_but_the_gpu_are_run(monkeypatch, capsys):
     monkeypatch.setattr(bench, "BENCHES", made)
     assert main(["bench", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert all((f"ran {name}." in printed) == (name != "gpu") for name in made) and "vivit-edu bench growth" in printed
+    assert all((f"ran {name}." in printed) == (name not in bench.APART) for name in made) and "vivit-edu bench growth" in printed
+
+
+# ---- time to accuracy
+
+
+def test_a_goal_is_reached_when_three_epochs_have_it_on_average():
+    history = [(1.0, 0.2), (2.0, 0.9), (3.0, 0.4), (4.0, 0.5), (5.0, 0.7)]
+    assert bench_accuracy.reached(history, 0.5) == 6.0  # .2, .9 and .4
+    assert bench_accuracy.reached(history, 0.6) == 10.0
+    assert bench_accuracy.reached(history, 0.61) is None and bench_accuracy.reached(history[:2], 0.1) is None
+
+
+def test_epochs_train_as_fit_does(tiny_volumes):
+    from vivit_edu.runs import build_seeded
+    from vivit_edu.training import fit
+
+    recipe = tiny_recipe(epochs=3, ema=0.5)
+    history = fit(build_seeded(recipe, tiny_volumes, 1), tiny_volumes, recipe, seed=1, progress=False)
+    assert [acc for _, acc in bench_accuracy.epochs(recipe, tiny_volumes, 1, CPU)] == history["val_acc"]
+
+
+def test_time_to_accuracy_stops_at_the_goal(tiny_volumes):
+    recipe = tiny_recipe(epochs=4)
+    heads, rows, remark = bench_accuracy.accuracy(CPU, tiny_volumes, seeds=2, keras=recipe, ours=recipe)
+    assert [row[0] for row in rows] == ["0", "1", "median"] and all(len(row) == len(heads) for row in rows)
+    assert "Keras' example rebuilt here" in remark
+
+
+def test_the_example_has_27_tokens():
+    n_t, s = bench_accuracy.KERAS.build(generate_shapes(cycles={"train": 4})).grid
+    assert n_t * s == 27

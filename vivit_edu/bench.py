@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from .ablate import make_rows
 from .augment import augment_batch
+from .bench_accuracy import accuracy
 from .bench_data import SWAP, pipeline
 from .bench_gpu import gpu
 from .bench_growth import growth
@@ -98,14 +99,16 @@ def make_pass(model, clips, backward):
 
 
 BENCHES = {
-    "augment": augment, "pipeline": pipeline, "models": models, "peers": peers, "growth": growth, "start": start, "gpu": gpu,
+    "augment": augment, "pipeline": pipeline, "models": models, "peers": peers, "growth": growth, "start": start,
+    "accuracy": accuracy, "gpu": gpu,
 }  # fmt: skip
+APART = ("accuracy", "gpu")  # one trains for a quarter of an hour, one needs a GPU
 
 
 def run_bench(name=None, device="auto", volumes=None):
-    """The bench of this name as Markdown: its table, what was compared, machine and versions. None: all but "gpu"."""
+    """The bench of this name as Markdown: its table, what was compared, machine and versions. None: all but APART."""
     if name is None:
-        return "\n\n".join(run_bench(each, device, volumes) for each in BENCHES if each != "gpu")
+        return "\n\n".join(run_bench(each, device, volumes) for each in BENCHES if each not in APART)
     if name not in BENCHES:
         raise ConfigError(f"no bench is called {name!r}; the benches are {', '.join(BENCHES)}")
     device = choose_device(device)

@@ -82,8 +82,10 @@ def make_parser():
     bench.add_argument("bench", nargs="?", help="augment: augmentation of a batch against one training step; pipeline: "
                        "augmented batches against a DataLoader; models: all of them side by side; peers: beside "
                        "transformers and vit-pytorch; growth: with the number of tokens; start: imports, kernel, chapters; "
-                       "gpu: how well a GPU is used, beside other libraries. Default: all but gpu")
-    bench.add_argument("name", nargs="?", metavar="DATASET", help="models: for clips of this set (default: 28³, one channel)")
+                       "accuracy: time to the accuracy of Keras' example; gpu: how well a GPU is used, beside other libraries. "
+                       "Default: all but the last two")
+    bench.add_argument("name", nargs="?", metavar="DATASET", help="models: for clips of this set (default: 28³, one channel); "
+                       "accuracy: on this set (default: the phantom)")
     bench.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
     bench.add_argument("--train", action="store_true", help="models: train each, too, resumably, as `ablate all-models` does")
     bench.add_argument("--seeds", type=positive, default=3, metavar="N", help="with --train (default: 3)")
