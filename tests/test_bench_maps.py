@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vivit_edu import plots
 from vivit_edu.bench_maps import first_of_each, make_table
 from vivit_edu.faithful import RANDOM
 from vivit_edu.saliency import METHODS
@@ -28,6 +29,11 @@ def test_the_table_has_all_methods_with_their_seeds(tiny_volumes):
     first, second = table["results"]["spacetime"]["methods"]["occlusion"]["deletion"]["runs"]
     assert first != second, "each seed trains a model of its own"
     json.dumps(table)
+    figure = plots.faithful_maps(table)
+    assert [axes.get_title() for axes in figure.axes] == list(table["results"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(METHODS)
+    gain = table["results"]["spacetime"]["methods"]["rollout"]["gain"]["mean"]
+    assert f"rollout {gain:.2f} (random weights" in figure.alt_text
 
 
 def test_the_first_clips_of_each_class_are_taken():

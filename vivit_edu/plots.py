@@ -165,3 +165,36 @@ def ablation(content):
         axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def faithful_maps(content):
+    """Each method's gain over a random order, a panel a model: trained in blue, with random weights in grey.
+
+    content: what `bench_maps.make_table` returns; dots are seeds, the large ones their mean.
+    """
+    results = content["results"]
+    methods = [name for name in next(iter(results.values()))["methods"] if "random" not in name]
+    told = "; ".join(
+        f"{model}: " + ", ".join(f"{name} {found['methods'][name]['gain']['mean']:.2f} "
+                                 f"(random weights {found['methods'][f'{name}, random weights']['gain']['mean']:.2f})"
+                                 for name in methods)
+        for model, found in results.items()
+    )  # fmt: skip
+    figure = new_figure(
+        11, 2.6, f"Dot plots of {len(methods)} kinds of maps for {len(results)} models on {content['dataset']}: gain over a random "
+        f"order, {len(content['seeds'])} seeds. {told}.",
+    )  # fmt: skip
+    for axes, (model, found) in zip(figure.subplots(1, len(results), sharex=True, sharey=True), results.items()):
+        for kind, colour, aside in (("", BLUE, -0.13), (", random weights", GREY, 0.13)):
+            for place, name in enumerate(methods):
+                gain = found["methods"][name + kind]["gain"]
+                axes.plot(gain["runs"], [place + aside] * len(gain["runs"]), ".", color=colour, alpha=0.5)
+                axes.plot(gain["mean"], place + aside, "o", color=colour, label=("random weights" if kind else "trained") * (not place))
+        axes.axvline(0, color="black", linewidth=1, linestyle="--")
+        axes.set_title(model, fontsize=9)
+        axes.set_yticks(range(len(methods)), methods)
+        axes.set_ylim(len(methods) - 0.5, -0.5)
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.supxlabel("gain over a random order (0: chance)", fontsize=9)
+    return figure
