@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ FIGURES = ("acc", "balanced_acc", "auc")
 class Row:
     """One row of a table: what it is called, its recipe, and how one run of it is made.
 
+    seeds: at most so many of the table's, for rows that only lead up to the one that counts.
     train: called as `runs.train_run` is, and returns what it returns. A row that needs other volumes or first
     weights wraps it: def train(volumes, recipe, *, out, **rest): return train_run(changed, recipe, out=out,
     **rest). What such a row makes once for all its runs goes to the folder `out.parent`.
@@ -46,6 +48,7 @@ class Row:
     name: str
     recipe: Recipe
     train: Callable = train_run
+    seeds: float = inf
 
 
 # ---- the tables
@@ -121,10 +124,27 @@ def data_shares():
     return rows
 
 
+def recipes():
+    """From Keras' example of a ViViT to the preset `quick`, in steps; each row keeps what it does not name.
+
+    The first is the example's model and rate (8³ tubelets, the rest of the volume cut off, no augmentation).
+    """
+    keras = {"tubelet": (8, 8, 8), "remainder": "crop", "depth": 8, "heads": 8}
+    quick = Recipe.preset("quick")
+    start = base(epochs=quick.epochs)
+    return [
+        Row("Keras' example", replace(start, options=keras, lr=1e-4, weight_decay=0.0, augmentation=Augmentation()), seeds=3),
+        Row("7³ tubelets, lr 5e-4", replace(start, augmentation=Augmentation()), seeds=3),
+        Row("+ mirror, shift, gain", start, seeds=3),
+        Row("+ Muon, averaged weights", replace(quick, augmentation=GENTLE), seeds=3),
+        Row("+ rotation, scale: the recipe", quick),
+    ]
+
+
 TABLES = {
     "regularisation": regularisation, "model": models, "all-models": all_models, "tubelet": tubelets,
     "temporal-depth": temporal_depths,
-    "init": initialisations, "data": data_shares,
+    "init": initialisations, "data": data_shares, "recipe": recipes,
 }  # fmt: skip
 
 
@@ -189,7 +209,7 @@ def run_table(table, rows, volumes, *, seeds=3, out=None, device="auto"):
     out = Path(out or default_folder(table, volumes))
     start_folder(out, resume=True)
     claim_folder(out, table, rows, volumes)
-    grid = [(number, row, seed) for seed in range(seeds) for number, row in enumerate(rows)]
+    grid = [(number, row, seed) for seed in range(seeds) for number, row in enumerate(rows) if seed < row.seeds]
     runs, missing = [], []
     for number, row, seed in grid:
         path = out / run_name(number, row, seed)
@@ -318,7 +338,7 @@ def write_table(out, content):
         writer.writerow(["row", "seeds", "epochs", *("_".join(column) for column in columns), "seconds"])
         for row in content["rows"]:
             cells = [row[split][name][part] for split, name, part in columns]
-            writer.writerow([row["row"], len(content["seeds"]), content["epochs"], *cells, row["seconds"]["mean"]])
+            writer.writerow([row["row"], len(row["seconds"]["runs"]), content["epochs"], *cells, row["seconds"]["mean"]])
 
 
 def as_markdown(content):
@@ -327,7 +347,9 @@ def as_markdown(content):
     lines = [f"| {content['table']} | {' | '.join(heads)} | seconds |", "|---" * (len(heads) + 2) + "|"]
     for row in content["rows"]:
         cells = [mean_sd(row[split][name]) for split in ("val", "test") for name in FIGURES]
-        lines.append(f"| {row['row']} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |")
+        fewer = len(row["seconds"]["runs"])
+        name = row["row"] if fewer == len(content["seeds"]) else f"{row['row']} ({fewer} seeds)"
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |")
     packages = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
     lines += ["", f"`{content['command']}`: {content['dataset']} ({content['size']}³), {content['epochs']} epochs, "
               f"seeds {', '.join(map(str, content['seeds']))}, mean ± standard deviation; {content['device']}; {packages}; "

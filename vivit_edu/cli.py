@@ -50,6 +50,7 @@ def make_parser():
     train.add_argument("--model", help=MODELS)
     train.add_argument("--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)")
     train.add_argument("--epochs", type=positive, help="instead of the recipe's")
+    train.add_argument("--bfloat16", action="store_true", default=None, help="train in bfloat16 on a CPU, too, where that is faster")
     train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     train.add_argument("--out", help="run folder (default: runs/NAME-MODEL-SEED-TIME)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -68,7 +69,7 @@ def make_parser():
     evaluate.set_defaults(command=run_evaluate)
 
     ablate = commands.add_parser("ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd")
-    ablate.add_argument("table", help="regularisation, model, all-models, tubelet, temporal-depth, init or data")
+    ablate.add_argument("table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data or recipe")
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
     ablate.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
     ablate.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
@@ -190,7 +191,7 @@ def run_train(options):
         recipe = Recipe.from_dict(run["recipe"])
     else:
         preset = options.preset or ("full" if device.type == "cuda" else "quick")
-        changes = {"model": options.model, "epochs": options.epochs}
+        changes = {"model": options.model, "epochs": options.epochs, "bfloat16": options.bfloat16}
         changes |= pretrained_changes(options, Recipe.preset(preset))
         recipe = Recipe.preset(preset, **{key: value for key, value in changes.items() if value is not None})
     videos = options.videos and {"folder": options.videos, "frames": options.frames or options.size, "seed": options.seed}
