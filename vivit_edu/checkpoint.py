@@ -9,6 +9,7 @@ import torch
 
 from .distributed import on_first
 from .errors import CheckpointError
+from .optimisers import Muon, Together
 from .weight_files import read_torch
 
 LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
@@ -88,17 +89,27 @@ def fill(model, weights, folder):
 
 def check_moments(optimiser, saved, folder):
     """Refuses an optimiser's state whose groups or moments do not belong to the parameters."""
-    ours, parameters = optimiser.state_dict(), [p for group in optimiser.param_groups for p in group["params"]]
     saved = saved if isinstance(saved, dict) else {}
+    if isinstance(optimiser, Together):
+        for number, part in enumerate(optimiser.optimisers):
+            check_moments(part, saved.get(str(number)), folder)
+        return
+    ours, parameters = optimiser.state_dict(), [p for group in optimiser.param_groups for p in group["params"]]
     groups, moments = saved.get("param_groups"), saved.get("state")
     fits = isinstance(groups, list) and isinstance(moments, dict) and set(moments) <= set(range(len(parameters)))
     fits = fits and [(set(g), g.get("params")) for g in groups] == [(set(g), g["params"]) for g in ours["param_groups"]]
     for number in moments if fits else ():
-        expected = {"step": (torch.Size(()), torch.float32)}
-        expected |= dict.fromkeys(("exp_avg", "exp_avg_sq"), form(parameters[number]))
-        fits = fits and {name: form(tensor) for name, tensor in moments[number].items()} == expected
+        kept = {name: form(tensor) for name, tensor in moments[number].items()}
+        fits = fits and kept == moment_forms(optimiser, parameters[number])
     if not fits:
         raise CheckpointError(f"the checkpoint in {folder} holds the state of another optimiser: start anew in another folder")
+
+
+def moment_forms(optimiser, parameter):
+    """What an optimiser keeps of a parameter, {name: form}."""
+    if isinstance(optimiser, Muon):
+        return {"momentum": form(parameter)}
+    return {"step": (torch.Size(()), torch.float32)} | dict.fromkeys(("exp_avg", "exp_avg_sq"), form(parameter))
 
 
 def form(tensor):
