@@ -24,7 +24,7 @@ import torch
 
 from . import plots
 from .augment import Augmentation
-from .checkpoint import difference, plain
+from .checkpoint import check_kinds, difference, plain
 from .cost import PAPER
 from .errors import CheckpointError, ConfigError
 from .models import MODELS, is_vivit
@@ -239,11 +239,12 @@ def read_run(path):
     """What a finished run's file says; CheckpointError where it cannot be read."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"row", "seed", "val", "test", "seconds", "device", "versions", "date", "history"} - set(run)
-    except (OSError, ValueError, TypeError) as error:
+        check_kinds(run, {"row": str, "seed": int, "val": dict, "test": dict, "seconds": (int, float), "device": str,
+                          "versions": dict, "date": str, "history": list})  # fmt: skip
+        for split in ("val", "test"):
+            check_kinds(run[split], dict.fromkeys(FIGURES, (int, float)))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): delete it, and the run is made again") from error
-    if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: delete it, and the run is made again")
     return run
 
 
@@ -260,7 +261,7 @@ def claim_folder(out, table, rows, volumes):
         before = json.loads(path.read_text(encoding="utf-8"))
         # through Recipe, which gives fields that are newer than the file their defaults
         before["rows"] = {name: plain(asdict(Recipe.from_dict(recipe))) for name, recipe in before["rows"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): choose another folder with --out") from error
     if before != now:
         raise ConfigError(f"{out} holds another table: {what_differs(before, now)}. Ask for what was begun there, "

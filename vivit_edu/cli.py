@@ -19,12 +19,17 @@ MODELS = (
 def main(arguments=None):
     """Runs one command; returns the exit status: 0, 2 for bad input, 130 for a run stopped by Ctrl-C."""
     options = make_parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.command(options)
     except VivitEduError as error:
         # of several processes that fail alike one speaks; that another one is lost, each survivor says
         if os.environ.get("RANK", "0") == "0" or isinstance(error, LostProcessError):
             print(f"vivit-edu: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of a path given: too long, a folder in a file's place, not ours to read
+        print(f"vivit-edu: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -145,10 +150,10 @@ def add_device_option(parser):
 
 
 def positive(text):
-    """A whole number of at least 1, for argparse."""
+    """A whole number from 1 to a million, for argparse."""
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    if not 1 <= number <= 10**6:
+        raise argparse.ArgumentTypeError(f"must lie in 1 to 1000000, got {number}")
     return number
 
 

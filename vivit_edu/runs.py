@@ -285,7 +285,7 @@ def choose_device(device):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()  # of the device "meta" nothing comes back
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}): try --device cpu") from error
     return chosen
