@@ -202,7 +202,7 @@ def test_a_damaged_run_is_named_and_not_averaged(finished, tiny_volumes, tmp_pat
     for path in out.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "00-nothing-seed1.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="00-nothing-seed1.json lacks .* delete it"):
+    with pytest.raises(CheckpointError, match="00-nothing-seed1.json cannot be read .it lacks .* delete it"):
         run_table("steps", ROWS, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
 
 
