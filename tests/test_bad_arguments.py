@@ -105,6 +105,12 @@ def test_a_command_line_runs_or_ends_in_one_message_and_status_2(command, drawn)
         assert len(own) == 1 and own[0].partition(": ")[2].strip()
 
 
+@pytest.mark.parametrize("arguments", [["evaluate", "x" * 300], ["explain", "x" * 300], ["train", "--resume", "--out", "x" * 300]])
+def test_a_path_that_the_system_refuses_is_a_message(arguments):
+    status, said = tell(arguments)
+    assert status == 2 and "too long" in said and len(said.splitlines()) == 1
+
+
 def test_a_name_that_the_terminal_cannot_show(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))

@@ -313,6 +313,15 @@ def test_a_tensor_of_another_kind_is_refused(name, shape, dtype, value):
     assert list(STATE[name].shape) == shape or name in ("pos_embed", "patch_embed.proj.weight") or "fresh" in str(report)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", sorted(set(STATE) - {"cls_token"}))  # which MODEL has no place for
+def test_a_number_that_is_none_is_refused_in_every_tensor(name, value):
+    tensor = STATE[name].clone()
+    tensor.view(-1)[-1] = value
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        load_pretrained(MODEL, STATE | {name: tensor}, heads=2)
+
+
 @pytest.fixture(scope="module")
 def other_layouts():
     """The same weights as Hugging Face names them, queries, keys and values apart."""
