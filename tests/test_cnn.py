@@ -264,13 +264,14 @@ def test_streams_of_the_papers_size_end_at_7_by_7_too():
 
 def test_normalisation_is_krizhevskys():
     """b = a / (2 + 1e-4 Σ a²)^0.5, the sum over five neighbouring channels, at each place of each frame alone."""
-    norm = next(m for m in built("single_frame").tower if isinstance(m, nn.LocalResponseNorm))
+    norm = next(m for m in built("single_frame").tower if isinstance(m, cnn.LocalResponseNorm))
     a = 100 * random_clips(1, 7, 2, 3, 3)
     expected = a.clone()
     for channel in range(7):
         sums = a[:, max(channel - 2, 0) : channel + 3].square().sum(dim=1)
         expected[:, channel] = a[:, channel] / (2 + 1e-4 * sums) ** 0.5
     torch.testing.assert_close(norm(a), expected)
+    torch.testing.assert_close(norm(a), nn.LocalResponseNorm(5, alpha=5e-4, beta=0.5, k=2)(a))  # torch divides α by n
 
 
 # ---- several clips of one video

@@ -28,11 +28,13 @@ from .checkpoint import check_kinds, difference, plain
 from .cost import PAPER
 from .errors import CheckpointError, ConfigError
 from .models import MODELS, is_vivit
-from .runs import choose_device, start_folder, train_run, write_json
+from .probes import probe
+from .runs import choose_device, load_model, start_folder, train_run, write_json
 from .training import GENTLE, Recipe
 
 EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
 FIGURES = ("acc", "balanced_acc", "auc")
+SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))  # % of the training patients, and how many times the epochs
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ def models():
 
 
 def all_models():
-    """Every model of the course, ViViTs and CNNs, each with its own defaults, all else alike."""
-    return [Row(name, base(model=name)) for name in MODELS]
+    """Every model of the course, ViViTs and CNNs, each with its own defaults, all else alike; and what each goes by."""
+    return [Row(name, base(model=name), train_and_probe) for name in MODELS]
 
 
 def tubelets():
@@ -117,7 +119,7 @@ def data_shares():
     are of the same patients, so that a row sees no others.
     """
     rows = []
-    for percent, longer in ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1)):
+    for percent, longer in SHARES:
         for start, train in (("random", train_run), ("slices", train_from_slices)):
             on_share = partial(train_on_share, percent=percent, longer=longer, train=train)
             rows.append(Row(f"{percent} %, {start}", base(), on_share))
@@ -141,11 +143,28 @@ def recipes():
     ]
 
 
+def hunger():
+    """Two ViViTs and two CNNs on 5 to 100 % of the training patients, the epochs as in `data_shares`."""
+    rows = []
+    for percent, longer in SHARES:
+        for name in ("spacetime", "factorised_encoder", "early_fusion", "cnn3d"):
+            on_share = partial(train_on_share, percent=percent, longer=longer, train=train_run)
+            rows.append(Row(f"{percent} %, {name}", base(model=name), on_share))
+    return rows
+
+
 TABLES = {
     "regularisation": regularisation, "model": models, "all-models": all_models, "tubelet": tubelets,
     "temporal-depth": temporal_depths,
-    "init": initialisations, "data": data_shares, "recipe": recipes,
+    "init": initialisations, "data": data_shares, "recipe": recipes, "hunger": hunger,
 }  # fmt: skip
+
+
+def train_and_probe(volumes, recipe, *, out, device="auto", **rest):
+    """`train_run`, and under "probes" what the trained model answers to a changed test split (`probes.probe`)."""
+    metrics = train_run(volumes, recipe, out=out, device=device, **rest)
+    model = load_model(out, volumes, device=device)
+    return metrics | {"probes": probe(model, volumes, bfloat16=recipe.bfloat16)}
 
 
 def train_from_slices(volumes, recipe, *, out, seed, device="auto", **rest):
@@ -313,6 +332,8 @@ def sum_up(table, rows, runs, seeds):
 def sum_up_row(row, runs):
     """{"val": {"acc": {"mean", "sd", "runs"}, …}, "test": …} of one row; sd is None for a single run."""
     figures = {split: {name: spread([run[split][name] for run in runs]) for name in FIGURES} for split in ("val", "test")}
+    if all("probes" in run for run in runs):
+        figures["probes"] = {name: spread([run["probes"][name] for run in runs]) for name in runs[0]["probes"]}
     return {
         "row": row.name,
         "recipe": asdict(row.recipe),

@@ -74,7 +74,7 @@ def make_parser():
     evaluate.set_defaults(command=run_evaluate)
 
     ablate = commands.add_parser("ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd")
-    ablate.add_argument("table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data or recipe")
+    ablate.add_argument("table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe or hunger")
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
     ablate.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
     ablate.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")

@@ -94,6 +94,18 @@ def default_folder(volumes, recipe, seed):
 def load_run(folder, *, root=None, device="auto"):
     """The model and the volumes of a finished or unfinished run: (model, volumes, what `run.json` says)."""
     run = read_run(folder)
+    content = newest_checkpoint(folder, run)
+    volumes = load_data(run, root)
+    return restored(folder, content, volumes, device), volumes, run
+
+
+def load_model(folder, volumes, *, device="auto"):
+    """The model of a run as its last checkpoint has it; volumes: those that it was trained on."""
+    return restored(folder, newest_checkpoint(folder, read_run(folder)), volumes, device)
+
+
+def newest_checkpoint(folder, run):
+    """The last checkpoint of a run; CheckpointError where there is none, or one of another model."""
     content = read_newest(folder)
     if content is None:
         raise CheckpointError(f"the run in {folder} has no checkpoint yet: let it finish its first epoch")
@@ -101,14 +113,18 @@ def load_run(folder, *, root=None, device="auto"):
     if (recipe.model, plain(recipe.options)) != (saved.model, plain(saved.options)):  # heads show in no tensor's shape
         raise CheckpointError(f"the checkpoint in {folder} is of another model than its run.json says: "
                               f"{difference(asdict(saved), asdict(recipe))}")
-    volumes = load_data(run, root)
-    model = recipe.build(volumes)
+    return content
+
+
+def restored(folder, content, volumes, device):
+    """The model that a checkpoint holds, with its averaged weights where there are any."""
+    model = Recipe.from_dict(content["recipe"]).build(volumes)
     if content["averaged"] is None:
         weights = content["model"]
     else:
         weights = {k.removeprefix("module."): v for k, v in content["averaged"].items() if k.startswith("module.")}
     fill(model, weights, folder)
-    return model.to(choose_device(device)), volumes, run
+    return model.to(choose_device(device))
 
 
 def load_data(run, root=None):
