@@ -128,6 +128,8 @@ def test_twins_are_the_films_that_run_the_other_way():
     assert found["reversed"] == 0 and found["reversed, as twin"] == 1
     backwards = probes.probe(Sees(lambda clips: torch.tensor(TWIN)[watches(clips)], 8), volumes)
     assert backwards["wrong twin"] == 1 and backwards["reversed"] == 1
+    always = probes.probe(Sees(lambda clips: torch.zeros(len(clips), dtype=torch.int64), 8), volumes)
+    assert always["wrong twin"] == 1 / 8 and always["unchanged"] == 1 / 8, "another pair is no twin"
 
 
 # ---- in the table of all models
