@@ -1,0 +1,184 @@
+"""Chapter 14: what its checks accept and refuse, its capstone, and what its cells define."""
+
+import math
+
+import numpy as np
+import torch
+
+from vivit_edu.course.checks import ch14
+
+from .cases import run_cases
+
+# ---- 14.1
+
+
+def by_polyfit(frames, seconds):
+    return np.polyfit(np.log(frames), np.log(seconds), 1)[0]
+
+
+def by_sums(frames, seconds):
+    x, y = torch.tensor(frames).double().log(), torch.tensor(seconds).double().log()
+    x, y = x - x.mean(), y - y.mean()
+    return (x * y).sum() / (x * x).sum()
+
+
+def by_lstsq(frames, seconds):
+    x = np.stack([np.log2(frames), np.ones(len(frames))], axis=1)
+    return float(np.linalg.lstsq(x, np.log2(seconds), rcond=None)[0][0])
+
+
+test_growth = run_cases(
+    ch14.check_growth,
+    right=[by_polyfit, by_sums, by_lstsq],
+    wrong={
+        "no logarithm": (lambda f, s: np.polyfit(f, s, 1)[0], "logarithm of both"),
+        "how many times": (lambda f, s: s[-1] / s[0], "how many times longer"),
+        "seconds alone": (lambda f, s: np.polyfit(f, np.log(s), 1)[0], "so are the frames"),
+        "frames alone": (lambda f, s: np.polyfit(np.log(f), s, 1)[0], "so are the seconds"),
+        "quotient of logarithms": (lambda f, s: np.mean(np.log(s) / np.log(f)), "difference by a difference"),
+        "axes exchanged": (lambda f, s: np.polyfit(np.log(s), np.log(f), 1)[0] if s[0] != s[1] else 0.0, "exchanged"),
+        "first and last": (lambda f, s: math.log(s[-1] / s[0]) / math.log(f[-1] / f[0]), "through all"),
+        "the intercept": (lambda f, s: np.polyfit(np.log(f), np.log(s), 1)[1], "meets the axis"),
+        "both numbers": (lambda f, s: np.polyfit(np.log(f), np.log(s), 1), "expected one number"),
+        "rounded": (lambda f, s: round(float(by_polyfit(f, s))), "expected 1.4"),
+        "an error": (lambda f, s: np.log(f / s), "TypeError"),
+        "no return": (lambda f, s: None, "None"),
+    },
+)
+
+
+# ---- 14.2
+
+
+def by_gather(clips, generator):
+    order = torch.rand(clips.shape[0], clips.shape[2], generator=generator).argsort(dim=1)
+    return clips.gather(2, order[:, None, :, None, None].expand_as(clips))
+
+
+def by_loop(clips, generator):
+    return torch.stack([clip[:, torch.randperm(clip.shape[1], generator=generator)] for clip in clips])
+
+
+def by_index(clips, generator):
+    order = torch.stack([torch.randperm(clips.shape[2], generator=generator) for _ in clips])
+    return clips.transpose(1, 2)[torch.arange(len(clips))[:, None], order].transpose(1, 2)
+
+
+def shuffled(order, axis=2):
+    """A solution from the order that it draws along one axis for all: order(size, generator)."""
+    def solution(clips, generator):
+        return clips.index_select(axis, order(clips.shape[axis], generator))
+
+    return solution
+
+
+def randperm(size, generator):
+    return torch.randperm(size, generator=generator)
+
+
+def each(change):
+    """A solution from what it does to one clip [C, T, H, W]: change(clip, generator)."""
+    return lambda clips, generator: torch.stack([change(clip, generator) for clip in clips])
+
+
+def in_place(clips, generator):
+    for clip in clips:
+        clip[:] = clip[:, torch.randperm(clip.shape[1], generator=generator)]
+    return clips
+
+
+def own_seed(clips, generator):
+    return by_loop(clips, torch.Generator().manual_seed(0))
+
+
+def by_place(clips, generator):
+    return clips.gather(2, torch.rand(clips.shape, generator=generator).argsort(dim=2))
+
+
+def by_channel(clips, generator):
+    order = torch.rand(clips.shape[:3], generator=generator).argsort(dim=2)
+    return clips.gather(2, order[..., None, None].expand_as(clips))
+
+
+def sorted_frames(clips, generator):
+    return clips.sort(dim=2, descending=True).values
+
+
+test_shuffle_frames = run_cases(
+    ch14.check_shuffle_frames,
+    right=[by_gather, by_loop, by_index],
+    wrong={
+        "one order for all": (shuffled(randperm), "all clips have one order"),
+        "the batch": (shuffled(randperm, 0), "from one clip to another"),
+        "rows": (shuffled(randperm, 3), "not whole any more"),
+        "axis 1": (each(lambda clip, g: clip[torch.tensor([1, 0])]), "channels changed places"),
+        "a channel's own order": (by_channel, "channels of one clip"),
+        "a place's own order": (by_place, "put together of several"),
+        "randint": (each(lambda clip, g: clip[:, torch.randint(clip.shape[1], (clip.shape[1],), generator=g)]), "twice"),
+        "rolled": (each(lambda clip, g: clip.roll(int(torch.randint(1, 6, (), generator=g)), 1)), "only rolled"),
+        "unseeded": (each(lambda clip, g: clip[:, torch.randperm(clip.shape[1])]), "the same seed gave another"),
+        "a seed of its own": (own_seed, "another seed gave the same"),
+        "nothing": (lambda clips, generator: clips.clone(), "as they stood"),
+        "reversed": (lambda clips, generator: clips.flip(2), "one order"),
+        "sorted": (sorted_frames, "one order"),
+        "in place": (in_place, "have changed"),
+        "mean": (lambda clips, g: clips.float().mean(2, keepdim=True).expand(clips.shape) + 0.25, "no clip holds"),
+        "one clip": (lambda clips, g: by_loop(clips, g)[0], r"\[2, 6, 7, 4\], expected \[5, 2, 6, 7, 4\]"),
+        "no return": (lambda clips, generator: None, "None"),
+    },
+)
+
+
+# ---- 14.3
+
+
+def by_masks(labels, answers, permutation):
+    other = torch.tensor(permutation)[labels]
+    sided = other != labels
+    return (answers[sided] == other[sided]).float().mean().item()
+
+
+def by_counting(labels, answers, permutation):
+    pairs = [(y, a) for y, a in zip(labels.tolist(), answers.tolist()) if permutation[y] != y]
+    return sum(permutation[y] == a for y, a in pairs) / len(pairs)
+
+
+def by_answers(labels, answers, permutation):  # a swap is its own inverse
+    swap = torch.tensor(permutation)
+    sided = swap[labels] != labels
+    return ((swap[answers] == labels) & sided).sum() / sided.sum()
+
+
+def counted(share):
+    """A solution from its last line: share(other, sided, labels, answers), the first two bool [N]."""
+    def solution(labels, answers, permutation):
+        swap = torch.tensor(permutation)
+        return share(answers == swap[labels], swap[labels] != labels, labels, answers)
+
+    return solution
+
+
+def changed(labels, answers, permutation):
+    share = by_masks(labels, answers, permutation)
+    labels[:] = 0
+    return share
+
+
+test_wrong_side = run_cases(
+    ch14.check_wrong_side,
+    right=[by_masks, by_counting, by_answers],
+    wrong={
+        "of all clips": (counted(lambda o, s, y, a: (o & s).float().mean()), "of all clips"),
+        "every wrong answer": (counted(lambda o, s, y, a: (a != y)[s].float().mean()), "every wrong answer"),
+        "without a side": (counted(lambda o, s, y, a: o.float().mean()), "without a side were counted"),
+        "without a side, by sided": (counted(lambda o, s, y, a: o.sum() / s.sum()), "divided by the clips with one"),
+        "of the wrong ones": (counted(lambda o, s, y, a: (o & s).sum() / (a != y).sum()), "of the wrong answers"),
+        "of the wrong sided ones": (counted(lambda o, s, y, a: (o & s).sum() / (s & (a != y)).sum()), "among sided"),
+        "the right side": (counted(lambda o, s, y, a: (a == y)[s].float().mean()), "the right side"),
+        "a number": (counted(lambda o, s, y, a: (o & s).sum()), "number of clips"),
+        "sides of the answers": (lambda y, a, p: (a == torch.tensor(p)[y])[torch.tensor(p)[a] != a].float().mean(), "the label that"),
+        "each clip": (counted(lambda o, s, y, a: o[s]), "expected one number"),
+        "in place": (changed, "have changed"),
+        "no return": (lambda *_: None, "None"),
+    },
+)

@@ -1,0 +1,163 @@
+"""Checks of chapter 14: how fast cost grows, shuffled frames, left taken for right."""
+
+import math
+
+import torch
+
+from . import CheckFailed, call, close, passed, same_shape
+
+
+def number(found, what):
+    """A returned number as float, or a CheckFailed that says what came instead."""
+    if isinstance(found, torch.Tensor) and found.numel() == 1:
+        found = found.item()
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        kind = "None" if found is None else f"a {type(found).__name__}"
+        raise CheckFailed(f"your function returned {kind}, expected one number: {what}") from None
+
+
+# ---- 14.1
+
+def check_growth(growth):
+    """growth(frames, seconds) -> the exponent p of seconds ~ frames^p, by least squares on logarithms."""
+    frames = [28, 56, 112]
+    for power in (1.0, 2.0):
+        compare(growth, frames, [0.003 * f**power for f in frames], power)
+    compare(growth, frames, [0.5] * 3, 0.0)
+    frames, noise = [16, 24, 64, 80], [1.0, 1.5, 0.8, 1.2]
+    seconds = [0.01 * f**1.5 * n for f, n in zip(frames, noise)]
+    compare(growth, frames, seconds, slope(frames, seconds))
+    passed("14.1", "a straight line through logarithms: its slope is the exponent.")
+
+
+def compare(growth, frames, seconds, expected):
+    """One case; the mistakes are those whose value differs from the right one in it."""
+    found = number(call(growth, list(frames), list(seconds)), "the exponent")
+    shown = f"for the frames {frames} and seconds that grow as frames^{expected:.2f}"
+    x, y = ([math.log(value) for value in values] for values in (frames, seconds))
+    mistakes = {
+        "this is the slope of seconds over frames: take the logarithm of both first": plain_slope(frames, seconds),
+        "this is how many times longer the last takes than the first: the exponent is wanted": seconds[-1] / seconds[0],
+        "only the seconds were put through the logarithm: so are the frames": plain_slope(frames, y),
+        "only the frames were put through the logarithm: so are the seconds": plain_slope(x, seconds),
+        "this is log(seconds) / log(frames), which calls the cost of one frame a second: a slope is a difference "
+        "by a difference": sum(b / a for a, b in zip(x, y)) / len(x),
+        "the axes are exchanged: frames^p, so the frames lie along x": plain_slope(y, x) if expected else None,
+        "only the first and the last measurement count here: lay the line through all": (y[-1] - y[0]) / (x[-1] - x[0]),
+        "this is where the line meets the axis, not its slope: polyfit gives the slope first": intercept(x, y),
+    }  # fmt: skip
+    if abs(found - expected) > 1e-3:
+        named = next((text for text, value in mistakes.items() if value is not None and abs(found - value) < 1e-3), None)
+        raise CheckFailed(f"{shown} your exponent is {found:.3g}" + (f": {named}" if named else f", expected {expected:.3f}"))
+
+
+def plain_slope(x, y):
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x) ** 2 for a in x)
+
+
+def slope(frames, seconds):
+    return plain_slope([math.log(f) for f in frames], [math.log(s) for s in seconds])
+
+
+def intercept(x, y):
+    return sum(y) / len(y) - plain_slope(x, y) * sum(x) / len(x)
+
+
+# ---- 14.2
+
+def check_shuffle_frames(shuffle_frames):
+    """shuffle_frames(clips [N, C, T, H, W], generator) -> each clip's frames in an order of its own."""
+    n, c, t, h, w = shape = (5, 2, 6, 7, 4)
+    clips = torch.arange(math.prod(shape)).reshape(shape)  # every voxel tells where it came from
+    given = clips.clone()
+
+    def run(seed):
+        return call(shuffle_frames, given, torch.Generator().manual_seed(seed))
+
+    with torch.random.fork_rng(devices=[]):  # who draws from torch's own generator gets other numbers in each run
+        torch.manual_seed(0)
+        found = run(1)
+        same_shape(found, clips, "the shuffled clips")
+        if not torch.equal(given, clips):
+            raise CheckFailed("the clips that were given have changed: return new ones (indexing with a tensor copies)")
+        again, other = run(1), run(2)
+    check_places(found, clips)
+    orders = found[:, 0, :, 0, 0] % (c * t * h * w) // (h * w)  # [N, T]: which frame stands where
+    if len(set(map(tuple, orders.tolist()))) == 1:
+        same = "the frames stand as they stood" if orders[0].tolist() == list(range(t)) else \
+            "all clips have one order: draw one for each clip"
+        raise CheckFailed(same)
+    ordered = [sorted(order) for order in orders.tolist()]
+    if any(order != list(range(t)) for order in ordered):
+        raise CheckFailed("some frames stand there twice and others are gone: draw an order (argsort of random numbers, "
+                          "randperm), not places at random (randint)")
+    if all((order.roll(-int(order.argmin())) == torch.arange(t)).all() for order in orders):
+        raise CheckFailed("each clip was only rolled: its frames begin elsewhere and follow each other as before")
+    if not torch.equal(found, again):
+        raise CheckFailed("the same seed gave another order: draw from the generator that is given (generator=generator)")
+    if torch.equal(found, other):
+        raise CheckFailed("another seed gave the same order: draw from the generator that is given, and set no seed inside")
+    passed("14.2", "all frames are there, each whole, in an order of each clip's own.")
+
+
+def check_places(found, clips):
+    """Whole frames of the same clip, all channels alike; what moved instead is named."""
+    n, c, t, h, w = clips.shape
+    if not torch.equal(found.flatten().sort().values.unique(), found.flatten().unique()) or not torch.isin(found, clips).all():
+        raise CheckFailed("there are values that no clip holds: frames change places, nothing is computed")
+    clip, rest = found // (c * t * h * w), found % (c * t * h * w)
+    channel, frame, place = rest // (t * h * w), rest % (t * h * w) // (h * w), rest % (h * w)
+    if not torch.equal(clip, clips // (c * t * h * w)):
+        raise CheckFailed("frames went from one clip to another: each clip keeps its own, only their order changes")
+    if not torch.equal(channel, clips % (c * t * h * w) // (t * h * w)):
+        raise CheckFailed("the channels changed places: the frames are axis 2 of [N, C, T, H, W]")
+    if not torch.equal(place, clips % (h * w)):
+        raise CheckFailed("frames are not whole any more, voxels moved within them: only axis 2 of [N, C, T, H, W] "
+                          "changes its order")
+    if not torch.equal(frame, frame[:, :, :, :1, :1].expand_as(frame)):
+        raise CheckFailed("a frame was put together of several: each place of a frame drew an order of its own")
+    if not torch.equal(frame, frame[:, :1].expand_as(frame)):
+        raise CheckFailed("the channels of one clip have different orders: one order a clip, for all its channels")
+
+
+# ---- 14.3
+
+def check_wrong_side(wrong_side):
+    """wrong_side(labels [N], answers [N], permutation) -> of the clips of sided classes, the share answered by the twin side."""
+    permutation = (0, 2, 1, 4, 3, 5)
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5])
+    answers = torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5])
+    given = labels.clone(), answers.clone()
+    found = number(call(wrong_side, *given, permutation), "the share of sided clips answered with the other side")
+    if not (torch.equal(given[0], labels) and torch.equal(given[1], answers)):
+        raise CheckFailed("the labels or answers that were given have changed: compute new tensors from them")
+    swap = torch.tensor(permutation)
+    other, sided, wrong = answers == swap[labels], swap[labels] != labels, answers != labels
+    confused, count = other & sided, sided.sum().item()
+
+    def share(hits, of):
+        return (hits & of).sum().item() / of.sum().item()
+
+    close(found, confused.sum().item() / count, {
+        "the share is of all clips: only those whose class has a side can be on the wrong one":
+            confused.float().mean().item(),
+        "every wrong answer was counted: a kidney called spleen is wrong, but on no other side":
+            share(wrong, sided),
+        "classes without a side were counted, too: their permutation leads to themselves, so each right answer looks "
+        "like the other side": other.float().mean().item(),
+        "classes without a side were counted as confused, and the sum was divided by the clips with one":
+            other.sum().item() / count,
+        "this is the share of the wrong answers: it is asked of all clips of sided classes": share(confused, wrong),
+        "this is the share of the wrong answers among sided clips: it is asked of all sided clips":
+            share(confused, wrong & sided),
+        "this is the share on the right side": share(answers == labels, sided),
+        "this is a number of clips: divide by how many have a side": confused.sum().item(),
+        "whether the answer has a side was asked: it is the label that says whether the clip has one":
+            share(other, swap[answers] != answers),
+    }, what="the share")  # fmt: skip
+    nobody = call(wrong_side, torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), permutation)
+    close(number(nobody, "the share"), 0.0, what="the share where every answer is right")
+    passed("14.3", "of the clips that have a side, those that were answered with the other one.")
