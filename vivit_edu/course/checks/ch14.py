@@ -128,8 +128,8 @@ def check_places(found, clips):
 def check_wrong_side(wrong_side):
     """wrong_side(labels [N], answers [N], permutation) -> of the clips of sided classes, the share answered by the twin side."""
     permutation = (0, 2, 1, 4, 3, 5)
-    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5])
-    answers = torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5])
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5, 5])
+    answers = torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5, 5])
     given = labels.clone(), answers.clone()
     found = number(call(wrong_side, *given, permutation), "the share of sided clips answered with the other side")
     if not (torch.equal(given[0], labels) and torch.equal(given[1], answers)):
