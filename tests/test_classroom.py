@@ -50,6 +50,23 @@ def test_a_source_keeps_solutions_and_points_and_drops_outputs_and_guesses(path)
     assert master.nb.metadata.get("vivit_edu") and "vivit_edu" not in nb.metadata, "the master is left as it is"
 
 
+def test_the_capstone_is_marked_by_hand_and_its_scheme_is_kept_from_students(tmp_path):
+    from vivit_edu.course.exercises import student_notebook
+
+    master = read(next(FOLDER.glob("14_*.ipynb")))
+    nb = source_notebook(master, [master.name])
+    cells = {name: by_id(nb, f"ch14-capstone-{name}") for name in ("plan", "report")}
+    assert [cell.metadata.nbgrader.points for cell in cells.values()] == [6, 14]
+    assert all("For whoever marks it.*" in cell.source for cell in cells.values())
+    assert not [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == "ch14-words"], "one task is enough"
+    student = student_notebook(master)
+    for name in cells:
+        assert by_id(student, f"ch14-capstone-{name}").source == "YOUR ANSWER HERE"
+    assert "For whoever marks it" not in as_text(student)
+    classroom(tmp_path / "class", "14")
+    assert re.search(r"^\| 14_cnn_or_vivit \| 3 \| 6 \| 20 \|$", (tmp_path / "class" / "README.md").read_text(), re.M)
+
+
 @pytest.mark.parametrize("link, leads", [
     ("[four](04_attention.ipynb)", "[four](../04_attention/04_attention.ipynb)"),
     ("[four](04_attention.ipynb#Heads)", "[four](../04_attention/04_attention.ipynb#Heads)"),

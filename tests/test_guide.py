@@ -21,12 +21,25 @@ def test_its_tables_are_in_step_with_masters_and_tests():
 @pytest.mark.parametrize("path", master_paths(FOLDER), ids=lambda path: path.stem)
 def test_every_exercise_stands_there_with_its_points_and_mistakes(path):
     master = read(path)
-    graded = [cell for cell in master.nb.cells if cell.metadata.get("nbgrader", {}).get("points")]
+    graded = [cell for _, cell in master.code if cell.metadata.get("nbgrader", {}).get("points")]
     rows = guide.exercise_rows(master, guide.mistakes(TESTS / f"test_ch{master.chapter}.py"))
     assert [row["number"] for row in rows] == [f"{master.chapter}.{k + 1}" for k in range(len(rows))]
     assert sum(row["points"] for row in rows) == sum(cell.metadata["nbgrader"]["points"] for cell in graded) > 0
     for row in rows:
         assert len(row["mistakes"]) >= 4 and f"| {row['number']} {row['title']} ({row['difficulty']}) | {row['minutes']} |" in TEXT
+
+
+def test_the_capstone_stands_there_with_the_points_that_its_rubric_gives():
+    master = read(next(FOLDER.glob("14_*.ipynb")))
+    task = guide.capstone(master)
+    assert f"| {task['title']} (open) | {task['minutes']} | {task['points']} | none: marked by hand" in TEXT
+    rubric = next(cell.source for _, cell in master.text if "| what is marked | points |" in cell.source)
+    assert sum(map(int, re.findall(r"^\| \*\*.*\| (\d+) \|$", rubric, re.M))) == task["points"] == 20
+    assert f"{task['points']} points" in rubric
+    assert guide.capstone(read(next(FOLDER.glob("03_*.ipynb")))) is None
+    masters = [read(path) for path in master_paths(FOLDER)]
+    given = sum(cell.metadata.get("nbgrader", {}).get("points") or 0 for master in masters for cell in master.nb.cells)
+    assert f"\n{given} points in {len(masters)} chapters" in TEXT
 
 
 def test_mistakes_are_read_with_the_words_of_their_message(tmp_path):

@@ -3,9 +3,13 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
+from vivit_edu import MODELS
+from vivit_edu.cost import PAPER
 from vivit_edu.course.checks import ch14
+from vivit_edu.course.masters import checkout, load_definitions, recorded
 
 from .cases import run_cases
 
@@ -182,3 +186,80 @@ test_wrong_side = run_cases(
         "no return": (lambda *_: None, "None"),
     },
 )
+
+
+# ---- the cells
+
+
+def test_the_chapters_own_functions_are_right():
+    chapter = load_definitions(checkout() / "notebooks" / "14_cnn_or_vivit.ipynb")
+    assert chapter.growth([10, 20, 40], [1, 4, 16]) == pytest.approx(2)
+    clips = torch.randint(0, 256, (4, 2, 5, 3, 3), generator=torch.Generator().manual_seed(0))
+    changed = chapter.shuffle_frames(clips, torch.Generator().manual_seed(0))
+    assert torch.equal(changed.sort(dim=2).values, clips.sort(dim=2).values)
+    labels, answers = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 2, 2, 1])
+    assert chapter.wrong_side(labels, answers, (0, 2, 1)) == pytest.approx(1 / 3)
+    probes = {"unchanged": {"runs": [0.6, 0.4]}, "wrong twin": {"runs": [0.2, 0.4]}}
+    assert chapter.told_apart({"probes": probes}).tolist() == pytest.approx([0.75, 0.5])
+
+
+# ---- what its text says of the recorded tables
+
+
+def of_probe(dataset, name):
+    return {row["row"]: row["probes"][name]["mean"] for row in recorded(f"all_models_{dataset}.json")["rows"]}
+
+
+def of_test(dataset, figure):
+    return {row["row"]: row["test"][figure]["mean"] for row in recorded(f"all_models_{dataset}.json")["rows"]}
+
+
+@pytest.mark.parametrize("dataset", ["organphantom3d", "adrenalmnist3d", "movingshapes"])
+def test_its_tables_hold_every_model_with_its_command_seeds_machine_and_date(dataset):
+    table = recorded(f"all_models_{dataset}.json")
+    assert [row["row"] for row in table["rows"]] == list(MODELS)
+    assert table["command"].startswith(f"vivit-edu ablate all-models {dataset} --seeds {len(table['seeds'])} --epochs {table['epochs']}")
+    assert table["device"] and table["date"] and table["versions"]["torch"]
+    for row in table["rows"]:
+        assert len(row["test"]["auc"]["runs"]) == len(row["probes"]["unchanged"]["runs"]) == len(table["seeds"])
+
+
+def test_what_is_said_of_the_organs():
+    accuracy, vivits = of_test("organphantom3d", "acc"), list(PAPER)
+    assert max(accuracy, key=accuracy.get) == "cnn3d"
+    assert max(accuracy[name] for name in vivits) - min(accuracy[name] for name in vivits) < 0.05
+    assert accuracy["cnn3d"] - max(accuracy[name] for name in vivits) > 0.15
+    side = of_probe("organphantom3d", "wrong side")
+    assert all(side[name] > 0.3 for name in (*vivits, "cnn_attention")) and side["cnn3d"] < 0.25
+    unchanged, shuffled, noise, missing = (of_probe("organphantom3d", name) for name in ("unchanged", "shuffled", "noise", "missing"))
+    assert unchanged["cnn_attention"] - shuffled["cnn_attention"] < 0.03
+    assert max(unchanged[name] - noise[name] for name in (*vivits, "early_fusion")) < 0.12 < unchanged["cnn_attention"] - noise["cnn_attention"]
+    assert min(unchanged[name] - missing[name] for name in ("cnn3d", "slow_fusion")) > 0.2 > max(
+        unchanged[name] - missing[name] for name in vivits) + 0.1
+
+
+def test_what_is_said_of_the_glands():
+    accuracy, balanced, auc = (of_test("adrenalmnist3d", name) for name in ("acc", "balanced_acc", "auc"))
+    assert max(auc, key=auc.get) == "cnn3d" and auc["cnn3d"] > 0.8
+    assert sum(value < 0.55 for value in balanced.values()) > len(MODELS) / 2
+    assert max(accuracy.values()) - min(accuracy.values()) < 0.05
+
+
+def test_what_is_said_of_twins():
+    twin, turns = of_probe("movingshapes", "wrong twin"), of_probe("movingshapes", "wrong side")
+    assert min(turns, key=turns.get) == "cnn3d" and turns["cnn3d"] < 0.15
+    others = {name: (4 * twin[name] - turns[name]) / 3 for name in MODELS}
+    assert others["late_fusion"] < 0.38 and others["cnn3d"] > 0.4 and turns["late_fusion"] > 0.4
+    unchanged, shuffled, reversed_as_twin = (of_probe("movingshapes", name) for name in ("unchanged", "shuffled", "reversed, as twin"))
+    assert abs(unchanged["cnn_attention"] - shuffled["cnn_attention"]) < 0.05
+    for name in PAPER:
+        assert unchanged[name] / (unchanged[name] + twin[name]) > 0.57 and reversed_as_twin[name] > 0.55
+    assert max(unchanged["single_frame"], unchanged["multiresolution"]) < 0.5
+
+
+def test_what_is_said_of_hunger():
+    accuracy = {row["row"]: row["test"]["acc"]["mean"] for row in recorded("hunger_organphantom3d.json")["rows"]}
+    vivits = [accuracy[f"100 %, {name}"] for name in ("spacetime", "factorised_encoder")]
+    assert accuracy["10 %, cnn3d"] > max(vivits)
+    assert abs(accuracy["100 %, early_fusion"] - max(vivits)) < 0.1
+    assert accuracy["5 %, cnn3d"] < max(accuracy[f"5 %, {name}"] for name in ("spacetime", "factorised_encoder")) + 0.03

@@ -8,6 +8,7 @@ from .exercises import sections
 from .masters import master_paths, read
 
 BEGIN, END = "<!-- exercises: written by vivit-edu notebooks -->", "<!-- end of exercises -->"
+CAPSTONE = re.compile(r"^#+ (?P<title>Capstone · .+)$", re.M)
 HEADING = re.compile(r"^#+ Exercise (?P<number>\d\d\.\d) · (?P<title>.+) \((?P<minutes>\d+) minutes?, (?P<difficulty>[\w ]+)\)$")
 # wrong answers that the checks catch too, but which are slips and no ideas
 SLIPS = {"no return", "nothing returned", "not written", "error", "a typing error", "nothing", "something else", "a word",
@@ -22,13 +23,16 @@ def exercises_markdown(folder):
         master = read(path)
         rows = exercise_rows(master, mistakes(folder.parent / "tests" / "exercises" / f"test_ch{path.name[:2]}.py"))
         title = master.nb.cells[0].source.splitlines()[0].lstrip("# ")
-        points = sum(row["points"] for row in rows)
-        total += points
+        task = capstone(master)
+        total += sum(row["points"] for row in rows) + (task["points"] if task else 0)
         lines = [f"### [{title}]({path.name})", "", "| exercise | minutes | points | mistakes that its check names |", "|---|---|---|---|"]
         for row in rows:
             told = "; ".join(f"{name} (“{words}”)" if words else name for name, words in row["mistakes"][:SHOWN])
             lines.append(f"| {row['number']} {row['title']} ({row['difficulty']}) | {row['minutes']} | {row['points']} | "
                          f"{told or '–'} |")
+        if task:
+            lines.append(f"| {task['title']} (open) | {task['minutes']} | {task['points']} | none: marked by hand, with the rubric in the "
+                         "chapter and a scheme in `source/` |")
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, f"{total} points in {len(parts)} chapters, as far as they are written."])
 
@@ -44,6 +48,17 @@ def exercise_rows(master, wrong):
                      "points": sum(cell.metadata["nbgrader"]["points"] for cell in graded),
                      "mistakes": [pair for check in called for pair in wrong.get(check, ()) if pair[0] not in SLIPS]})
     return rows
+
+
+def capstone(master):
+    """A chapter's open task, whose points are given by hand: title, minutes and points; None where it has none."""
+    text = "\n".join(cell.source for _, cell in master.text)
+    heading = CAPSTONE.search(text)
+    if not heading:
+        return None
+    minutes = re.search(r"[Aa]bout (\d+) minutes", text[heading.end():])
+    graded = [cell.metadata["nbgrader"]["points"] for _, cell in master.text if cell.metadata.get("nbgrader", {}).get("points")]
+    return {"title": heading["title"], "minutes": minutes[1] if minutes else "–", "points": sum(graded)}
 
 
 def mistakes(path):
