@@ -241,6 +241,7 @@ def test_what_is_said_of_the_organs():
 def test_what_is_said_of_the_glands():
     accuracy, balanced, auc = (of_test("adrenalmnist3d", name) for name in ("acc", "balanced_acc", "auc"))
     assert max(auc, key=auc.get) == "cnn3d" and auc["cnn3d"] > 0.8
+    assert balanced["early_fusion"] == balanced["late_fusion"] == 0.5 and auc["early_fusion"] > 0.75 and abs(auc["late_fusion"] - 0.5) < 0.02
     assert sum(value < 0.55 for value in balanced.values()) > len(MODELS) / 2
     assert max(accuracy.values()) - min(accuracy.values()) < 0.05
 
