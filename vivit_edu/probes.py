@@ -1,8 +1,8 @@
 """Probes: a test split changed on purpose, to see what a trained model goes by.
 
-A model that never looks at the order of frames cannot notice that they were shuffled; one that tells a left kidney
-from a right one by where it lies answers a mirrored one with the other side. Nothing is chosen by these figures:
-the test split is read once more, after training. Chapter 14 builds some of them.
+A model that never looks at the order of frames cannot notice that they were shuffled; one that knows kidneys by where
+they lie answers a mirrored left one with "right". Nothing is chosen by these figures: the test split is read once
+more, after training. Chapter 14 builds some of them.
 """
 
 from dataclasses import replace
