@@ -138,8 +138,7 @@ def recipes():
         Row("Keras' example", replace(start, options=keras, lr=1e-4, weight_decay=0.0, augmentation=Augmentation()), seeds=3),
         Row("7³ tubelets, lr 5e-4", replace(start, augmentation=Augmentation()), seeds=3),
         Row("+ mirror, shift, gain", start, seeds=3),
-        Row("+ Muon, averaged weights", replace(quick, augmentation=GENTLE), seeds=3),
-        Row("+ rotation, scale: the recipe", quick),
+        Row("+ Muon, averaged weights: the recipe", quick),
     ]
 
 
