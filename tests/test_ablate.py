@@ -72,6 +72,15 @@ def test_more_seeds_add_only_theirs(finished, tiny_volumes):
         assert new["test"]["acc"]["runs"][:2] == old["test"]["acc"]["runs"] and len(new["test"]["acc"]["runs"]) == 3
 
 
+def test_a_row_may_have_fewer_seeds_and_says_so(tiny_volumes, tmp_path):
+    count = Counting()
+    rows = [replace(row, train=count, seeds=seeds) for row, seeds in zip(ROWS, (1, 5))]
+    content = run_table("steps", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
+    assert count.calls == [(5e-4, 0), (1e-4, 0), (1e-4, 1)]
+    assert [len(row["test"]["acc"]["runs"]) for row in content["rows"]] == [1, 2]
+    assert "| nothing (seeds: 1) |" in (tmp_path / "table.md").read_text()
+
+
 SLOWLY = """
 import sys, time
 from tests.test_ablate import ROWS
@@ -228,6 +237,17 @@ def test_the_regularisation_table_is_cumulative():
         assert all(now[name] == value for name, value in kept.items()), row.name
         kept = {name: value for name, value in now.items() if value}
     assert {"mirror", "shift", "gain", "drop_path", "rand_layers", "rand_magnitude", "smoothing", "mixup"} == set(kept)
+
+
+def test_the_recipe_table_ends_in_the_preset_and_names_what_was_recorded():
+    rows = {row.name: row for row in make_rows("recipe")}
+    assert list(rows.values())[-1].recipe == training.Recipe.preset("quick")
+    assert rows["Keras' example"].recipe.options["tubelet"] == (8, 8, 8)
+    folder = Path(__file__).parents[1] / "notebooks" / "results"
+    for name in ("organphantom3d", "adrenalmnist3d"):
+        recorded = json.loads((folder / f"recipe_{name}.json").read_text(encoding="utf-8"))
+        last = training.Recipe.from_dict(recorded["rows"][-1]["recipe"])
+        assert recorded["dataset"] == name and replace(last, bfloat16=False) == training.Recipe.preset("quick")
 
 
 def test_an_unknown_table_is_answered_with_the_tables(capsys):

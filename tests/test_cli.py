@@ -134,3 +134,16 @@ def test_arguments_that_do_not_parse_exit_with_2(arguments):
 def test_the_module_is_the_command():
     shown = subprocess.run([sys.executable, "-m", "vivit_edu", "--help"], capture_output=True, text=True)
     assert shown.returncode == 0 and "train" in shown.stdout
+
+
+def test_bfloat16_is_a_choice_of_the_run(monkeypatch, tiny_volumes, tmp_path):
+    import vivit_edu.data
+    import vivit_edu.runs
+
+    recipes = []
+    monkeypatch.setattr(vivit_edu.data, "load_volumes", lambda *_, **__: tiny_volumes)
+    monkeypatch.setattr(vivit_edu.runs, "train_run", lambda volumes, recipe, **_: recipes.append(recipe) or {
+        split: {"acc": 0.0, "balanced_acc": 0.0, "auc": 0.0} for split in ("val", "test")})
+    for extra in ([], ["--bfloat16"]):
+        assert main(["train", "organphantom3d", "--device", "cpu", "--out", str(tmp_path), *extra]) == 0
+    assert [recipe.bfloat16 for recipe in recipes] == [False, True]

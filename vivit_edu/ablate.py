@@ -368,8 +368,8 @@ def as_markdown(content):
     lines = [f"| {content['table']} | {' | '.join(heads)} | seconds |", "|---" * (len(heads) + 2) + "|"]
     for row in content["rows"]:
         cells = [mean_sd(row[split][name]) for split in ("val", "test") for name in FIGURES]
-        fewer = len(row["seconds"]["runs"])
-        name = row["row"] if fewer == len(content["seeds"]) else f"{row['row']} ({fewer} seeds)"
+        made = len(row["seconds"]["runs"])
+        name = row["row"] if made == len(content["seeds"]) else f"{row['row']} (seeds: {made})"
         lines.append(f"| {name} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |")
     packages = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
     lines += ["", f"`{content['command']}`: {content['dataset']} ({content['size']}³), {content['epochs']} epochs, "
