@@ -26,8 +26,8 @@ EPOCHS, PER_CLASS, SEEDS = 15, 3, (0, 1, 2)
 def make_table(volumes, *, models=tuple(PAPER), epochs=EPOCHS, per_class=PER_CLASS, seeds=SEEDS, device="cpu", **changes):
     """Every method's scores on `per_class` validation clips a class, for each model: a dict ready for JSON.
 
-    changes: of the recipe that all tables start from. Classes are those that the trained model predicts. Each score is the mean over
-    the clips; its mean and standard deviation here are over the seeds, each with a training of its own.
+    changes: of the recipe that all tables start from. Classes are those that the trained model predicts. Each score is
+    the mean over the clips; its mean and standard deviation here are over the seeds, each with a training of its own.
     """
     device, start = torch.device(device), time.perf_counter()
     split = volumes.val.subset(first_of_each(volumes.val.labels, per_class))
