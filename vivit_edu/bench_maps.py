@@ -8,17 +8,17 @@ provenance.
 
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from .ablate import base, spread
+from .ablate import spread
 from .cost import PAPER
 from .data import load_volumes
 from .faithful import RANDOM, all_maps, faithfulness, organ_scores
 from .runs import build_seeded, describe_device, versions, write_json
-from .training import evaluate, fit
+from .training import Recipe, evaluate, fit
 
 EPOCHS, PER_CLASS, SEEDS = 15, 3, (0, 1, 2)
 
@@ -26,14 +26,14 @@ EPOCHS, PER_CLASS, SEEDS = 15, 3, (0, 1, 2)
 def make_table(volumes, *, models=tuple(PAPER), epochs=EPOCHS, per_class=PER_CLASS, seeds=SEEDS, device="cpu", **changes):
     """Every method's scores on `per_class` validation clips a class, for each model: a dict ready for JSON.
 
-    changes: of the recipe that all tables start from. Classes are those that the trained model predicts. Each score is
+    changes: of the preset "quick". Classes are those that the trained model predicts. Each score is
     the mean over the clips; its mean and standard deviation here are over the seeds, each with a training of its own.
     """
     device, start = torch.device(device), time.perf_counter()
     split = volumes.val.subset(first_of_each(volumes.val.labels, per_class))
     results = {}
     for name in models:
-        recipe = replace(base(model=name, epochs=epochs), **changes)
+        recipe = Recipe.preset("quick", model=name, epochs=epochs, **changes)
         runs = [score_maps(recipe, volumes, split, seed, device) for seed in seeds]
         results[name] = {
             "val": {figure: spread([val[figure] for val, _ in runs]) for figure in runs[0][0]},
@@ -42,7 +42,7 @@ def make_table(volumes, *, models=tuple(PAPER), epochs=EPOCHS, per_class=PER_CLA
         }  # fmt: skip
     return {
         "dataset": volumes.name, "split": "val", "clips": len(split), "seeds": list(seeds), "epochs": epochs,
-        "recipe": asdict(replace(base(epochs=epochs), **changes)), "results": results,
+        "recipe": asdict(Recipe.preset("quick", epochs=epochs, **changes)), "results": results,
         "seconds": round(time.perf_counter() - start), "device": describe_device(device), "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
