@@ -26,7 +26,8 @@ def run(tmp_path, monkeypatch):
     model = runs.build_seeded(recipe, VOLUMES, 0)
     identity = {"dataset": "tiny", "size": 8, "root": None, "seed": 0, "recipe": asdict(recipe)}
     (tmp_path / "run.json").write_text(json.dumps(identity))
-    save_checkpoint(tmp_path, TrainingState(model, make_optimiser(model, recipe), None, History(), asdict(recipe), 0), 1)
+    history = History([{"epoch": 1, "lr": 0.1, "loss": 1.0, "val_acc": 0.3, "val_balanced_acc": 0.3, "val_auc": 0.5, "seconds": 1.0}])
+    save_checkpoint(tmp_path, TrainingState(model, make_optimiser(model, recipe), None, history, asdict(recipe), 0), 1)
     return tmp_path
 
 
