@@ -14,10 +14,11 @@ import pytest
 
 from tests.tiny import tiny_recipe
 from vivit_edu import training
-from vivit_edu.ablate import TABLES, Row, make_rows, run_table, spread
+from vivit_edu.ablate import run_table, spread
 from vivit_edu.cli import main
 from vivit_edu.errors import CheckpointError, ConfigError
 from vivit_edu.runs import train_run
+from vivit_edu.tables import TABLES, Row, make_rows
 
 ROWS = [Row("nothing", tiny_recipe(epochs=2)), Row("+ a smaller step", tiny_recipe(epochs=2, lr=1e-4))]
 

@@ -1,8 +1,10 @@
 """The benches print a table that says what was measured and where; augmentation is cheap beside training."""
 
+import pytest
 import torch
 
 from vivit_edu import bench
+from vivit_edu.bench_steps import make_pass, make_step
 from vivit_edu.cli import main
 from vivit_edu.training import Recipe
 
@@ -24,14 +26,20 @@ def test_functions_are_measured_in_turns():
     assert order == ["a", "b"] * 5 and {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
 
 
-def test_the_step_trains(monkeypatch):
-    built = []
-    monkeypatch.setattr(bench, "build_model", lambda *a, **o: built.append(torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(8, 2))) or built[0])
-    step = bench.make_step(Recipe(), torch.zeros(4, 1, 2, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1, 1]))
-    before = built[0][1].bias.clone()
+def test_the_step_trains_the_model_it_is_given_through_what_is_called_in_its_place():
+    model, called = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 2)), []
+    step = make_step(model, Recipe(), torch.ones(4, 1, 2, 2, 2), torch.tensor([0, 1, 1, 1]), lambda x: called.append(x) or model(x))
+    before = model[1].bias.clone()
     step()
-    assert not torch.equal(built[0][1].bias, before)
+    assert len(called) == 1 and not torch.equal(model[1].bias, before)
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_a_pass_is_one_of_training_or_of_inference_and_leaves_no_gradients(backward):
+    model, seen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 2)), []
+    model.register_forward_hook(lambda module, _, out: seen.append((module.training, out.requires_grad)))
+    make_pass(model, torch.ones(4, 1, 2, 2, 2), backward)()
+    assert seen == [(backward, backward)] and all(p.grad is None for p in model.parameters())
 
 
 def test_an_unknown_bench_is_answered_with_the_benches(capsys):
@@ -61,12 +69,12 @@ def test_all_models_are_measured_side_by_side(monkeypatch, capsys):
 
 
 def test_with_train_the_table_of_accuracies_follows(monkeypatch, tmp_path, capsys, tiny_volumes):
-    import vivit_edu.ablate as ablate
+    from vivit_edu import tables
     from tests.tiny import tiny_recipe
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(bench.BENCHES, "models", lambda device, volumes: (["model"], [["a"]], "cost of"))
-    monkeypatch.setitem(ablate.TABLES, "all-models", lambda: [ablate.Row("a", tiny_recipe())])
+    monkeypatch.setitem(tables.TABLES, "all-models", lambda: [tables.Row("a", tiny_recipe())])
     monkeypatch.setattr("vivit_edu.data.load_volumes", lambda *_, **__: tiny_volumes)
     assert main(["bench", "models", "tiny", "--train", "--seeds", "1", "--epochs", "1", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out

@@ -10,6 +10,7 @@ from vivit_edu.cost import count_parameters
 from vivit_edu.errors import ConfigError
 from vivit_edu.peers import PEERS, build_ours
 from vivit_edu.shapes import generate_shapes
+from vivit_edu.tables import keras_example
 from vivit_edu.volumes import Split
 
 CPU = torch.device("cpu")
@@ -125,16 +126,7 @@ def test_a_goal_is_reached_when_three_epochs_have_it_on_average():
     assert bench_accuracy.reached(history, 0.61) is None and bench_accuracy.reached(history[:2], 0.1) is None
 
 
-def test_epochs_train_as_fit_does(tiny_volumes):
-    from vivit_edu.runs import build_seeded
-    from vivit_edu.training import fit
-
-    recipe = tiny_recipe(epochs=3, ema=0.5)
-    history = fit(build_seeded(recipe, tiny_volumes, 1), tiny_volumes, recipe, seed=1, progress=False)
-    assert [acc for _, acc in bench_accuracy.epochs(recipe, tiny_volumes, 1, CPU)] == history["val_acc"]
-
-
-def test_time_to_accuracy_stops_at_the_goal(tiny_volumes):
+def test_time_to_accuracy_has_a_row_a_seed(tiny_volumes):
     recipe = tiny_recipe(epochs=4)
     heads, rows, remark = bench_accuracy.accuracy(CPU, tiny_volumes, seeds=2, keras=recipe, ours=recipe)
     assert [row[0] for row in rows] == ["0", "1", "median"] and all(len(row) == len(heads) for row in rows)
@@ -142,5 +134,5 @@ def test_time_to_accuracy_stops_at_the_goal(tiny_volumes):
 
 
 def test_the_example_has_27_tokens():
-    n_t, s = bench_accuracy.KERAS.build(generate_shapes(cycles={"train": 4})).grid
+    n_t, s = keras_example().build(generate_shapes(cycles={"train": 4})).grid
     assert n_t * s == 27

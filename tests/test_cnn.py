@@ -274,7 +274,7 @@ def test_normalisation_is_krizhevskys():
     torch.testing.assert_close(norm(a), nn.LocalResponseNorm(5, alpha=5e-4, beta=0.5, k=2)(a))  # torch divides α by n
 
 
-@pytest.mark.parametrize("name", CNNS)
+@pytest.mark.parametrize("name", [*CNNS, "torchvision:r3d_18"])
 def test_in_bfloat16_gradients_point_where_those_of_float32_do(name):
     """Some kernels leave gradients unwritten in bfloat16, and training then ends in numbers that are none."""
     model, clips = built(name).train(), random_clips(8, 1, 28, 28, 28)

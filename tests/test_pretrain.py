@@ -251,7 +251,7 @@ def test_the_recipe_survives_json(weights):
 
 
 def test_a_share_takes_whole_patients_and_the_same_ones_for_both_starts(tiny_volumes):
-    from vivit_edu.ablate import train_on_share
+    from vivit_edu.tables import train_on_share
 
     patients = torch.arange(48) // 4  # twelve patients of four clips
     volumes = replace(tiny_volumes, train=replace(tiny_volumes.train, patients=patients))
@@ -268,7 +268,8 @@ def test_a_share_takes_whole_patients_and_the_same_ones_for_both_starts(tiny_vol
 
 def test_rows_start_from_slices_made_once_a_seed(tiny_volumes, tmp_path, monkeypatch):
     import vivit_edu.pretrain
-    from vivit_edu.ablate import Row, run_table, train_from_slices
+    from vivit_edu.ablate import run_table
+    from vivit_edu.tables import Row, train_from_slices
 
     made, make = [], vivit_edu.pretrain.pretrain_to
     monkeypatch.setattr(vivit_edu.pretrain, "pretrain_to",

@@ -9,9 +9,7 @@ import time
 from statistics import median
 
 import torch
-import torch.nn.functional as F
 
-from .ablate import make_rows
 from .augment import augment_batch
 from .bench_accuracy import accuracy
 from .bench_data import SWAP, pipeline
@@ -19,11 +17,13 @@ from .bench_gpu import gpu
 from .bench_growth import growth
 from .bench_peers import peers
 from .bench_start import start
+from .bench_steps import make_pass, make_step
 from .cost import count_flops, count_parameters, measure, peak_memory
 from .errors import ConfigError
 from .models import build_model
 from .runs import choose_device, describe_device, versions
-from .training import Recipe, make_optimiser, mixed_precision
+from .tables import make_rows
+from .training import Recipe
 
 
 def augment(device, volumes=None):
@@ -32,7 +32,8 @@ def augment(device, volumes=None):
     clips = torch.randint(0, 256, (recipe.batch_size, 1, 28, 28, 28), generator=generator, dtype=torch.uint8).to(device)
     labels = (torch.arange(recipe.batch_size) % 11).to(device)
     strongest = make_rows("regularisation")[-1].recipe.augmentation
-    step = make_step(recipe, clips, labels)
+    model = build_model(recipe.model, **recipe.options).to(device)
+    step = make_step(model, recipe, clips.float() / 255, labels)
     seconds = measure({
         "training step of the default model": step,
         "augmentation, preset quick": lambda: augment_batch(recipe.augmentation, clips, labels, 11, SWAP, generator),
@@ -46,22 +47,6 @@ def augment(device, volumes=None):
     ]  # fmt: skip
     heads = ["", "ms, fastest", "ms, median", "of a step, fastest", "of a step, median"]
     return heads, rows, f"A batch of {len(clips)} clips of 28³, taken in turns; the step is without augmentation."
-
-
-def make_step(recipe, clips, labels):
-    """One step of training as `training.train_epoch` makes it, on a batch that is ready."""
-    model = build_model(recipe.model, **recipe.options).to(clips.device)
-    optimiser, ready = make_optimiser(model, recipe), clips.float() / 255
-
-    def step():
-        with mixed_precision(clips.device):
-            loss = F.cross_entropy(model(ready), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimiser.step()
-
-    return step
 
 
 def models(device, volumes=None):
@@ -84,18 +69,6 @@ def models(device, volumes=None):
     shape = "×".join(map(str, clip_shape))
     return heads, rows, (f"Clips of {shape}, {batch} at a time, models taken in turns, the fastest pass of each; training is "
                          "forward and backward. A multiply-add counts as two FLOPs.")
-
-
-def make_pass(model, clips, backward):
-    """A pass over the clips as training (with gradients) or inference makes it."""
-    def run():
-        with torch.set_grad_enabled(backward), mixed_precision(clips.device):
-            logits = model(clips)
-        if backward:
-            logits.float().square().mean().backward()
-            model.zero_grad()
-
-    return run
 
 
 BENCHES = {

@@ -11,12 +11,11 @@ from functools import partial
 from statistics import median
 
 import torch
-import torch.nn.functional as F
 
+from .bench_steps import make_step, matmul_peak, noise_volumes
 from .cost import PAPER, count_flops, measure, time_step
 from .peers import PEERS, build_ours
-from .training import PRESETS, Recipe, fit, make_optimiser, mixed_precision
-from .volumes import Split, Volumes
+from .training import PRESETS, Recipe, fit, mixed_precision
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,13 @@ def compare_steps(name, sizes, device):
     if name in PEERS:
         library, build = PEERS[name]
         models[f"{name}, {library}"] = build(sizes)
+    clips = torch.rand(sizes.batch, *sizes.clip_shape, device=device)
+    labels = torch.arange(sizes.batch, device=device) % sizes.num_classes
     steps = {}
     for title, model in models.items():
         model = model.to(device).train()
         for kind, wrap in {"": lambda m: m, **sizes.compiled}.items():
-            steps[f"{title}{', ' * bool(kind)}{kind}"] = make_step(model, wrap(model), sizes, device)
+            steps[f"{title}{', ' * bool(kind)}{kind}"] = make_step(model, Recipe(), clips, labels, wrap(model))
     seconds = measure(steps, device, repeats=sizes.repeats)
     first = min(seconds[f"{name}, ours"])
     rows = [
@@ -84,23 +85,6 @@ def compare_steps(name, sizes, device):
     return rows
 
 
-def make_step(model, callable_model, sizes, device):
-    """One training step of a model, ours or a peer's, on a batch that is ready."""
-    clips = torch.rand(sizes.batch, *sizes.clip_shape, device=device)
-    labels = torch.arange(sizes.batch, device=device) % sizes.num_classes
-    optimiser = make_optimiser(model, Recipe())
-
-    def step():
-        with mixed_precision(device):
-            loss = F.cross_entropy(callable_model(clips), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-
-    return step
-
-
 # ---- the peak, and how much of it ViViT-B reaches
 
 
@@ -109,7 +93,7 @@ def matmul_share(sizes, device):
 
     A backward pass counts as two forward ones.
     """
-    peak = matmul_peak(sizes.matrix, device)
+    peak = matmul_peak(sizes.matrix, device, torch.bfloat16)
     model = torch.compile(build_ours("spacetime", sizes).to(device).train(), backend=backend(device))
     clips = torch.rand(sizes.batch, *sizes.clip_shape, device=device)
     with mixed_precision(device):
@@ -119,12 +103,6 @@ def matmul_share(sizes, device):
            f"{sizes.batch / seconds:.1f}", f"{100 * flops / seconds / peak:.0f} % of the measured peak of {peak / 1e12:.0f} TFLOP/s"]
     free(device)
     return [row]
-
-
-def matmul_peak(edge, device, repeats=20):
-    """FLOPs a second of a product of two bfloat16 matrices [edge, edge], the fastest of some."""
-    a, b = (torch.randn(edge, edge, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * edge**3 / min(measure({"product": lambda: a @ b}, device, repeats=repeats)["product"])
 
 
 # ---- the whole recipe
@@ -146,14 +124,6 @@ def whole_recipe(sizes, device):
                      "validation and, where compiled, compilation included"])
         free(device)
     return rows
-
-
-def noise_volumes(train, val):
-    """Volumes of 28³ noise in 11 classes: the time of a run does not depend on what is in them."""
-    def split(n):
-        return Split(torch.randint(0, 256, (n, 1, 28, 28, 28), dtype=torch.uint8), torch.arange(n) % 11)
-
-    return Volumes("noise", tuple("abcdefghijk"), split(train), split(val), split(val))
 
 
 def backend(device):

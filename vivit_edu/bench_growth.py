@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from .bench_steps import make_pass
 from .cost import PAPER, attention_pairs, measure, peak_memory
 from .models import build_model
 
@@ -14,7 +15,8 @@ def growth(device, volumes=None, edges=EDGES, repeats=3):
     tokens, seconds, memory = [(edge // 4) ** 3 for edge in edges], {}, {}
     for edge in edges:
         clips = torch.rand(2, 1, edge, edge, edge, generator=torch.Generator().manual_seed(0)).to(device)
-        passes = {name: training_pass(name, clips, device) for name in PAPER}
+        options = {"clip_shape": tuple(clips.shape[1:]), "tubelet": (4, 4, 4), "depth": 2, "temporal_depth": 2}
+        passes = {name: make_pass(build_model(name, **options).to(device), clips, True) for name in PAPER}
         for name, times in measure(passes, device, repeats=repeats).items():
             seconds.setdefault(name, []).append(min(times))
             memory.setdefault(name, []).append(peak_memory(passes[name], device))
@@ -28,16 +30,6 @@ def growth(device, volumes=None, edges=EDGES, repeats=3):
     return heads, rows, ("Training passes of two clips, width 128, 4 heads, two layers (Model 2: and two over time), tubelets of 4³. "
                          "Exponents from the three largest: by how much the logarithm grows with that of the tokens. Linear "
                          "maps grow with exponent 1, so the whole lies between 1 and the theory of attention.")
-
-
-def training_pass(name, clips, device):
-    model = build_model(name, clip_shape=tuple(clips.shape[1:]), tubelet=(4, 4, 4), depth=2, temporal_depth=2).to(device)
-
-    def run():
-        model(clips).square().mean().backward()
-        model.zero_grad()
-
-    return run
 
 
 def exponent(tokens, values, last=3):

@@ -11,12 +11,12 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
+from .bench_steps import make_pass, matmul_peak, noise_volumes
 from .cost import count_flops, measure, peak_memory
 from .errors import ConfigError
 from .peers import PEERS, build_ours, build_transformers
 from .pretrained import load_pretrained
 from .training import GENTLE, Recipe, make_optimiser, train_epoch
-from .volumes import Split, Volumes
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,10 @@ def twins(sizes, activation):
 def compare(title, models, sizes, device, peak):
     """Two rows: training and inference."""
     clips = torch.rand(sizes.batch, *sizes.clip_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    labels = (torch.arange(sizes.batch) % sizes.num_classes).to(device)
     flops = sizes.batch * count_flops(getattr(models["ours"], "_orig_mod", models["ours"]), sizes.clip_shape)
     rows = []
     for what, passes in (("training", 3), ("inference", 1)):  # a backward pass counts as two forward ones
-        functions = {who: one_pass(model, clips, labels, what == "training") for who, model in models.items()}
+        functions = {who: make_pass(model, clips, what == "training") for who, model in models.items()}
         seconds = measure(functions, device, repeats=sizes.repeats)
         if "compiled" in title:
             memory = "–"  # what compiled code allocates is not counted
@@ -96,29 +95,11 @@ def compare(title, models, sizes, device, peak):
     return rows
 
 
-def one_pass(model, clips, labels, training):
-    def run():
-        model.train(training)
-        with torch.set_grad_enabled(training):
-            logits = model(clips)
-        if training:
-            F.cross_entropy(logits, labels).backward()
-            model.zero_grad()
-
-    return run
-
-
 def times(seconds):
     """The four cells: fastest ours, fastest theirs, and how many times as fast ours is, fastest and median."""
     ours, theirs = seconds["ours"], seconds["theirs"]
     return [f"{1000 * min(ours):.0f}", f"{1000 * min(theirs):.0f}", f"{min(theirs) / min(ours):.2f} ×",
             f"{median(theirs) / median(ours):.2f} ×"]  # fmt: skip
-
-
-def matmul_peak(edge, device, repeats=10):
-    """FLOPs a second of a product of two float32 matrices [edge, edge], the fastest of some."""
-    a, b = (torch.randn(edge, edge, device=device) for _ in range(2))
-    return 2 * edge**3 / min(measure({"product": lambda: a @ b}, device, repeats=repeats)["product"])
 
 
 # ---- a whole epoch
@@ -129,7 +110,7 @@ def epochs(sizes, device):
     from .bench_data import reference_loader
 
     count = sizes.batches * sizes.batch
-    volumes = noise_volumes(sizes, count)
+    volumes = noise_volumes(count, sizes.batch, sizes.clip_shape, sizes.num_classes)
     recipe = Recipe(options=sizes.options, batch_size=sizes.batch, augmentation=GENTLE)
     ours, theirs = recipe.build(volumes).to(device), build_transformers(sizes).to(device).train()
     train, mine, other = volumes.train.to(device), make_optimiser(ours, recipe), make_optimiser(theirs, recipe)
@@ -148,10 +129,3 @@ def epochs(sizes, device):
     seconds = measure({"ours": our_epoch, "theirs": their_epoch}, device, repeats=max(1, sizes.repeats // 2))
     title = f"an epoch of {count} clips, Model 1; theirs: a DataLoader around transformers as published"
     return [[title, *times(seconds), "–", "–"]]
-
-
-def noise_volumes(sizes, count):
-    """Volumes of noise: the time of an epoch does not depend on what is in them."""
-    clips = torch.randint(0, 256, (count, *sizes.clip_shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    split = Split(clips, torch.arange(count) % sizes.num_classes)
-    return Volumes("noise", tuple(map(str, range(sizes.num_classes))), split, split, split)

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
-import time
 from statistics import median
 
+import torch
+
+from .cost import measure
 from .errors import ConfigError
 
 CODE = {
@@ -20,13 +22,7 @@ def start(device, volumes=None, repeats=5):
     """Seconds of new processes, and of a kernel until it has run the first two code cells of a chapter."""
     runs = {name: lambda code=code: run_python(code) for name, code in CODE.items()}
     runs["kernel, and the imports of chapter 03"] = kernel_start
-    seconds = {name: [] for name in runs}
-    for repeat in range(repeats + 1):  # one that warms the disk's cache
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if repeat:
-                seconds[name].append(time.perf_counter() - begin)
+    seconds = measure(runs, torch.device("cpu"), repeats=repeats)  # processes: nothing of them is on this one's GPU
     torch_takes = min(seconds["import torch"])
     rows = [[name, f"{min(times):.2f}", f"{median(times):.2f}", f"{min(times) / torch_takes:.2f}"] for name, times in seconds.items()]
     return (["", "s, fastest", "s, median", "of import torch"], rows + chapters(torch_takes),

@@ -254,7 +254,8 @@ def run_evaluate(options):
 
 
 def run_ablate(options):
-    from .ablate import as_markdown, default_folder, make_rows, run_table
+    from .ablate import as_markdown, default_folder, run_table
+    from .tables import make_rows
 
     rows = make_rows(options.table, options.epochs, options.bfloat16)
     volumes = get_volumes(options)

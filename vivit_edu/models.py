@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from . import cnn, vivit
+from . import cnn, cnn3d, vivit
 from .errors import ConfigError
 
 # name -> the model, what configures it, and what the name has settled already
@@ -16,10 +16,10 @@ _CNN = {
     **{fusion: (cnn.FusionCNN, cnn.CNNConfig, {"fusion": fusion}) for fusion in cnn.FUSIONS},
     "multiresolution": (cnn.Multiresolution, cnn.CNNConfig, {}),
     "cnn_attention": (cnn.CNNAttention, cnn.CNNAttentionConfig, {}),
-    "cnn3d": (cnn.CNN3D, cnn.CNN3DConfig, {}),
+    "cnn3d": (cnn3d.CNN3D, cnn3d.CNN3DConfig, {}),
 }
 _TORCHVISION = {
-    f"torchvision:{name}": (cnn.TorchvisionCNN, cnn.TorchvisionConfig, {"network": name})
+    f"torchvision:{name}": (cnn3d.TorchvisionCNN, cnn3d.TorchvisionConfig, {"network": name})
     for name in ("r3d_18", "mc3_18", "r2plus1d_18")
 }
 _ALL = _VIVIT | _CNN | _TORCHVISION

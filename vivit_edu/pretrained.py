@@ -111,7 +111,7 @@ def load_pretrained(model, weights, *, method="central", heads=None):
 
 def check_sizes(model, source, heads):
     """Refuses weights of another kind or size than the model's, naming both. Returns what cannot be told."""
-    config, tensors, ours = model.config, source.tensors, type(model).__name__
+    config, ours = model.config, type(model).__name__
     whose = source.layout.models or ("SpaceTime",)
     if source.of_video and ours not in whose:
         names = " or ".join(MODEL_NAMES[name] for name in whose)

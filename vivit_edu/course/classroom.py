@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .exercises import clear_guesses, on_github, relink
-from .masters import as_text, badges, checkout, master_paths, read, repository, tags, write
+from .masters import as_text, badges, checkout, master_paths, read, tags, write
 from .notebooks import choose
 
 CONFIG = '''\
