@@ -30,10 +30,10 @@ class Recipe:
 
     model, options: what `build_model` is asked for. lr is the peak of the schedule: linear warm-up over
     the share `warmup` of all steps, then a cosine down to 0. ema: decay a step of the averaged weights that
-    are evaluated and kept; 0 keeps the raw ones. optimiser: "adamw", or "muon" for the matrices of a ViViT's encoders
-    (`optimisers.Muon`), with AdamW for all else. compile: torch.compile, which pays on long runs. bfloat16:
-    training steps in bfloat16 on a CPU, too, as always on a GPU; 1.8 times as fast on a CPU that has
-    instructions for it (AVX512-BF16, AMX), slower on others.
+    are evaluated and kept; 0 keeps the raw ones. optimiser: "adamw", or "muon" for the matrices of a ViViT's
+    encoders (`optimisers.Muon`), with AdamW for all else. compile: torch.compile, a minute at the start, meant
+    for a GPU: two CPU cores gained nothing by it. bfloat16: training steps in bfloat16 on a CPU, too, as always
+    on a GPU; 1.8 times as fast on a CPU that has instructions for it (AVX512-BF16, AMX), slower on others.
     pretrained: where the first weights are from, as for `load_pretrained`: a file, or "torchvision:vit_b_16";
     "" draws them at random. inflate: what its image filters become in a tubelet, the method of `load_pretrained`.
     Both are `runs.train_run`'s business: `fit` goes on from the weights that the model has.
