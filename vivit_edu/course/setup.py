@@ -10,7 +10,7 @@ from typing import NamedTuple
 # package, least version (a test holds them equal to pyproject.toml), what the course needs it for
 NEEDED = (
     ("torch", "2.8", "everything"),
-    ("einops", "0.8.1", "everything"),
+    ("einops", "0.8.2", "everything"),
     ("numpy", "1.26", "everything"),
     ("scipy", "1.13", "the phantom"),
     ("scikit-learn", "1.5", "baselines and AUC"),
