@@ -168,6 +168,24 @@ def test_initial_values():
         assert attention.qkv.bias.abs().max() == 0 and attention.out.bias.abs().max() == 0
 
 
+def test_nothing_is_dropped_out_unasked():
+    for attention in modules():
+        x = noise(2, 3, 5, 24) if isinstance(attention, FactorisedDotProductAttention) else noise(2, 5, 24)
+        assert torch.equal(attention.train()(x), attention.eval()(x))
+
+
+def test_advice_that_is_followed_helps():
+    """The number of heads that a refusal names is one that is taken."""
+    for dim in (24, 30, 31):
+        with pytest.raises(ConfigError, match=rf"heads that divide it: .*\b{dim}\]"):
+            MultiHeadAttention(dim, 7)
+        MultiHeadAttention(dim, dim)
+    with pytest.raises(ConfigError, match=r"\[1, 2, 4, 8, 16, 32\]"):  # more than 32 are not worth naming
+        MultiHeadAttention(128, 7)
+    with pytest.raises(ConfigError, match="heads=3 is odd; take 4 or"):
+        FactorisedDotProductAttention(24, 3)
+
+
 def test_heads_that_do_not_divide():
     for kind in (MultiHeadAttention, FactorisedDotProductAttention):
         with pytest.raises(

@@ -148,6 +148,11 @@ def test_other_clips_are_refused(kind):
             embedding(torch.zeros(shape))
     with pytest.raises(ConfigError, match="divide uint8 clips by 255"):
         embedding(torch.zeros(2, 1, 4, 8, 8, dtype=torch.uint8))
+    for value in (float("nan"), float("inf"), -float("inf"), 255.0, -255.0):
+        clips = torch.zeros(2, 1, 4, 8, 8)
+        clips[1, 0, 3, 7, 7] = value
+        with pytest.raises(ConfigError, match=r"must lie in \[0, 1\]"):
+            embedding(clips)
 
 
 def test_initial_values():

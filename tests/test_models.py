@@ -24,6 +24,23 @@ def test_defaults(name):
     assert name in vivit_edu.MODELS
 
 
+def test_the_courses_sizes():
+    """What chapters, recorded tables and saved models mean by a model of which nothing is said."""
+    assert ViViTConfig() == ViViTConfig(
+        clip_shape=(1, 28, 28, 28), num_classes=11, tubelet=(7, 7, 7), tokenizer="tubelet", remainder="refuse", dim=128,
+        depth=6, temporal_depth=4, heads=4, mlp_dim=512, pool="mean", dropout=0.0, drop_path=0.0, activation="gelu",
+    )  # fmt: skip
+
+
+def test_the_least_of_every_size_is_taken():
+    least = {"num_classes": 1, "dim": 1, "heads": 1, "depth": 1, "temporal_depth": 0, "mlp_dim": 1}
+    for name in VIVITS[:3]:
+        assert build_model(name, **least)(noise(1, 1, 28, 28, 28)).shape == (1, 1)
+    for option in least:
+        with pytest.raises(ConfigError, match=option):
+            build_model("spacetime", **least | {option: least[option] - 1})
+
+
 @pytest.mark.parametrize("name", VIVITS)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_constant_clips_give_finite_logits_and_gradients(name, value):

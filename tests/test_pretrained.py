@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import nn
 
 from vivit_edu import CheckpointError, ConfigError, build_model
-from vivit_edu.pretrained import METHODS, load_pretrained
+from vivit_edu.pretrained import METHODS, USUAL_HEADS, Report, filters_from_image, load_pretrained
 from vivit_edu.surgery import inflate, resize_filters, resize_positions
 
 from .references import VIVITS, authors, max_difference, noise, randomise, small
@@ -745,6 +745,33 @@ def test_report_covers_every_tensor_and_prints(name):
     assert text.startswith("from torchvision VisionTransformer\n") and "summed, resized, inflated" in text
     assert "blocks.*.mlp.0.weight (2×)" in text and "left out: cls" in text and "note: " in text
     assert len(text.splitlines()) < 40
+
+
+def test_a_report_is_a_table_in_columns():
+    """Two spaces after the widest name and after the widest deed; no line ends in spaces."""
+    report = Report("somewhere", {"a": ("taken", ""), "longer": ("summed, inflated", "over"), "b": ("fresh", "none")}, (), ())
+    assert str(report).splitlines() == [
+        "from somewhere",
+        "a       taken",
+        "longer  summed, inflated  over",
+        "b       fresh             none",
+    ]
+
+
+@pytest.mark.parametrize("dim, heads", [(192, 3), (384, 6), (768, 12), (1024, 16), (1280, 16)])
+def test_usual_heads_are_those_of_the_published_transformers(dim, heads):
+    """DeiT-Ti, ViT-S, -B, -L and -H (Dosovitskiy et al. 2021, table 1; Touvron et al. 2021, table 1)."""
+    assert USUAL_HEADS[dim] == heads and len(USUAL_HEADS) == 5
+
+
+@pytest.mark.parametrize("t, central, average", [(2, "on frame 1 of 0 to 1", "1/2 of"), (7, "on frame 3 of 0 to 6", "1/7 of")])
+def test_the_report_says_on_which_frame_a_filter_lies(t, central, average):
+    filters = noise(3, 1, 4, 4)
+    for method, remark in (("central", central), ("average", average)):
+        model = small("spacetime", clip_shape=(1, 2 * t, 8, 8), tubelet=(t, 4, 4), dim=3, heads=1)
+        part = filters_from_image(model, filters, method)
+        assert part.how == "inflated" and part.remark.startswith(remark)
+        assert method == "average" or part.tensor[:, :, t // 2].equal(filters)
 
 
 def test_small_models_of_these_tests_are_not_symmetric():
