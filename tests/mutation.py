@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -29,7 +30,8 @@ TESTS = {  # the module, and the tests of what is in it, those first that find m
 }
 # An arithmetic operator on tensors turned into one of bits only raises a TypeError, which any test would notice.
 TRIVIAL = ("BitOr", "BitAnd", "BitXor", "RShift", "LShift")
-LIMIT = 240  # seconds; whoever takes longer hangs, which counts as noticed
+LIMIT = 120  # seconds; whoever takes longer hangs, which counts as noticed
+MEMORY = 12 * 2**30  # bytes of addresses; so does whoever wants more
 
 
 def mutants(module):
@@ -57,6 +59,7 @@ def noticed(copy, module):
     """Whether the module's tests fail on what lies in `copy`, in a process of their own."""
     child = os.fork()
     if child == 0:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
