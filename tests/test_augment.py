@@ -504,6 +504,23 @@ def test_randaugments_magnitude_runs_from_nothing_to_the_strongest(monkeypatch):
 
 # --- all together ---
 
+def test_everything_is_off_until_it_is_asked_for():
+    assert not any(vars(Augmentation()).values())
+
+
+def test_a_view_may_be_shifted_by_half_of_each_axis_and_no_more():
+    clips = torch.rand(1, 1, 4, 6, 9)
+    for axis, most in enumerate((2, 3, 4)):
+        for sign in (1, -1):
+            shift = [0, 0, 0]
+            shift[axis] = sign * most
+            (view, _), *_ = augment.test_views(clips, None, [tuple(shift)])
+            assert view.shape == clips.shape and view.any()
+            shift[axis] += sign
+            with pytest.raises(ConfigError, match="at most half an axis"):
+                list(augment.test_views(clips, None, [tuple(shift)]))
+
+
 def test_nothing_asked_for_is_nothing_done():
     clips = (random_clips(3, 1, 4, 4, 4) * 255).to(torch.uint8)
     generator = seeded()

@@ -7,6 +7,7 @@ from vivit_edu import bench_gpu, peers
 from vivit_edu.cli import main
 from vivit_edu.cost import count_parameters
 from vivit_edu.errors import ConfigError
+from vivit_edu.training import Recipe
 
 CPU = torch.device("cpu")
 
@@ -47,5 +48,5 @@ def test_a_missing_peer_is_named(monkeypatch):
 
 def test_on_a_gpu_the_sizes_are_the_papers():
     assert bench_gpu.FULL.clip_shape == (3, 32, 224, 224) and bench_gpu.FULL.options["dim"] == 768
-    assert bench_gpu.FULL.recipe.epochs == 60 and bench_gpu.FULL.recipe.options["tubelet"] == (4, 4, 4)
+    assert bench_gpu.FULL.recipe == Recipe.preset("full") and bench_gpu.FULL.recipe.options["tubelet"] == (4, 4, 4)
     assert bench_gpu.FULL.volumes[0] == 971

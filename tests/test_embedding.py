@@ -106,6 +106,12 @@ def test_grids(size, tubelet):
 
 
 @pytest.mark.parametrize("kind", [TubeletEmbedding, FrameEmbedding])
+def test_unasked_tubelets_are_the_courses(kind):
+    embedding = kind((1, 28, 28, 28), 8)
+    assert embedding.tubelet == (7, 7, 7) and embedding.grid == (4, 4, 4)
+
+
+@pytest.mark.parametrize("kind", [TubeletEmbedding, FrameEmbedding])
 def test_refusal_names_the_axis_and_the_sizes_that_tile(kind):
     with pytest.raises(ConfigError) as caught:
         kind((1, 28, 28, 27), 8, (7, 7, 8))

@@ -8,7 +8,9 @@ from torch import nn
 
 import vivit_edu
 from vivit_edu import ConfigError, build_model
-from vivit_edu.vivit import DropPath, FactorisedEncoder, ViViTConfig
+from vivit_edu.vivit import (
+    Block, DropPath, FactorisedDotProductBlock, FactorisedEncoder, FactorisedSelfAttentionBlock, ViViTConfig,
+)  # fmt: skip
 
 from .references import VIVITS, max_difference, noise, randomise, small
 
@@ -223,6 +225,12 @@ def test_odd_heads_in_model_4():
 
 
 # ---- stochastic depth ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [Block, FactorisedSelfAttentionBlock, FactorisedDotProductBlock])
+def test_a_block_drops_nothing_unasked(block):
+    assert block(ViViTConfig()).drop_path.rate == 0
+    assert block(ViViTConfig(drop_path=0.5), 0.3).drop_path.rate == 0.3
 
 
 def test_drop_path_grows_linearly():

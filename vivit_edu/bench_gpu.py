@@ -29,7 +29,7 @@ class Sizes:
     repeats: int = 15
     matrix: int = 8192  # edge of the matrices whose product gives the peak
     volumes: tuple = (971, 161)  # OrganMNIST3D's training and validation split
-    recipe: Recipe = replace(PRESETS["full"], epochs=60)
+    recipe: Recipe = PRESETS["full"]
     compiled: dict = None  # name -> what makes a model a compiled one
 
 

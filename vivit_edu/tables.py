@@ -117,14 +117,11 @@ def on_shares(starts):
 
 
 def recipes():
-    """From Keras' example of a ViViT to the preset `quick`, in steps; each row keeps what it does not name."""
-    quick = Recipe.preset("quick")
-    start = base(epochs=quick.epochs)
+    """Keras' example of a ViViT, and the presets: of 27, 64 and 343 tokens."""
     return [
         Row("Keras' example", keras_example(), seeds=3),
-        Row("7³ tubelets, lr 5e-4", replace(start, augmentation=Augmentation()), seeds=3),
-        Row("+ mirror, shift, gain", start, seeds=3),
-        Row("+ Muon, averaged weights: the recipe", quick),
+        Row("preset quick: Model 1, 7³ tubelets", Recipe.preset("quick")),
+        Row("preset full: Model 2, 4³ tubelets", Recipe.preset("full")),
     ]
 
 
