@@ -627,6 +627,8 @@ def test_the_views():
     assert torch.equal(shifted[3][0], shifted[2][0].flip(4))
     logits = torch.stack([Halves()(view / 255) for view, _ in free]).mean(0)
     torch.testing.assert_close(predict_views(Halves(), clips, None), logits)
+    logits = torch.stack([Halves()(view / 255) for view, _ in shifted[::2]]).mean(0)
+    torch.testing.assert_close(predict_views(Halves(), clips, None, shifts=[(0, 0, 0), (1, 0, -2)], flips=False), logits)
 
 
 # --- bad input ---
@@ -656,6 +658,8 @@ def test_the_views():
     (lambda: swap_sides(torch.arange(3), SimpleNamespace(axis=3, permutation=(1, 2, 0))), "twice"),
     (lambda: swap_sides(torch.arange(3), SimpleNamespace(axis=3, permutation=(0, 1, 1))), "once"),
     (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 3, 0)])), r"\(0, 3, 0\)"),
+    (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 0)])), "three whole numbers"),
+    (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 0, 0, 0)])), "three whole numbers"),
 ])
 def test_bad_input_says_what_was_given_and_what_is_expected(call, message):
     with pytest.raises(ConfigError, match=message):

@@ -159,6 +159,17 @@ def test_other_clips_are_refused(kind):
         clips[1, 0, 3, 7, 7] = value
         with pytest.raises(ConfigError, match=r"must lie in \[0, 1\]"):
             embedding(clips)
+    assert len(embedding(torch.zeros(0, 1, 4, 8, 8))) == 0  # an empty batch has no least value
+
+
+@pytest.mark.parametrize("kind", [TubeletEmbedding, FrameEmbedding])
+def test_standardised_clips_are_taken(kind):
+    """A volume of mean 0 and standard deviation 1 may well reach 15, and never 255."""
+    embedding = kind((1, 4, 8, 8), 6, (2, 4, 4))
+    for sign in (1, -1):
+        embedding(torch.full((1, 1, 4, 8, 8), 15.5 * sign))
+        with pytest.raises(ConfigError, match="divide grey values by 255"):
+            embedding(torch.full((1, 1, 4, 8, 8), 16.5 * sign))
 
 
 def test_initial_values():
