@@ -64,7 +64,8 @@ class ImageModel:
             return model.norm(model.blocks(model.patch_embed(images) + model.pos_embed[:, 1:]))
         embeddings = model.vit.embeddings
         z = embeddings.patch_embeddings(images) + embeddings.position_embeddings[:, 1:]
-        for layer in model.vit.layers:
+        # transformers' own name for them changed between 5.0 and 5.23
+        for layer in model.vit.layers if hasattr(model.vit, "layers") else model.vit.encoder.layer:
             z = layer(z)
         return model.vit.layernorm(z)
 
