@@ -174,6 +174,11 @@ def test_nothing_is_dropped_out_unasked():
         assert torch.equal(attention.train()(x), attention.eval()(x))
 
 
+def test_attention_drops_nothing_unasked():
+    q, k, v = noise(3, 2, 2, 5, 4).unbind()
+    assert torch.allclose(attend(q, k, v), attention_weights(q, k) @ v, atol=1e-6)
+
+
 def test_advice_that_is_followed_helps():
     """The number of heads that a refusal names is one that is taken."""
     for dim in (24, 30, 31):

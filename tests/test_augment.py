@@ -508,6 +508,18 @@ def test_everything_is_off_until_it_is_asked_for():
     assert not any(vars(Augmentation()).values())
 
 
+def test_a_set_without_sides_flips_through_the_chain_once_along_each_axis():
+    clips = torch.zeros(64, 1, 4, 4, 4)
+    clips[:, :, 0, 0, 0] = 1
+    flipped, _ = augment_batch(Augmentation(mirror=True), clips, torch.zeros(64, dtype=torch.int64), 2, None, seeded())
+    corners = {tuple(place[2:].tolist()) for place in flipped.nonzero()}
+    assert corners == {(t, h, w) for t in (0, 3) for h in (0, 3) for w in (0, 3)}
+
+
+def test_the_strongest_of_random_augment_is_allowed():
+    assert all(0 < most <= draws.MOST.get(name, math.inf) for name, most in augment.STRONGEST.items())
+
+
 def test_a_view_may_be_shifted_by_half_of_each_axis_and_no_more():
     clips = torch.rand(1, 1, 4, 6, 9)
     for axis, most in enumerate((2, 3, 4)):

@@ -773,6 +773,8 @@ def test_the_report_says_on_which_frame_a_filter_lies(t, central, average):
         part = filters_from_image(model, filters, method)
         assert part.how == "inflated" and part.remark.startswith(remark)
         assert method == "average" or part.tensor[:, :, t // 2].equal(filters)
+    flat = small("spacetime", clip_shape=(1, 2, 8, 8), tubelet=(1, 4, 4), dim=3, heads=1)
+    assert filters_from_image(flat, filters, "central").how == "taken"  # one frame: there is nothing to inflate
 
 
 def test_small_models_of_these_tests_are_not_symmetric():
