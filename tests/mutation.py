@@ -4,7 +4,7 @@
 
 prints each fault that no test noticed, and a table. The faults are cosmic-ray's (https://cosmic-ray.readthedocs.io).
 cosmic-ray itself starts a new process for each, which imports torch for seconds; here one process imports it and forks,
-so this needs a POSIX system. It takes about half an hour of a processor core and is no part of `uv run pytest`.
+so this needs a POSIX system. It takes about 25 minutes of a processor core and is no part of `uv run pytest`.
 """
 
 import argparse
