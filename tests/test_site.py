@@ -145,6 +145,11 @@ def test_a_dead_anchor_is_named(tmp_path):
         site(tmp_path / "site", masters=masters)
 
 
+def test_a_second_site_can_be_built_in_the_same_process(tmp_path):
+    masters = masters_with(tmp_path, "## Doubling\n\n$x$")
+    assert all((site(tmp_path / name, masters=masters) / "03_sample.html").is_file() for name in ("first", "second"))
+
+
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["site", str(tmp_path)]) == 2

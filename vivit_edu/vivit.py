@@ -189,8 +189,8 @@ class SpaceTime(ViViT):
         z = rearrange(self.embedding(clips), "b t s d -> b (t s) d")
         if self.cls is not None:
             z = prepend_cls(z, self.cls)  # [B, 1 + T'·S, D]
-        z = self.encoder(self.dropout(z + self.positions))
-        return self.head(read_out(z, self.cls))
+        z = self.dropout(z + self.positions)
+        return self.head(read_out(self.encoder(z), self.cls))
 
 
 class FactorisedEncoder(ViViT):
@@ -216,8 +216,9 @@ class FactorisedEncoder(ViViT):
         z = rearrange(self.embedding(clips), "b t s d -> (b t) s d")  # each time index on its own
         if self.cls is not None:
             z = prepend_cls(z, self.cls)
-        z = self.spatial_encoder(self.dropout(z + self.positions))
-        z = rearrange(read_out(z, self.cls), "(b t) d -> b t d", t=self.grid[0])  # one vector a time index
+        z = self.dropout(z + self.positions)
+        z = read_out(self.spatial_encoder(z), self.cls)
+        z = rearrange(z, "(b t) d -> b t d", t=self.grid[0])  # one vector a time index
         if self.temporal_encoder is None:
             return self.head(z.mean(dim=1))
         if self.temporal_cls is not None:

@@ -100,12 +100,14 @@ def site(folder, *, masters=None):
         import myst_nb  # noqa: F401
         import sphinx_book_theme  # noqa: F401
         from sphinx.application import Sphinx
+        from sphinx.util.docutils import docutils_namespace
     except ImportError as error:
         raise ConfigError(f'{error.name} is not installed: pip install "vivit-edu[site]", or `uv sync`.') from None
     with TemporaryDirectory() as temporary:
         sources, warnings = Path(temporary, "sources"), io.StringIO()
         settings = SETTINGS | {"figure_alts": write_sources(sources, masters)}
-        Sphinx(sources, None, folder, Path(temporary, "doctrees"), "html", settings, status=None, warning=warnings).build()
+        with docutils_namespace():  # what Sphinx registers ends with it, and a second site finds nothing in its way
+            Sphinx(sources, None, folder, Path(temporary, "doctrees"), "html", settings, status=None, warning=warnings).build()
     if text := warnings.getvalue().replace(str(sources), "notebooks").strip():
         raise ConfigError("the site has faults, to be mended in the notebooks:\n" + re.sub(r"\x1b\[[\d;]*m", "", text))
     return folder
