@@ -145,6 +145,7 @@ def page(master, names):
                     r"\.ipynb(?=#|$)", ".html", target) if target.partition("#")[0] in names else on_github(target, master.repo))
         if cell.cell_type == "markdown":
             source = re.sub(r"\[!\[([^\]]+)\]\([^)]+\)\]\((\S+)\)", r"[\1](\2)", cell.source)  # badges as plain links
+            source = re.sub(r"\]\(#[^)\s]+\)", lambda link: link[0].lower(), source)  # Jupyter's anchors have capitals
             cell.source = relink(source, lambda target: inside(target, names, master.repo))
         elif cell.metadata.get("nbgrader", {}).get("solution"):
             cell.metadata["tags"] = [*tags(cell), "hide-input"]
