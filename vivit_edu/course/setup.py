@@ -71,7 +71,7 @@ def device_line():
 
     if torch.cuda.is_available():
         free = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return f"GPU: {torch.cuda.get_device_name(0)}, {free:.0f} GiB. Chapters 02 to 14 can use it."
+        return f"GPU: {torch.cuda.get_device_name(0)}, {free:.0f} GiB. The notebooks run on the CPU; the command line takes it."
     if torch.backends.mps.is_available():
         return "GPU: Apple's, by mps. The notebooks run on the CPU; the command line can use it: --device mps."
     return f"No GPU; {torch.get_num_threads()} CPU threads. That is enough for every chapter."
