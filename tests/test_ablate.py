@@ -169,6 +169,15 @@ def test_what_is_written_says_where_it_comes_from(finished):
         assert "a smaller step" in picture.text["Description"]
 
 
+def test_rows_of_different_lengths_are_run_again_by_a_command_without_epochs(tiny_volumes, tmp_path):
+    """--epochs would give all of them the same."""
+    rows = [ROWS[0], replace(ROWS[1], recipe=replace(ROWS[1].recipe, epochs=1))]
+    content = run_table("steps", rows, tiny_volumes, seeds=1, out=tmp_path, device="cpu")
+    assert content["command"] == "vivit-edu ablate steps tiny --seeds 1" and content["epochs"] == "1 or 2"
+    with open(tmp_path / "table.csv", encoding="utf-8") as file:
+        assert [row["epochs"] for row in csv.DictReader(file)] == ["2", "1"]
+
+
 def test_a_single_seed_has_no_standard_deviation(tiny_volumes, tmp_path):
     run_table("steps", ROWS[:1], tiny_volumes, seeds=1, out=tmp_path, device="cpu")
     assert "±" not in (tmp_path / "table.md").read_text().split("`")[0]
@@ -241,14 +250,15 @@ def test_the_regularisation_table_is_cumulative():
 
 
 def test_the_recipe_table_has_the_presets_and_names_what_was_recorded():
-    example, quick, full = (row.recipe for row in make_rows("recipe"))
+    example, quick, shorter, full = (row.recipe for row in make_rows("recipe"))
     assert quick == training.Recipe.preset("quick") and full == training.Recipe.preset("full")
+    assert full == replace(shorter, epochs=2 * shorter.epochs, weight_decay=0.5)
     assert example.options["tubelet"] == (8, 8, 8)
     folder = Path(__file__).parents[1] / "notebooks" / "results"
     for name in ("organphantom3d", "adrenalmnist3d"):
         recorded = json.loads((folder / f"recipe_{name}.json").read_text(encoding="utf-8"))
         made = [row["recipe"] | {"bfloat16": False} for row in recorded["rows"]]
-        assert recorded["dataset"] == name and made == [json.loads(json.dumps(asdict(r))) for r in (example, quick, full)]
+        assert recorded["dataset"] == name and made == [json.loads(json.dumps(asdict(r))) for r in (example, quick, shorter, full)]
 
 
 def test_an_unknown_table_is_answered_with_the_tables(capsys):

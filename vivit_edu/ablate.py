@@ -130,14 +130,15 @@ def run_name(number, row, seed):
 
 def sum_up(table, rows, runs, seeds):
     """The figures of all runs with mean and standard deviation a row, and what is needed to get them again."""
-    first, epochs = runs[0], rows[0].recipe.epochs
-    flag = " --bfloat16" if rows[0].recipe.bfloat16 else ""
+    first, lengths = runs[0], sorted({row.recipe.epochs for row in rows})
+    flags = f" --epochs {lengths[0]}" if len(lengths) == 1 else ""  # of different lengths only where none was asked for
+    flags += " --bfloat16" if rows[0].recipe.bfloat16 else ""
     return {
         "table": table,
-        "command": f"vivit-edu ablate {table} {first['dataset']} --seeds {seeds} --epochs {epochs}{flag}",
+        "command": f"vivit-edu ablate {table} {first['dataset']} --seeds {seeds}{flags}",
         "dataset": first["dataset"],
         "size": first["size"],
-        "epochs": epochs,
+        "epochs": lengths[0] if len(lengths) == 1 else " or ".join(map(str, lengths)),
         "seeds": list(range(seeds)),
         "device": "; ".join(sorted({run["device"] for run in runs})),
         "versions": first["versions"],
@@ -177,7 +178,7 @@ def write_table(out, content):
         writer.writerow(["row", "seeds", "epochs", *("_".join(column) for column in columns), "seconds"])
         for row in content["rows"]:
             cells = [row[split][name][part] for split, name, part in columns]
-            writer.writerow([row["row"], len(row["seconds"]["runs"]), content["epochs"], *cells, row["seconds"]["mean"]])
+            writer.writerow([row["row"], len(row["seconds"]["runs"]), row["recipe"]["epochs"], *cells, row["seconds"]["mean"]])
 
 
 def as_markdown(content):
