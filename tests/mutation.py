@@ -26,8 +26,8 @@ TESTS = {  # the module, and the tests of what is in it, those first that find m
     "attention": ("test_attention", "test_parity"),
     "embedding": ("test_embedding", "test_models", "test_parity"),
     "vivit": ("test_models", "test_parity", "test_numerics"),
-    "pretrained": ("test_pretrained", "test_pretrain"),
-    "augment": ("test_augment", "test_bad_input"),
+    "pretrained": ("test_pretrained", "experiments/test_pretrain"),
+    "augment/batch": ("test_augment", "test_bad_input"),
 }
 # An arithmetic operator on tensors turned into one of bits only raises a TypeError, which any test would notice.
 TRIVIAL = ("BitOr", "BitAnd", "BitXor", "RShift", "LShift")
@@ -105,12 +105,16 @@ def changed_lines(before, after):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, default=320, help="how many faults, shared among the modules by their number")
+    parser.add_argument(
+        "--sample", type=int, default=320, help="how many faults, shared among the modules by their number"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", metavar="FILE", help="try only the faults that are in FILE, the output of an earlier run")
+    parser.add_argument(
+        "--again", metavar="FILE", help="try only the faults that are in FILE, the output of an earlier run"
+    )
     parser.add_argument("--modules", nargs="+", choices=TESTS, default=list(TESTS), metavar="MODULE")
     options = parser.parse_args()
-    import torch, transformers, timm, sklearn.metrics, hypothesis, pytest, vit_pytorch  # noqa: E401, F401 once, for all forks
+    import torch  # noqa: E401, F401 once, for all forks
     from tqdm import tqdm
 
     torch.set_num_threads(1)
@@ -118,7 +122,9 @@ def main():
     everything = [(module, *fault) for module, found in made.items() for fault in found]
     drawn = random.Random(options.seed).sample(everything, min(options.sample, len(everything)))
     if options.again:
-        lines = re.findall(r"^(\w+)\.py:.*\((\S+) (\d+)\)$", Path(options.again).read_text(encoding="utf-8"), re.MULTILINE)
+        lines = re.findall(
+            r"^([\w/]+)\.py:.*\((\S+) (\d+)\)$", Path(options.again).read_text(encoding="utf-8"), re.MULTILINE
+        )
         drawn = [fault for fault in everything if (fault[0], fault[1], str(fault[2])) in lines]
         options.modules = [module for module in options.modules if module in {fault[0] for fault in drawn}]
     tried, killed = Counter(), Counter()

@@ -14,9 +14,7 @@ AUTHORS_FILE = Path(__file__).parent / "reference" / "vivit_authors.npz"
 
 def small(name, **options):
     """A small ViViT whose grid differs along each axis: T' = 3, n_h = 2, n_w = 4, so S = 8."""
-    defaults = dict(
-        clip_shape=(2, 6, 6, 12), num_classes=5, tubelet=(2, 3, 3), dim=24, depth=2, heads=4, mlp_dim=48
-    )
+    defaults = dict(clip_shape=(2, 6, 6, 12), num_classes=5, tubelet=(2, 3, 3), dim=24, depth=2, heads=4, mlp_dim=48)
     if name == "factorised_encoder":
         defaults["temporal_depth"] = 2
     return build_model(name, **(defaults | options)).eval()
@@ -60,6 +58,4 @@ def max_difference(ours, theirs):
 
 def attentions(model):
     """Every attention module of a model that keeps a record of its weights."""
-    return [
-        module for module in model.modules() if isinstance(module, nn.Module) and hasattr(module, "record")
-    ]
+    return [module for module in model.modules() if isinstance(module, nn.Module) and hasattr(module, "record")]

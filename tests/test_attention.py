@@ -5,11 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.references import VIVITS, attentions, max_difference, noise, randomise, small
 from vivit_edu import ConfigError, FactorisedDotProductAttention, MultiHeadAttention
 from vivit_edu import attention as attention_module
 from vivit_edu.attention import attend, attention_weights, over_space, over_time
-
-from .references import VIVITS, attentions, max_difference, noise, randomise, small
 
 
 def tokens_for(module, *, dim=24, seed=0, dtype=torch.float32):
@@ -20,8 +19,7 @@ def tokens_for(module, *, dim=24, seed=0, dtype=torch.float32):
 
 def modules(dim=24, heads=4, **options):
     return [
-        randomise(kind(dim, heads, **options)).eval()
-        for kind in (MultiHeadAttention, FactorisedDotProductAttention)
+        randomise(kind(dim, heads, **options)).eval() for kind in (MultiHeadAttention, FactorisedDotProductAttention)
     ]
 
 

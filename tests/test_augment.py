@@ -8,17 +8,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vivit_edu import augment, draws, mixing, warp
-from vivit_edu.augment import (Augmentation, augment_batch, mirror_batch, predict_views, rand_augment,
-                               swap_sides)
+from vivit_edu.augment import batch as augment
+from vivit_edu.augment import draws, mixing, warp
+from vivit_edu.augment.batch import Augmentation, augment_batch, mirror_batch, predict_views, rand_augment, swap_sides
+from vivit_edu.augment.mixing import cutmix, mix, mixup, soften
 from vivit_edu.errors import ConfigError
-from vivit_edu.mixing import cutmix, mix, mixup, soften
 
 # OrganMNIST3D's swap: kidneys 1 <-> 2, femurs 3 <-> 4, lungs 7 <-> 8
 ORGANS = SimpleNamespace(axis=3, permutation=(0, 2, 1, 4, 3, 5, 6, 8, 7, 9, 10))
 INTENSITIES = ["gain", "bias", "gamma", "blur", "noise", "erase"]
-STRENGTHS = {"shift": 0.2, "rotate": 15.0, "scale": 0.2, "shear": 0.2, "elastic": 0.04, "gain": 0.4,
-             "bias": 0.2, "gamma": 0.5, "blur": 1.5, "noise": 0.1, "erase": 1.0}
+STRENGTHS = {
+    "shift": 0.2,
+    "rotate": 15.0,
+    "scale": 0.2,
+    "shear": 0.2,
+    "elastic": 0.04,
+    "gain": 0.4,
+    "bias": 0.2,
+    "gamma": 0.5,
+    "blur": 1.5,
+    "noise": 0.1,
+    "erase": 1.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +72,7 @@ def rotated(clips, angles):
 
 
 # --- every operation ---
+
 
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_a_seed_fixes_the_result_and_another_changes_it(name):
@@ -147,6 +159,7 @@ def test_a_film_does_not_run_backwards():
 
 # --- geometry ---
 
+
 def test_shift_moves_voxels_exactly_and_fills_with_0():
     clips = random_clips(3, 2, 6, 7, 8)
     offset = torch.tensor([[0, 0, 0], [2, -1, 3], [-3, 3, -4]])
@@ -174,13 +187,16 @@ def test_shift_with_other_warps_is_the_same_shift():
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("angles, place", [  # seen from the centre (4, 4, 4), the mark lies at (-3, 2, 0)
-    ((90.0, 0.0, 0.0), (1, 4, 6)),  # about T, from H towards W: at (-3, 0, 2)
-    ((0.0, 90.0, 0.0), (4, 6, 1)),  # about H, from T towards W: at (0, 2, -3)
-    ((0.0, 0.0, 90.0), (2, 1, 4)),  # about W, from T towards H: at (-2, -3, 0)
-    ((180.0, 0.0, 0.0), (1, 2, 4)),
-    ((90.0, 0.0, 90.0), (4, 1, 6)),  # about T first, then about W
-])
+@pytest.mark.parametrize(
+    "angles, place",
+    [  # seen from the centre (4, 4, 4), the mark lies at (-3, 2, 0)
+        ((90.0, 0.0, 0.0), (1, 4, 6)),  # about T, from H towards W: at (-3, 0, 2)
+        ((0.0, 90.0, 0.0), (4, 6, 1)),  # about H, from T towards W: at (0, 2, -3)
+        ((0.0, 0.0, 90.0), (2, 1, 4)),  # about W, from T towards H: at (-2, -3, 0)
+        ((180.0, 0.0, 0.0), (1, 2, 4)),
+        ((90.0, 0.0, 90.0), (4, 1, 6)),  # about T first, then about W
+    ],
+)
 def test_a_rotation_takes_a_marked_voxel_where_it_should(angles, place):
     result = rotated(marked((9, 9, 9), (1, 6, 4)), angles)
     torch.testing.assert_close(result, marked((9, 9, 9), place), atol=1e-5, rtol=0)
@@ -194,20 +210,28 @@ def test_a_rotation_turns_voxels_and_not_parts_of_an_axis():
 
 @pytest.mark.parametrize("angle", [90.0, 7.0, -23.0])
 def test_rotation_of_one_frame_equals_torchvision(angle):
-    from torchvision.transforms.v2 import functional, InterpolationMode
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
     frame = random_clips(1, 1, 1, 15, 15)
     theirs = functional.rotate(frame[0, 0], angle, InterpolationMode.BILINEAR)
     torch.testing.assert_close(rotated(frame, (angle, 0.0, 0.0))[0, 0], theirs, atol=1e-4, rtol=0)
 
 
 def test_scale_shear_and_shift_of_one_frame_equal_torchvision():
-    from torchvision.transforms.v2 import functional, InterpolationMode
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
     frame, slant = random_clips(1, 1, 1, 15, 15), torch.zeros(1, 3, 3)
     slant[0, 2, 1] = -math.tan(math.radians(12))  # torchvision shears x by -tan for each y
     matrix = 1.2 * warp.shears(slant, (1, 15, 15))
     ours = warp.resample(frame, matrix, torch.tensor([[0.0, 2.0, -3.0]]))
-    theirs = functional.affine(frame[0, 0], angle=0.0, translate=[-3, 2], scale=1.2, shear=[12.0, 0.0],
-                               interpolation=InterpolationMode.BILINEAR)
+    theirs = functional.affine(
+        frame[0, 0],
+        angle=0.0,
+        translate=[-3, 2],
+        scale=1.2,
+        shear=[12.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
     torch.testing.assert_close(ours[0, 0], theirs, atol=1e-4, rtol=0)
 
 
@@ -216,8 +240,12 @@ def test_the_lattice_gives_the_grid_of_every_voxel():
     clips, theta = smooth_clips(2), torch.eye(3) + 0.2 * torch.randn(2, 3, 3, generator=seeded())
     padded = torch.cat([theta, torch.zeros(2, 3, 1)], 2)
     lattice = F.affine_grid(padded, (2, 1, *[warp.KNOTS] * 3), align_corners=True)
-    torch.testing.assert_close(warp._between_knots(lattice, clips.shape[2:]),
-                               F.affine_grid(padded, clips.shape, align_corners=True), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        warp._between_knots(lattice, clips.shape[2:]),
+        F.affine_grid(padded, clips.shape, align_corners=True),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_the_bounds_of_rotation_scale_and_shear(monkeypatch):
@@ -260,8 +288,10 @@ def test_a_bend_along_an_axis_moves_along_that_axis():
 def test_nothing_turns_or_shears_towards_an_axis_of_one_voxel(axis):
     sizes = [1 if other == axis else 5 for other in range(3)]
     still = torch.eye(3)[axis]
-    for matrix in (warp.rotations(torch.full((1, 3), 30.0), sizes)[0],
-                   warp.shears(torch.full((1, 3, 3), 0.3), sizes)[0]):
+    for matrix in (
+        warp.rotations(torch.full((1, 3), 30.0), sizes)[0],
+        warp.shears(torch.full((1, 3, 3), 0.3), sizes)[0],
+    ):
         assert torch.equal(matrix[axis], still) and torch.equal(matrix[:, axis], still)
         assert not torch.equal(matrix, torch.eye(3))
 
@@ -281,24 +311,33 @@ def test_several_warps_are_one_resampling(monkeypatch):
 
 # --- intensities ---
 
+
 def test_gain_bias_and_gamma_equal_torchvision(monkeypatch):
     from torchvision.transforms.v2 import functional
+
     clips = random_clips(3, 1, 3, 5, 6)
     draw = torch.tensor([-0.6, 0.1, 0.8])
     monkeypatch.setattr(augment, "uniform", lambda low, high, shape, *rest: draw.reshape(shape))
-    for clip, number, gained, biased, powered in zip(clips, draw.tolist(), augment.gain(clips, 0.9, seeded()),
-                                                     augment.bias(clips, 0.9, seeded()),
-                                                     augment.gamma(clips, 0.9, seeded())):
+    for clip, number, gained, biased, powered in zip(
+        clips,
+        draw.tolist(),
+        augment.gain(clips, 0.9, seeded()),
+        augment.bias(clips, 0.9, seeded()),
+        augment.gamma(clips, 0.9, seeded()),
+    ):
         torch.testing.assert_close(gained, functional.adjust_brightness(clip, 1 + number))
         torch.testing.assert_close(biased, (clip + number).clamp(0, 1))
         torch.testing.assert_close(powered, functional.adjust_gamma(clip, math.exp(number)))
 
 
-@pytest.mark.parametrize("name, read, least, most", [
-    ("gain", lambda x: x / 0.5, 0.7, 1.3),
-    ("bias", lambda x: x - 0.5, -0.3, 0.3),
-    ("gamma", lambda x: -x.log2(), math.exp(-0.3), math.exp(0.3)),
-])
+@pytest.mark.parametrize(
+    "name, read, least, most",
+    [
+        ("gain", lambda x: x / 0.5, 0.7, 1.3),
+        ("bias", lambda x: x - 0.5, -0.3, 0.3),
+        ("gamma", lambda x: -x.log2(), math.exp(-0.3), math.exp(0.3)),
+    ],
+)
 def test_the_draws_fill_their_range(name, read, least, most):
     grey = torch.full((2000, 1, 1, 1, 1), 0.5)
     numbers = read(apply(name, grey, 0.3, seeded()))
@@ -307,6 +346,7 @@ def test_the_draws_fill_their_range(name, read, least, most):
 
 def test_blur_equals_torchvision_away_from_the_border(monkeypatch):
     from torchvision.transforms.v2 import functional
+
     frame = random_clips(1, 1, 1, 25, 25)
     monkeypatch.setattr(augment, "uniform", lambda low, high, shape, *rest: torch.full(shape, 1.3))
     ours = augment.blur(frame, 1.5, seeded())
@@ -354,6 +394,7 @@ def test_boxes_reach_the_whole_clip():
 
 # --- sides ---
 
+
 def test_a_mirrored_right_kidney_is_a_left_one():
     clips = torch.zeros(40, 1, 4, 4, 6)
     clips[..., 0] = 1  # light on the first side
@@ -400,23 +441,27 @@ def test_sets_without_sides_flip_freely_along_every_axis():
 
 # --- soft labels and mixing ---
 
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_smoothed_labels_give_the_loss_of_torch(smoothing):
     logits, labels = torch.randn(6, 5, generator=seeded()), torch.tensor([0, 1, 2, 3, 4, 0])
     targets = soften(labels, 5, smoothing)
     torch.testing.assert_close(targets.sum(1), torch.ones(6))
-    torch.testing.assert_close(F.cross_entropy(logits, targets),
-                               F.cross_entropy(logits, labels, label_smoothing=smoothing))
+    torch.testing.assert_close(
+        F.cross_entropy(logits, targets), F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    )
     torch.testing.assert_close(soften(soften(labels, 5), 5, smoothing), targets)
 
 
 def test_mixup_equals_torchvision(monkeypatch):
     from torchvision.transforms import v2
+
     clips, targets = random_clips(5, 1, 3, 4, 4), soften(torch.arange(5), 5)
     monkeypatch.setattr(mixing, "beta", lambda alpha, clips, generator: torch.full((len(clips),), 0.3))
     theirs = v2.MixUp(num_classes=5)
     theirs.make_params = lambda flat: {"lam": 0.3}
     from torchvision.tv_tensors import Video  # a batch of volumes has the axes of a batch of videos
+
     their_clips, their_targets = theirs(Video(clips), torch.arange(5))
     our_clips, our_targets = mixup(clips, targets, 1.0, seeded())
     torch.testing.assert_close(our_clips, their_clips.as_subclass(torch.Tensor))
@@ -427,6 +472,7 @@ def test_mixup_equals_torchvision(monkeypatch):
 @pytest.mark.parametrize("lam", [0.15, 0.6])
 def test_cutmix_of_one_frame_equals_torchvision(monkeypatch, lam, seed):
     from torchvision.transforms import v2
+
     clips, targets = random_clips(4, 1, 1, 12, 15), soften(torch.arange(4), 4)
     draw = torch.rand(3, 1, 1, generator=seeded(seed))  # one centre (T, H, W) for all clips
     centres = iter(draw)
@@ -477,6 +523,7 @@ def test_an_uncut_box_holds_1_minus_lambda_of_the_volume(monkeypatch):
 
 # --- RandAugment ---
 
+
 def chosen(monkeypatch, clips, layers, magnitude):
     seen = {}
     monkeypatch.setattr(augment, "distort", lambda clips, strengths, _: seen.update(strengths) or clips)
@@ -503,6 +550,7 @@ def test_randaugments_magnitude_runs_from_nothing_to_the_strongest(monkeypatch):
 
 
 # --- all together ---
+
 
 def test_everything_is_off_until_it_is_asked_for():
     assert not any(vars(Augmentation()).values())
@@ -543,8 +591,7 @@ def test_nothing_asked_for_is_nothing_done():
     assert torch.equal(generator.get_state(), state)
 
 
-FULL = Augmentation(**STRENGTHS, mirror=True, rand_layers=2, rand_magnitude=10, mixup=0.4, cutmix=1.0,
-                    smoothing=0.1)
+FULL = Augmentation(**STRENGTHS, mirror=True, rand_layers=2, rand_magnitude=10, mixup=0.4, cutmix=1.0, smoothing=0.1)
 
 
 def test_the_whole_chain():
@@ -592,6 +639,7 @@ class DeviceOnly(torch.utils._python_dispatch.TorchDispatchMode):
 def test_nothing_waits_for_the_device(mirror):
     """On a device that holds no numbers it is an error to read one, as .item() or nonzero would."""
     from torch._subclasses.fake_tensor import FakeTensorMode
+
     with FakeTensorMode():
         try:
             torch.empty(2, 2, device="cuda")[:, 0]
@@ -606,14 +654,21 @@ def test_nothing_waits_for_the_device(mirror):
 
 # --- test time ---
 
+
 class Halves(torch.nn.Module):
     """Logits that know the side: a constant, and the light in each half along W."""
 
     def forward(self, clips):
         assert clips.dtype == torch.float32
         half = clips.shape[-1] // 2
-        return torch.stack([torch.full((len(clips),), 0.25), clips[..., :half].mean((1, 2, 3, 4)),
-                            clips[..., half:].mean((1, 2, 3, 4)) ** 2], 1)
+        return torch.stack(
+            [
+                torch.full((len(clips),), 0.25),
+                clips[..., :half].mean((1, 2, 3, 4)),
+                clips[..., half:].mean((1, 2, 3, 4)) ** 2,
+            ],
+            1,
+        )
 
 
 def test_the_mirrored_views_logits_are_swapped_back():
@@ -640,39 +695,50 @@ def test_the_views():
     logits = torch.stack([Halves()(view / 255) for view, _ in free]).mean(0)
     torch.testing.assert_close(predict_views(Halves(), clips, None), logits)
     logits = torch.stack([Halves()(view / 255) for view, _ in shifted[::2]]).mean(0)
-    torch.testing.assert_close(predict_views(Halves(), clips, None, shifts=[(0, 0, 0), (1, 0, -2)], flips=False), logits)
+    torch.testing.assert_close(
+        predict_views(Halves(), clips, None, shifts=[(0, 0, 0), (1, 0, -2)], flips=False), logits
+    )
 
 
 # --- bad input ---
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: augment.gain(torch.zeros(2, 4, 4, 4), 0.1, seeded()), r"\(2, 4, 4, 4\).*\[B, C, T, H, W\]"),
-    (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4, dtype=torch.int64), seeded(), shift=0.1), "int64"),
-    (lambda: augment.noise(torch.zeros(2, 1, 4, 4, 4), -0.1, seeded()), "noise=-0.1"),
-    (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4), seeded(), rotate=-5.0), "rotate=-5.0"),
-    (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4), seeded(), shift=3), "shift=3.*0..0.5"),
-    (lambda: Augmentation(gain=-1), "gain=-1"),
-    (lambda: Augmentation(blur=float("nan")), "blur=nan"),
-    (lambda: Augmentation(erase=1.5), "erase=1.5.*0..1"),
-    (lambda: Augmentation(rand_layers=12), "rand_layers=12"),
-    (lambda: rand_augment(torch.zeros(2, 1, 4, 4, 4), 2, 31, seeded()), "rand_magnitude=31"),
-    (lambda: mixup(torch.zeros(2, 1, 4, 4, 4), torch.eye(2), -1.0, seeded()), "mixup=-1.0"),
-    (lambda: mixup(torch.zeros(2, 1, 4, 4, 4), torch.arange(2), 1.0, seeded()), "soften"),
-    (lambda: cutmix(torch.zeros(2, 1, 4, 4, 4), torch.eye(3), 1.0, seeded()), r"\(3, 3\).*2 clips"),
-    (lambda: soften(torch.tensor([0, 3]), 3), r"0 to 3.*0\.\.2"),
-    (lambda: soften(torch.tensor([0, -1]), 3), "-1 to 0"),
-    (lambda: soften(torch.eye(4), 3), r"\[B, 3\]"),
-    (lambda: soften(torch.eye(3)[0], 3), "float32"),
-    (lambda: soften(torch.tensor([0]), 3, 1.1), "smoothing=1.1"),
-    (lambda: augment_batch(Augmentation(), torch.zeros(2, 1, 4, 4, 4), torch.arange(3), 3, None, seeded()),
-     "2 clips"),
-    (lambda: mirror_batch(torch.zeros(2, 1, 4, 4, 4), torch.eye(2), ORGANS, seeded()), "2 classes.*11"),
-    (lambda: swap_sides(torch.arange(3), SimpleNamespace(axis=3, permutation=(1, 2, 0))), "twice"),
-    (lambda: swap_sides(torch.arange(3), SimpleNamespace(axis=3, permutation=(0, 1, 1))), "once"),
-    (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 3, 0)])), r"\(0, 3, 0\)"),
-    (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 0)])), "three whole numbers"),
-    (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 0, 0, 0)])), "three whole numbers"),
-])
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: augment.gain(torch.zeros(2, 4, 4, 4), 0.1, seeded()), r"\(2, 4, 4, 4\).*\[B, C, T, H, W\]"),
+        (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4, dtype=torch.int64), seeded(), shift=0.1), "int64"),
+        (lambda: augment.noise(torch.zeros(2, 1, 4, 4, 4), -0.1, seeded()), "noise=-0.1"),
+        (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4), seeded(), rotate=-5.0), "rotate=-5.0"),
+        (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4), seeded(), shift=3), "shift=3.*0..0.5"),
+        (lambda: Augmentation(gain=-1), "gain=-1"),
+        (lambda: Augmentation(blur=float("nan")), "blur=nan"),
+        (lambda: Augmentation(erase=1.5), "erase=1.5.*0..1"),
+        (lambda: Augmentation(rand_layers=12), "rand_layers=12"),
+        (lambda: rand_augment(torch.zeros(2, 1, 4, 4, 4), 2, 31, seeded()), "rand_magnitude=31"),
+        (lambda: mixup(torch.zeros(2, 1, 4, 4, 4), torch.eye(2), -1.0, seeded()), "mixup=-1.0"),
+        (lambda: mixup(torch.zeros(2, 1, 4, 4, 4), torch.arange(2), 1.0, seeded()), "soften"),
+        (lambda: cutmix(torch.zeros(2, 1, 4, 4, 4), torch.eye(3), 1.0, seeded()), r"\(3, 3\).*2 clips"),
+        (lambda: soften(torch.tensor([0, 3]), 3), r"0 to 3.*0\.\.2"),
+        (lambda: soften(torch.tensor([0, -1]), 3), "-1 to 0"),
+        (lambda: soften(torch.eye(4), 3), r"\[B, 3\]"),
+        (lambda: soften(torch.eye(3)[0], 3), "float32"),
+        (lambda: soften(torch.tensor([0]), 3, 1.1), "smoothing=1.1"),
+        (
+            lambda: augment_batch(Augmentation(), torch.zeros(2, 1, 4, 4, 4), torch.arange(3), 3, None, seeded()),
+            "2 clips",
+        ),
+        (lambda: mirror_batch(torch.zeros(2, 1, 4, 4, 4), torch.eye(2), ORGANS, seeded()), "2 classes.*11"),
+        (lambda: swap_sides(torch.arange(3), SimpleNamespace(axis=3, permutation=(1, 2, 0))), "twice"),
+        (lambda: swap_sides(torch.arange(3), SimpleNamespace(axis=3, permutation=(0, 1, 1))), "once"),
+        (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 3, 0)])), r"\(0, 3, 0\)"),
+        (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 0)])), "three whole numbers"),
+        (
+            lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=[(0, 0, 0, 0)])),
+            "three whole numbers",
+        ),
+    ],
+)
 def test_bad_input_says_what_was_given_and_what_is_expected(call, message):
     with pytest.raises(ConfigError, match=message):
         call()

@@ -12,22 +12,31 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.references import VIVITS
 from vivit_edu import ConfigError, Recipe, build_model
-from vivit_edu.augment import Augmentation
+from vivit_edu.augment.batch import Augmentation
 from vivit_edu.data import Split, Volumes
 from vivit_edu.errors import TrainingError, VivitEduError
 from vivit_edu.training import fit
 from vivit_edu.vivit import ViViTConfig
 
-from .references import VIVITS
-
 SMALL = {"dim": 8, "depth": 1, "temporal_depth": 1, "heads": 2, "mlp_dim": 8}
 DRAWN = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 ANYTHING = st.one_of(
-    st.none(), st.booleans(), st.integers(-5, 40), st.floats(), st.text(max_size=5), st.just({}), st.just(b"7"),
-    st.lists(st.integers(-1, 8), max_size=5), st.tuples(*[st.integers(-3, 9)] * 3), st.tuples(*[st.floats(0, 9)] * 3),
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 40),
+    st.floats(),
+    st.text(max_size=5),
+    st.just({}),
+    st.just(b"7"),
+    st.lists(st.integers(-1, 8), max_size=5),
+    st.tuples(*[st.integers(-3, 9)] * 3),
+    st.tuples(*[st.floats(0, 9)] * 3),
 )
-TINY_SPLIT = Split(torch.arange(2 * 7**3, dtype=torch.int64).reshape(2, 1, 7, 7, 7).to(torch.uint8), torch.tensor([0, 1]))
+TINY_SPLIT = Split(
+    torch.arange(2 * 7**3, dtype=torch.int64).reshape(2, 1, 7, 7, 7).to(torch.uint8), torch.tensor([0, 1])
+)
 TINY_VOLUMES = Volumes("tiny", ("dark", "bright"), *[TINY_SPLIT] * 3)  # one tubelet a clip
 OPTIONS = [field.name for field in fields(ViViTConfig)]
 
@@ -62,14 +71,20 @@ def test_names_that_nothing_has(name, unknown):
             build_model("spacetime", **{unknown: 1})
 
 
-MODELS = {name: build_model(name, clip_shape=(1, 4, 4, 4), tubelet=(2, 2, 2), num_classes=3, **SMALL).eval() for name in VIVITS}
+MODELS = {
+    name: build_model(name, clip_shape=(1, 4, 4, 4), tubelet=(2, 2, 2), num_classes=3, **SMALL).eval()
+    for name in VIVITS
+}
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64, torch.bool)
 
 
 @pytest.mark.parametrize("name", VIVITS)
 @DRAWN
-@given(shape=st.one_of(st.lists(st.integers(0, 6), max_size=6), st.just([2, 1, 4, 4, 4])), dtype=st.sampled_from(DTYPES),
-       value=st.sampled_from([0.0, 1.0, -1.0, 255.0, math.nan, math.inf, -math.inf]))
+@given(
+    shape=st.one_of(st.lists(st.integers(0, 6), max_size=6), st.just([2, 1, 4, 4, 4])),
+    dtype=st.sampled_from(DTYPES),
+    value=st.sampled_from([0.0, 1.0, -1.0, 255.0, math.nan, math.inf, -math.inf]),
+)
 @example(shape=[2, 1, 4, 4, 4], dtype=torch.float32, value=math.nan)
 @example(shape=[2, 1, 4, 4, 4], dtype=torch.float64, value=0.0)
 @example(shape=[0, 1, 4, 4, 4], dtype=torch.float32, value=0.0)
@@ -147,7 +162,11 @@ def test_a_recipe_is_refused_where_it_is_written_not_in_training(field, value):
 
 
 @DRAWN
-@given(values=st.one_of(ANYTHING, st.dictionaries(st.sampled_from([*(f.name for f in fields(Recipe)), "nonsense"]), ANYTHING)))
+@given(
+    values=st.one_of(
+        ANYTHING, st.dictionaries(st.sampled_from([*(f.name for f in fields(Recipe)), "nonsense"]), ANYTHING)
+    )
+)
 @example(values={"augmentation": {"shift": 2.0}})
 @example(values={"augmentation": {"nonsense": 1}})
 @example(values={"augmentation": None})

@@ -47,13 +47,13 @@ def test_evaluate_gives_the_figures_of_the_run_again(run, capsys):
 def test_evaluate_with_views_averages_over_shifts_and_the_mirror(run, monkeypatch, capsys):
     import torch
 
-    from vivit_edu.augment import swap_sides
-    from vivit_edu.runs import load_run
+    from vivit_edu.augment.batch import swap_sides
+    from vivit_edu.augment.warp import move
+    from vivit_edu.experiments.runs import load_run
     from vivit_edu.training import predict_logits, score
-    from vivit_edu.warp import move
 
     shifts = ((0, 0, 0), (0, 2, 0))
-    monkeypatch.setattr("vivit_edu.runs.VIEW_SHIFTS", shifts)
+    monkeypatch.setattr("vivit_edu.experiments.runs.VIEW_SHIFTS", shifts)
     assert main(["evaluate", str(run), "--views", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     model, volumes, _ = load_run(run)
@@ -88,8 +88,11 @@ def test_bare_train_falls_back_to_the_phantom_and_says_so(tmp_path, monkeypatch,
 
     monkeypatch.delenv("VIVIT_EDU_DATASET", raising=False)
     load = data.load_volumes
-    monkeypatch.setattr(data, "load_volumes", lambda name="organmnist3d", **o: (
-        unreachable() if name == "organmnist3d" else load(name, **o)))
+    monkeypatch.setattr(
+        data,
+        "load_volumes",
+        lambda name="organmnist3d", **o: unreachable() if name == "organmnist3d" else load(name, **o),
+    )
     assert main(["train", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert "SYNTHETIC" in printed.err + printed.out
@@ -98,22 +101,42 @@ def test_bare_train_falls_back_to_the_phantom_and_says_so(tmp_path, monkeypatch,
 
 def test_the_real_file_trains(test_data, tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(["train", "adrenalmnist3d", "--root", str(test_data), "--epochs", "1", "--model", "spacetime",
-                 "--device", "cpu", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "adrenalmnist3d",
+                "--root",
+                str(test_data),
+                "--epochs",
+                "1",
+                "--model",
+                "spacetime",
+                "--device",
+                "cpu",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["dataset"] == "adrenalmnist3d" and metrics["model"] == "spacetime"
     assert metrics["options"]["num_classes"] == 2
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["train", "organmnist2d"], "organmnist3d"),
-    (["train", "organphantom3d", "--model", "vit"], "factorised_encoder"),
-    (["train", "organphantom3d", "--device", "abacus"], "--device cpu"),
-    (["train", "--resume"], "--out"),
-    (["train", "--resume", "--out", "nowhere"], "run.json"),
-    (["evaluate", "nowhere"], "run folder"),
-    (["train", "adrenalmnist3d", "--root", "nowhere"], "adrenalmnist3d.npz"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["train", "organmnist2d"], "organmnist3d"),
+        (["train", "organphantom3d", "--model", "vit"], "factorised_encoder"),
+        (["train", "organphantom3d", "--device", "abacus"], "--device cpu"),
+        (["train", "--resume"], "--out"),
+        (["train", "--resume", "--out", "nowhere"], "run.json"),
+        (["evaluate", "nowhere"], "run folder"),
+        (["train", "adrenalmnist3d", "--root", "nowhere"], "adrenalmnist3d.npz"),
+    ],
+)
 def test_bad_input_ends_in_one_message_and_status_2(arguments, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there: no download
@@ -138,12 +161,18 @@ def test_the_module_is_the_command():
 
 def test_bfloat16_is_a_choice_of_the_run(monkeypatch, tiny_volumes, tmp_path):
     import vivit_edu.data
-    import vivit_edu.runs
+    import vivit_edu.experiments.runs
 
     recipes = []
     monkeypatch.setattr(vivit_edu.data, "load_volumes", lambda *_, **__: tiny_volumes)
-    monkeypatch.setattr(vivit_edu.runs, "train_run", lambda volumes, recipe, **_: recipes.append(recipe) or {
-        split: {"acc": 0.0, "balanced_acc": 0.0, "auc": 0.0} for split in ("val", "test")})
+    monkeypatch.setattr(
+        vivit_edu.experiments.runs,
+        "train_run",
+        lambda volumes, recipe, **_: (
+            recipes.append(recipe)
+            or {split: {"acc": 0.0, "balanced_acc": 0.0, "auc": 0.0} for split in ("val", "test")}
+        ),
+    )
     for extra in ([], ["--bfloat16"]):
         assert main(["train", "organphantom3d", "--device", "cpu", "--out", str(tmp_path), *extra]) == 0
     assert [recipe.bfloat16 for recipe in recipes] == [False, True]

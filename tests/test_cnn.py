@@ -10,8 +10,8 @@ from tests.tiny import tiny_recipe
 from vivit_edu import MODELS, Recipe, attention_maps, build_model, cnn
 from vivit_edu.cost import count_flops
 from vivit_edu.errors import CheckpointError, ConfigError
-from vivit_edu.runs import build_seeded, evaluate_run, load_run, train_run
-from vivit_edu.training import fit, mixed_precision
+from vivit_edu.experiments.runs import evaluate_run, load_run, train_run
+from vivit_edu.training import build_seeded, fit, mixed_precision
 
 FUSIONS = ("single_frame", "early_fusion", "late_fusion", "slow_fusion")
 CNNS = (*FUSIONS, "multiresolution", "cnn_attention", "cnn3d")
@@ -243,11 +243,17 @@ def test_alexnet_is_the_papers_plan():
 def test_fusions_of_the_papers_size():
     """What a fusion changes in the first convolution and the first fully connected layer. On meta: nothing is computed."""
     with torch.device("meta"):
-        early, late, slow = (build_model(f"{fusion}_fusion", clip_shape=(3, 10, 170, 170), num_classes=487,
-                                         backbone="alexnet") for fusion in ("early", "late", "slow"))
+        early, late, slow = (
+            build_model(f"{fusion}_fusion", clip_shape=(3, 10, 170, 170), num_classes=487, backbone="alexnet")
+            for fusion in ("early", "late", "slow")
+        )
     assert early.tower[0].weight.shape == (96, 3, 10, 11, 11)  # the paper's 11×11×3×T, T=10
     assert slow.tower[0].weight.shape == (96, 3, 4, 11, 11)
-    assert [m.in_features for m in (early.classifier[0], late.classifier[0], slow.classifier[0])] == [12544, 25088, 12544]
+    assert [m.in_features for m in (early.classifier[0], late.classifier[0], slow.classifier[0])] == [
+        12544,
+        25088,
+        12544,
+    ]
     spans = [m.kernel_size[0] for m in slow.tower if isinstance(m, nn.Conv3d)]
     assert spans == [4, 2, 2, 1, 1]
 
@@ -293,7 +299,10 @@ def test_in_bfloat16_gradients_point_where_those_of_float32_do(name):
 
 
 def test_the_probabilities_of_a_videos_clips_are_averaged():
-    model, views = built("slow_fusion", (1, 8, 16, 16)).train(), torch.randint(0, 256, (5, 1, 8, 16, 16)).to(torch.uint8)
+    model, views = (
+        built("slow_fusion", (1, 8, 16, 16)).train(),
+        torch.randint(0, 256, (5, 1, 8, 16, 16)).to(torch.uint8),
+    )
     for parameter in model.parameters():  # so sure of itself that averaged logits would say something else
         parameter.data *= 1.5
     found = cnn.predict_video(model, views)
@@ -306,21 +315,24 @@ def test_the_probabilities_of_a_videos_clips_are_averaged():
 # ---- options and messages
 
 
-@pytest.mark.parametrize("name, options, says", [
-    ("slow_fusion", {"drop_path": 0.1}, "no option drop_path.*backbone, dropout$"),
-    ("slow_fusion", {"fusion": "early_fusion"}, "no option fusion"),
-    ("multiresolution", {"fusion": "medium"}, "single_frame, early_fusion"),
-    ("single_frame", {"backbone": "resnet"}, "alexnet, small"),
-    ("single_frame", {"dropout": 1.0}, "dropout"),
-    ("cnn3d", {"tubelet": (7, 7, 7)}, "no option tubelet.*width"),
-    ("cnn3d", {"width": 12}, "multiple of 8"),
-    ("cnn_attention", {"frame_step": 0}, "frame_step"),
-    ("cnn_attention", {"dim": 30}, "heads"),
-    ("spacetime", {"backbone": "small"}, "no option backbone"),
-    ("torchvision:r3d_18", {"width": 64}, "no option width; its options are none"),
-    ("torchvision:resnet18", {}, "torchvision:r3d_18"),
-    ("cnn4d", {}, "cnn3d"),
-])
+@pytest.mark.parametrize(
+    "name, options, says",
+    [
+        ("slow_fusion", {"drop_path": 0.1}, "no option drop_path.*backbone, dropout$"),
+        ("slow_fusion", {"fusion": "early_fusion"}, "no option fusion"),
+        ("multiresolution", {"fusion": "medium"}, "single_frame, early_fusion"),
+        ("single_frame", {"backbone": "resnet"}, "alexnet, small"),
+        ("single_frame", {"dropout": 1.0}, "dropout"),
+        ("cnn3d", {"tubelet": (7, 7, 7)}, "no option tubelet.*width"),
+        ("cnn3d", {"width": 12}, "multiple of 8"),
+        ("cnn_attention", {"frame_step": 0}, "frame_step"),
+        ("cnn_attention", {"dim": 30}, "heads"),
+        ("spacetime", {"backbone": "small"}, "no option backbone"),
+        ("torchvision:r3d_18", {"width": 64}, "no option width; its options are none"),
+        ("torchvision:resnet18", {}, "torchvision:r3d_18"),
+        ("cnn4d", {}, "cnn3d"),
+    ],
+)
 def test_what_cannot_be_built_is_named_with_what_can(name, options, says):
     with pytest.raises(ConfigError, match=says):
         build_model(name, **options)
@@ -345,9 +357,9 @@ def test_a_cnn_has_no_attention_maps():
 @pytest.mark.parametrize("name", CNNS)
 def test_a_run_trains_saves_resumes_and_evaluates(name, tiny_volumes, tmp_path, monkeypatch):
     """As every model does: stopped after the first epoch, it ends at the same figures as without."""
-    import vivit_edu.runs
+    import vivit_edu.experiments.runs
 
-    monkeypatch.setattr(vivit_edu.runs, "load_volumes", lambda *_, **__: tiny_volumes)
+    monkeypatch.setattr(vivit_edu.experiments.runs, "load_volumes", lambda *_, **__: tiny_volumes)
     recipe = replace(tiny_recipe(model=name, epochs=2), options={})
     whole = train_run(tiny_volumes, recipe, out=tmp_path / "whole", device="cpu")
     model = build_seeded(recipe, tiny_volumes, 0)
@@ -361,6 +373,7 @@ def test_a_run_trains_saves_resumes_and_evaluates(name, tiny_volumes, tmp_path, 
         return save(*arguments, **options)
 
     import vivit_edu.training as training
+
     save = training.save_checkpoint
     monkeypatch.setattr(training, "save_checkpoint", stop_after_one)
     with pytest.raises(Stop):

@@ -7,13 +7,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from vivit_edu import Recipe, build_model
 from vivit_edu.cost import PAPER, attention_pairs, count_flops, count_parameters, peak_memory, time_step
 from vivit_edu.errors import ConfigError
-from vivit_edu.explain import recorded_attention
+from vivit_edu.explain.weights import recorded_attention
 from vivit_edu.vivit import MLP
 
 MiB = 2**20
 VIVIT = tuple(PAPER)  # Models 1 to 4 in order
-SMALL = {"clip_shape": (1, 8, 8, 12), "num_classes": 3, "tubelet": (2, 4, 4), "dim": 24, "depth": 3,
-         "temporal_depth": 2, "heads": 2, "mlp_dim": 40}  # fmt: skip
+SMALL = {
+    "clip_shape": (1, 8, 8, 12),
+    "num_classes": 3,
+    "tubelet": (2, 4, 4),
+    "dim": 24,
+    "depth": 3,
+    "temporal_depth": 2,
+    "heads": 2,
+    "mlp_dim": 40,
+}
 
 
 def multiply_adds(name, *, clip_shape, num_classes, tubelet, dim, depth, temporal_depth, mlp_dim, **rest):

@@ -15,13 +15,25 @@ import numpy as np
 import pytest
 import torch
 
-from vivit_edu import DataError, Split, Volumes, course_volumes, data, files, load_volumes
+from vivit_edu import DataError, Split, Volumes, course_volumes, data, load_volumes
 from vivit_edu.errors import ConfigError
-from vivit_edu.files import UnreachableError
+from vivit_edu.support import files
+from vivit_edu.support.files import UnreachableError
 from vivit_edu.volumes import describe, find_mirror_axis
 
-ORGANS = ("liver", "kidney-right", "kidney-left", "femur-right", "femur-left", "bladder", "heart",
-          "lung-right", "lung-left", "spleen", "pancreas")  # fmt: skip
+ORGANS = (
+    "liver",
+    "kidney-right",
+    "kidney-left",
+    "femur-right",
+    "femur-left",
+    "bladder",
+    "heart",
+    "lung-right",
+    "lung-left",
+    "spleen",
+    "pancreas",
+)
 URL = "https://example.org/files/{}?download=1"
 NO_NETWORK = urllib.error.URLError("[Errno -3] Temporary failure in name resolution")
 
@@ -91,8 +103,13 @@ def table(monkeypatch):
     def expect(name, content, classes=("normal", "hyperplasia")):
         md5 = hashlib.md5(content).hexdigest()
         labels = {str(k): label for k, label in enumerate(classes)}
-        info[name] = {"label": labels, "url": URL.format(f"{name}.npz"), "MD5": md5,
-                      "url_64": URL.format(f"{name}_64.npz"), "MD5_64": md5}  # fmt: skip
+        info[name] = {
+            "label": labels,
+            "url": URL.format(f"{name}.npz"),
+            "MD5": md5,
+            "url_64": URL.format(f"{name}_64.npz"),
+            "MD5_64": md5,
+        }
         return md5
 
     expect("adrenalmnist3d", b"never")
@@ -106,7 +123,7 @@ def phantom(monkeypatch, tmp_path):
     """A phantom that is generated at once and counts how often."""
     source = tmp_path / "phantom.py"
     source.write_text("version = 1")
-    stub = types.ModuleType("vivit_edu.phantom")
+    stub = types.ModuleType("vivit_edu.datasets.phantom")
     stub.__file__, stub.PHANTOM_CLASSES, stub.calls = str(source), ORGANS, []
 
     def generate_phantom(size=28, *, progress=True):
@@ -114,8 +131,9 @@ def phantom(monkeypatch, tmp_path):
         return organ_set(size)
 
     stub.generate_phantom = generate_phantom
-    monkeypatch.setitem(sys.modules, "vivit_edu.phantom", stub)
-    monkeypatch.setattr("vivit_edu.phantom", stub, raising=False)
+    stub.fingerprint = lambda: hashlib.sha256(source.read_bytes()).hexdigest()
+    monkeypatch.setitem(sys.modules, "vivit_edu.datasets.phantom", stub)
+    monkeypatch.setattr("vivit_edu.datasets.phantom", stub, raising=False)
     return stub
 
 
@@ -145,6 +163,7 @@ def serve(monkeypatch, content, breaks=None):
 
 
 # ---- good files -----------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("size", [28, 64])
 def test_the_real_adrenal_file(test_data, size):
@@ -201,6 +220,7 @@ def test_the_organs_know_their_mirror_and_where_medmnist_keeps_files_is_looked_a
 
 
 # ---- bad requests and bad files -------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", ["organmnist", "OrganMNIST3D", "movingshapes?", "", None, 3])
 def test_unknown_names_are_refused_with_the_known_ones(root, name):
@@ -348,6 +368,7 @@ def test_what_would_fill_the_memory_is_refused_unread(root, table, monkeypatch):
 
 # ---- fetching -------------------------------------------------------------------------------------
 
+
 def test_without_the_file_and_the_download_the_message_says_what_to_do(tmp_path, table):
     md5 = table("adrenalmnist3d", b"it")
     with pytest.raises(UnreachableError) as error:
@@ -467,6 +488,7 @@ def test_a_root_that_cannot_be_written_to(root, table, phantom, monkeypatch):
 
 # ---- without medmnist -----------------------------------------------------------------------------
 
+
 def test_files_load_without_medmnist(root, monkeypatch, phantom):
     monkeypatch.setitem(sys.modules, "medmnist", None)
     (root / "adrenalmnist3d.npz").write_bytes(npz(small_set()))
@@ -489,6 +511,7 @@ def test_damage_inside_an_array_is_seen_without_medmnist_too(root, monkeypatch):
 
 
 # ---- the phantom ----------------------------------------------------------------------------------
+
 
 def test_the_phantom_is_generated_once(root, phantom):
     first, again = (load_volumes("organphantom3d", root=root, download=False) for _ in range(2))
@@ -529,6 +552,7 @@ def test_a_damaged_phantom_is_generated_again(root, phantom, capsys, damage):
 
 # ---- what the course uses -------------------------------------------------------------------------
 
+
 def test_the_course_takes_the_set_that_is_named(root, phantom, monkeypatch, capsys):
     monkeypatch.setenv("VIVIT_EDU_DATA", str(root))
     monkeypatch.setenv("VIVIT_EDU_DATASET", "organphantom3d")
@@ -567,6 +591,7 @@ def test_the_course_takes_the_organs_where_they_are(root, table, phantom, monkey
 
 # ---- the folder -----------------------------------------------------------------------------------
 
+
 def test_the_folder_is_the_argument_the_variable_or_the_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkout = data.data_root()
@@ -582,13 +607,18 @@ def test_the_folder_is_the_argument_the_variable_or_the_checkout(tmp_path, monke
         data.data_root()
 
 
-@pytest.mark.parametrize("platform, variable, folder", [
-    ("linux", None, "home/.cache/vivit-edu"), ("linux", "XDG_CACHE_HOME", "set/vivit-edu"),
-    ("darwin", None, "home/Library/Caches/vivit-edu"),
-    ("win32", None, "home/AppData/Local/vivit-edu"), ("win32", "LOCALAPPDATA", "set/vivit-edu"),
-])
+@pytest.mark.parametrize(
+    "platform, variable, folder",
+    [
+        ("linux", None, "home/.cache/vivit-edu"),
+        ("linux", "XDG_CACHE_HOME", "set/vivit-edu"),
+        ("darwin", None, "home/Library/Caches/vivit-edu"),
+        ("win32", None, "home/AppData/Local/vivit-edu"),
+        ("win32", "LOCALAPPDATA", "set/vivit-edu"),
+    ],
+)
 def test_outside_a_checkout_it_is_the_users_cache(tmp_path, monkeypatch, platform, variable, folder):
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "site-packages/vivit_edu/data.py"))
+    monkeypatch.setattr(data, "ROOT", tmp_path / "site-packages")
     monkeypatch.setattr(data.sys, "platform", platform)
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "set"))
@@ -599,6 +629,7 @@ def test_outside_a_checkout_it_is_the_users_cache(tmp_path, monkeypatch, platfor
 
 
 # ---- left and right -------------------------------------------------------------------------------
+
 
 def kidneys(axis, count=16, noise=60, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -639,6 +670,7 @@ def test_an_empty_class_has_no_mirror_image():
 
 
 # ---- the containers, the table, the picture ---------------------------------------------------------
+
 
 def test_a_subset_takes_all_that_belongs_to_its_clips():
     clips = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1, 1)
@@ -704,6 +736,6 @@ def test_a_shown_figure_carries_its_alt_text(monkeypatch):
     monkeypatch.setattr(display, "display", lambda bundle, **options: shown.append((bundle, options)))
     figure = plots.montage(kidneys(1, count=2), ("right", "left"))
     plots.show(figure)
-    (bundle, options), = shown
+    ((bundle, options),) = shown
     assert options == {"raw": True, "metadata": {"image/png": {"alt": figure.alt_text}}}
     assert bundle["text/plain"] == figure.alt_text and bundle["image/png"].startswith("iVBORw0KGgo")

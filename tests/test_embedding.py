@@ -6,10 +6,9 @@ from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.references import max_difference, noise, randomise
 from vivit_edu import ConfigError, FrameEmbedding, TubeletEmbedding
 from vivit_edu.embedding import fit_to_grid, learned_positions, token_grid
-
-from .references import max_difference, noise, randomise
 
 TILING = [
     ((1, 28, 28, 28), (7, 7, 7)),

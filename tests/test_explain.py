@@ -8,12 +8,17 @@ from tests.references import VIVITS
 from tests.tiny import TINY
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
-from vivit_edu.explain import attention_maps, rollout, to_voxels
+from vivit_edu.explain.rollout import rollout, to_voxels
+from vivit_edu.explain.weights import attention_maps
 
 B, T, S, HEADS = 2, 4, 4, 2  # of the tiny models: 8³ voxels in tubelets of 2×4×4
 VARIANTS = [
-    ("spacetime", "mean"), ("spacetime", "cls"), ("factorised_encoder", "mean"), ("factorised_encoder", "cls"),
-    ("factorised_self_attention", "mean"), ("factorised_dot_product", "mean"),
+    ("spacetime", "mean"),
+    ("spacetime", "cls"),
+    ("factorised_encoder", "mean"),
+    ("factorised_encoder", "cls"),
+    ("factorised_self_attention", "mean"),
+    ("factorised_dot_product", "mean"),
 ]
 
 
@@ -36,7 +41,8 @@ def test_every_row_sums_to_one_and_shapes_are_as_promised(name, pool, clips):
     cls = int(pool == "cls")
     shapes = {
         "spacetime": [("joint", (B, HEADS, T * S + cls, T * S + cls))] * 2,
-        "factorised_encoder": [("space", (B, T, HEADS, S + cls, S + cls))] * 2 + [("time", (B, HEADS, T + cls, T + cls))],
+        "factorised_encoder": [("space", (B, T, HEADS, S + cls, S + cls))] * 2
+        + [("time", (B, HEADS, T + cls, T + cls))],
         "factorised_self_attention": [("space", (B, T, HEADS, S, S)), ("time", (B, S, HEADS, T, T))] * 2,
         "factorised_dot_product": [("space", (B, T, HEADS // 2, S, S)), ("time", (B, S, HEADS // 2, T, T))] * 2,
     }[name]
@@ -50,7 +56,7 @@ def test_every_row_sums_to_one_and_shapes_are_as_promised(name, pool, clips):
 
 @pytest.mark.parametrize("name", VIVITS)
 def test_asking_for_the_weights_changes_no_logit_and_leaves_nothing_behind(name, clips):
-    from vivit_edu.explain import recorded_attention
+    from vivit_edu.explain.weights import recorded_attention
 
     model = sharp(name)
     with torch.no_grad():

@@ -8,8 +8,16 @@ from tests.test_saliency import brightness_model
 from tests.tiny import TINY
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
-from vivit_edu.faithful import all_maps, estimate, faithfulness, organ_scores, randomised, selections
-from vivit_edu.saliency import METHODS, occlusion
+from vivit_edu.explain.faithfulness import (
+    METHODS,
+    all_maps,
+    estimate,
+    faithfulness,
+    organ_scores,
+    randomised,
+    selections,
+)
+from vivit_edu.explain.occlusion import occlusion
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +159,10 @@ def mask_of(*places):
 def test_a_map_on_the_organ_scores_one_and_one_beside_it_nought(model):
     scores = torch.zeros(1, T, S)
     scores[0, 1, 2], scores[0, 1, 3] = 2.0, 1.0
-    on, beside = organ_scores(model, scores, mask_of((1, 1, 0), (1, 1, 1))), organ_scores(model, scores, mask_of((0, 0, 0)))
+    on, beside = (
+        organ_scores(model, scores, mask_of((1, 1, 0), (1, 1, 1))),
+        organ_scores(model, scores, mask_of((0, 0, 0))),
+    )
     assert [on[name].mean for name in ("share", "pointing", "iou")] == [1, 1, 1]
     assert [beside[name].mean for name in ("share", "pointing", "iou")] == [0, 0, 0]
 

@@ -13,9 +13,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from tests.references import VIVITS, attentions, max_difference, noise, randomise, small
 from vivit_edu import attention, embedding, vivit
-
-from .references import VIVITS, attentions, max_difference, noise, randomise, small
 
 
 def model_of(name, **options):
@@ -66,9 +65,7 @@ class BatchSecond(nn.Module):
 def test_batch_mates_tells_attention_over_the_batch(name):
     model = model_of(name)
     for block in (
-        module
-        for module in model.modules()
-        if isinstance(module, (vivit.Block, vivit.FactorisedSelfAttentionBlock))
+        module for module in model.modules() if isinstance(module, (vivit.Block, vivit.FactorisedSelfAttentionBlock))
     ):
         for part, module in list(block.named_children()):
             if isinstance(module, attention.MultiHeadAttention):
@@ -87,9 +84,7 @@ def test_batch_mates_tells_a_mixed_up_model_2(right, wrong, monkeypatch):
 def test_batch_mates_tells_a_mixed_up_model_3(function, monkeypatch):
     wrong = {"(b t) s d -> b t s d": "(t b) s d -> b t s d", "(b s) t d -> b t s d": "(s b) t d -> b t s d"}
     pattern = {"over_space": "(b t) s d -> b t s d", "over_time": "(b s) t d -> b t s d"}[function]
-    monkeypatch.setattr(
-        attention, "rearrange", lambda x, p, **n: rearrange(x, wrong[p] if p == pattern else p, **n)
-    )
+    monkeypatch.setattr(attention, "rearrange", lambda x, p, **n: rearrange(x, wrong[p] if p == pattern else p, **n))
     rejects(check_batch_mates, model_of("factorised_self_attention"))
 
 
@@ -153,9 +148,7 @@ def check_positions_learn(model):
     model(noise(2, *model.config.clip_shape)).square().sum().backward()
     for name in wanted:
         gradient = parameters[name].grad
-        assert (
-            gradient is not None and gradient.flatten(0, -2).abs().sum(dim=-1).min() > 0
-        )  # every position's
+        assert gradient is not None and gradient.flatten(0, -2).abs().sum(dim=-1).min() > 0  # every position's
 
 
 @pytest.mark.parametrize("name, pool", both_pools())
@@ -235,9 +228,7 @@ def test_logits_are_not_activated(name, pool):
     check_head_is_linear(model, model.head)
 
 
-@pytest.mark.parametrize(
-    "fault", [nn.Softmax(dim=-1), nn.Sigmoid(), nn.ReLU()], ids=lambda fault: type(fault).__name__
-)
+@pytest.mark.parametrize("fault", [nn.Softmax(dim=-1), nn.Sigmoid(), nn.ReLU()], ids=lambda fault: type(fault).__name__)
 @pytest.mark.parametrize("name", VIVITS)
 def test_logits_are_not_activated_tells_a_softmax(name, fault):
     model = model_of(name)

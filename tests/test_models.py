@@ -7,12 +7,16 @@ import torch
 from torch import nn
 
 import vivit_edu
+from tests.references import VIVITS, max_difference, noise, randomise, small
 from vivit_edu import ConfigError, build_model
 from vivit_edu.vivit import (
-    Block, DropPath, FactorisedDotProductBlock, FactorisedEncoder, FactorisedSelfAttentionBlock, ViViTConfig,
-)  # fmt: skip
-
-from .references import VIVITS, max_difference, noise, randomise, small
+    Block,
+    DropPath,
+    FactorisedDotProductBlock,
+    FactorisedEncoder,
+    FactorisedSelfAttentionBlock,
+    ViViTConfig,
+)
 
 
 @pytest.mark.parametrize("name", VIVITS)
@@ -29,9 +33,21 @@ def test_defaults(name):
 def test_the_courses_sizes():
     """What chapters, recorded tables and saved models mean by a model of which nothing is said."""
     assert ViViTConfig() == ViViTConfig(
-        clip_shape=(1, 28, 28, 28), num_classes=11, tubelet=(7, 7, 7), tokenizer="tubelet", remainder="refuse", dim=128,
-        depth=6, temporal_depth=4, heads=4, mlp_dim=512, pool="mean", dropout=0.0, drop_path=0.0, activation="gelu",
-    )  # fmt: skip
+        clip_shape=(1, 28, 28, 28),
+        num_classes=11,
+        tubelet=(7, 7, 7),
+        tokenizer="tubelet",
+        remainder="refuse",
+        dim=128,
+        depth=6,
+        temporal_depth=4,
+        heads=4,
+        mlp_dim=512,
+        pool="mean",
+        dropout=0.0,
+        drop_path=0.0,
+        activation="gelu",
+    )
 
 
 def test_the_least_of_every_size_is_taken():
@@ -188,11 +204,7 @@ def test_unknown_model_names_the_known():
 def test_unknown_option_names_the_known():
     with pytest.raises(ConfigError) as caught:
         build_model("spacetime", patch_size=7, heads=4)
-    assert (
-        "patch_size" in str(caught.value)
-        and "tubelet" in str(caught.value)
-        and "mlp_dim" in str(caught.value)
-    )
+    assert "patch_size" in str(caught.value) and "tubelet" in str(caught.value) and "mlp_dim" in str(caught.value)
 
 
 @pytest.mark.parametrize(

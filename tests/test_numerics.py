@@ -30,13 +30,17 @@ def exact(module, shape):
     return torch.autograd.gradcheck(forward, (x, *(p.detach().requires_grad_() for p in parameters)))
 
 
-@pytest.mark.parametrize("module, shape", [
-    (Block(CONFIG), (2, 3, 4)),
-    (FactorisedSelfAttentionBlock(CONFIG), GRID),
-    (FactorisedDotProductBlock(CONFIG), GRID),
-    (TubeletEmbedding((1, 4, 4, 4), 3, (2, 2, 2)), (2, 1, 4, 4, 4)),
-    (FrameEmbedding((1, 4, 4, 4), 3, (2, 2, 2)), (2, 1, 4, 4, 4)),
-], ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    "module, shape",
+    [
+        (Block(CONFIG), (2, 3, 4)),
+        (FactorisedSelfAttentionBlock(CONFIG), GRID),
+        (FactorisedDotProductBlock(CONFIG), GRID),
+        (TubeletEmbedding((1, 4, 4, 4), 3, (2, 2, 2)), (2, 1, 4, 4, 4)),
+        (FrameEmbedding((1, 4, 4, 4), 3, (2, 2, 2)), (2, 1, 4, 4, 4)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "",
+)
 def test_gradients_are_exact(module, shape):
     assert exact(module, shape)
 
@@ -53,14 +57,18 @@ def test_gradients_are_exact_where_an_axis_joins_the_batch(over):
 def test_both_paths_of_attention_have_exact_gradients(tokens, recorded):
     """In float64 the fused kernel is taken, unless the weights are recorded."""
     generator = torch.Generator().manual_seed(1)
-    q, k, v = (torch.randn(1, 1, tokens, 2, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3))
+    q, k, v = (
+        torch.randn(1, 1, tokens, 2, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)
+    )
     record = [] if recorded else None
     assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, record=record), (q, k, v), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", VIVITS)
 def test_whole_models_have_exact_gradients(name):
-    model = randomise(small(name, clip_shape=(1, 4, 4, 4), tubelet=(2, 2, 2), dim=4, heads=2, mlp_dim=6, depth=1, num_classes=2)).double()
+    model = randomise(
+        small(name, clip_shape=(1, 4, 4, 4), tubelet=(2, 2, 2), dim=4, heads=2, mlp_dim=6, depth=1, num_classes=2)
+    ).double()
     clips = noise(1, 1, 4, 4, 4).double().requires_grad_()
     assert torch.autograd.gradcheck(model, clips)
 

@@ -8,8 +8,7 @@ import torch
 from tests.tiny import tiny_recipe
 from vivit_edu.errors import ConfigError
 from vivit_edu.optimisers import Muon, Together, encoder_matrices, orthogonalise
-from vivit_edu.runs import build_seeded
-from vivit_edu.training import Recipe, fit, make_optimiser
+from vivit_edu.training import Recipe, build_seeded, fit, make_optimiser
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is there from torch 2.9 on")

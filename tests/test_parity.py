@@ -20,10 +20,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.references import VIVITS, attentions, authors, max_difference, noise, randomise, small
 from vivit_edu import attention, build_model
 from vivit_edu.pretrained import load_pretrained
-
-from .references import VIVITS, attentions, authors, max_difference, noise, randomise, small
 
 TOLERANCE = 1e-5
 
@@ -47,9 +46,7 @@ AUTHORS_MODELS = {
 def authors_model(name, **options):
     """Our model with the authors' weights in it, their clips and their logits."""
     clips, weights, logits = authors(name)
-    defaults = dict(
-        tubelet=(2, 8, 8), dim=24, depth=2, temporal_depth=1, heads=4, mlp_dim=48, activation="gelu_tanh"
-    )
+    defaults = dict(tubelet=(2, 8, 8), dim=24, depth=2, temporal_depth=1, heads=4, mlp_dim=48, activation="gelu_tanh")
     defaults["pool"] = "cls" if name.endswith("token") else "mean"
     model_name = AUTHORS_MODELS.get(name, "factorised_self_attention")
     model = build_model(model_name, clip_shape=(2, 8, 16, 16), num_classes=5, **(defaults | options)).eval()
@@ -99,9 +96,7 @@ def _heads_interleaved(monkeypatch, model):
     plain = attention.rearrange
     swap = {"b n (h d) -> b h n d": "b n (d h) -> b h n d"}
     swap["b t s (three half h d) -> half three b t s h d"] = "b t s (three h d half) -> half three b t s h d"
-    monkeypatch.setattr(
-        attention, "rearrange", lambda x, pattern, **n: plain(x, swap.get(pattern, pattern), **n)
-    )
+    monkeypatch.setattr(attention, "rearrange", lambda x, pattern, **n: plain(x, swap.get(pattern, pattern), **n))
 
 
 def _large_epsilon(monkeypatch, model):
@@ -148,15 +143,30 @@ def test_transformers_logits(clip_shape, tubelet, heads, depth, activation, thei
     transformers = pytest.importorskip("transformers")
     channels, frames, size, _ = clip_shape
     config = transformers.VivitConfig(
-        image_size=size, num_frames=frames, tubelet_size=list(tubelet), num_channels=channels, hidden_size=32,
-        num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=80, hidden_act=theirs,
+        image_size=size,
+        num_frames=frames,
+        tubelet_size=list(tubelet),
+        num_channels=channels,
+        hidden_size=32,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=80,
+        hidden_act=theirs,
         num_labels=7,
-    )  # fmt: skip
+    )
     reference = randomise(transformers.VivitForVideoClassification(config)).eval()
     model = build_model(
-        "spacetime", clip_shape=clip_shape, num_classes=7, tubelet=tubelet, dim=32, depth=depth, heads=heads,
-        mlp_dim=80, pool="cls", activation=activation,
-    ).eval()  # fmt: skip
+        "spacetime",
+        clip_shape=clip_shape,
+        num_classes=7,
+        tubelet=tubelet,
+        dim=32,
+        depth=depth,
+        heads=heads,
+        mlp_dim=80,
+        pool="cls",
+        activation=activation,
+    ).eval()
     load_pretrained(model, reference.state_dict())
     clips = noise(3, *clip_shape)
     logits = reference(pixel_values=clips.transpose(1, 2)).logits  # they take [B, T, C, H, W]
@@ -183,9 +193,16 @@ def test_torchvision_logits_on_one_frame(channels, heads):
     reference.conv_proj = nn.Conv2d(channels, 32, kernel_size=8, stride=8)
     randomise(reference).eval()
     model = build_model(
-        "spacetime", clip_shape=(channels, 1, 24, 24), num_classes=6, tubelet=(1, 8, 8), dim=32, depth=2,
-        heads=heads, mlp_dim=64, pool="cls",
-    ).eval()  # fmt: skip
+        "spacetime",
+        clip_shape=(channels, 1, 24, 24),
+        num_classes=6,
+        tubelet=(1, 8, 8),
+        dim=32,
+        depth=2,
+        heads=heads,
+        mlp_dim=64,
+        pool="cls",
+    ).eval()
     load_pretrained(model, reference.state_dict())
     clips = noise(4, channels, 1, 24, 24)
     assert max_difference(model(clips), reference(clips[:, :, 0])) <= TOLERANCE
@@ -214,11 +231,21 @@ def vit_pytorch_twin(model, variant):
     config = model.config
     channels, frames, height, width = config.clip_shape
     twin = vivit.ViViT(
-        image_size=(height, width), image_patch_size=config.tubelet[1:], frames=frames,
-        frame_patch_size=config.tubelet[0], num_classes=config.num_classes, dim=config.dim, spatial_depth=2,
-        temporal_depth=2, heads=config.heads, dim_head=config.dim // config.heads, mlp_dim=config.mlp_dim,
-        channels=channels, pool=config.pool, variant=variant,
-    ).eval()  # fmt: skip
+        image_size=(height, width),
+        image_patch_size=config.tubelet[1:],
+        frames=frames,
+        frame_patch_size=config.tubelet[0],
+        num_classes=config.num_classes,
+        dim=config.dim,
+        spatial_depth=2,
+        temporal_depth=2,
+        heads=config.heads,
+        dim_head=config.dim // config.heads,
+        mlp_dim=config.mlp_dim,
+        channels=channels,
+        pool=config.pool,
+        variant=variant,
+    ).eval()
     for module in twin.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = 1e-6
@@ -252,9 +279,10 @@ def test_vit_pytorch_model_3():
     model = randomise(small("factorised_self_attention"))
     twin = vit_pytorch_twin(model, "factorized_self_attention")
     share_encoder(
-        twin.factorized_transformer, model.encoder,
+        twin.factorized_transformer,
+        model.encoder,
         lambda block: [(block.norm_space, block.space_attention), (block.norm_time, block.time_attention)],
-    )  # fmt: skip
+    )
     twin.pos_embedding.copy_(model.positions)
     clips = noise(3, *model.config.clip_shape)
     assert max_difference(model(clips), twin(clips)) <= TOLERANCE

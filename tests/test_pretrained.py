@@ -9,11 +9,10 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from tests.references import VIVITS, authors, max_difference, noise, randomise, small
 from vivit_edu import CheckpointError, ConfigError, build_model
 from vivit_edu.pretrained import METHODS, USUAL_HEADS, Report, filters_from_image, load_pretrained
 from vivit_edu.surgery import inflate, resize_filters, resize_positions
-
-from .references import VIVITS, authors, max_difference, noise, randomise, small
 
 IMAGE_KINDS = ("torchvision", "timm", "hugging_face")
 SIZES = dict(num_classes=5, dim=24, depth=2, heads=4, mlp_dim=48)
@@ -28,9 +27,7 @@ class ImageModel:
         if kind == "torchvision":
             from torchvision.models import VisionTransformer
 
-            self.model = VisionTransformer(
-                16, 4, num_layers=2, num_heads=4, hidden_dim=24, mlp_dim=48, num_classes=5
-            )
+            self.model = VisionTransformer(16, 4, num_layers=2, num_heads=4, hidden_dim=24, mlp_dim=48, num_classes=5)
             self.model.conv_proj = nn.Conv2d(channels, 24, 4, 4)
         elif kind == "timm":
             timm = pytest.importorskip("timm")
@@ -45,9 +42,15 @@ class ImageModel:
     def hugging_face(channels):
         transformers = pytest.importorskip("transformers")
         config = transformers.ViTConfig(
-            image_size=16, patch_size=4, num_channels=channels, hidden_size=24, num_hidden_layers=2,
-            num_attention_heads=4, intermediate_size=48, num_labels=5,
-        )  # fmt: skip
+            image_size=16,
+            patch_size=4,
+            num_channels=channels,
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=48,
+            num_labels=5,
+        )
         return transformers.ViTForImageClassification(config)
 
     def logits(self, images):
@@ -291,9 +294,7 @@ def test_filters_resized_like_timm():
     patch_embed = pytest.importorskip("timm.layers.patch_embed")
     filters = noise(5, 3, 8, 8) - 0.5
     for size in ((4, 4), (12, 12), (7, 7)):
-        expected = patch_embed.resample_patch_embed(
-            filters, list(size), interpolation="bicubic", antialias=True
-        )
+        expected = patch_embed.resample_patch_embed(filters, list(size), interpolation="bicubic", antialias=True)
         assert max_difference(resize_filters(filters, size), expected) < 1e-4
 
 
@@ -329,9 +330,7 @@ def one_step(model):
     loss = nn.functional.cross_entropy(model.train()(noise(4, 3, 6, 16, 16)), torch.arange(4))
     loss.backward()
     optimiser.step()
-    return {
-        name for name, parameter in model.named_parameters() if max_difference(parameter, before[name]) > 1e-9
-    }
+    return {name for name, parameter in model.named_parameters() if max_difference(parameter, before[name]) > 1e-9}
 
 
 def test_model_3_starts_as_its_spatial_half_and_learns():
@@ -346,9 +345,7 @@ def test_model_3_starts_as_its_spatial_half_and_learns():
     assert {report.how(f"encoder.blocks.{i}.time_attention.out.weight") for i in (0, 1)} == {"zeroed"}
 
     time = [name for name, _ in model.named_parameters() if "time_attention" in name]
-    assert {name for name in time if ".out." in name} <= one_step(
-        model
-    )  # W_O first: the others have no gradient yet
+    assert {name for name in time if ".out." in name} <= one_step(model)  # W_O first: the others have no gradient yet
     moved = one_step(model)
     assert {name for name in time if name.endswith("weight")} <= moved
 
@@ -382,10 +379,7 @@ def test_model_4_takes_the_image_models_heads():
 def test_torchvisions_published_files_name_the_mlp_otherwise():
     image_model, model = ImageModel("torchvision"), video_model(frames=3, pool="cls")
     state = image_model.model.state_dict()
-    old = {
-        key.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): value
-        for key, value in state.items()
-    }
+    old = {key.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): value for key, value in state.items()}
     assert old.keys() != state.keys()
     load_pretrained(model, old)
     clips = noise(2, 3, 3, 16, 16)
@@ -396,9 +390,7 @@ def test_torchvisions_published_files_name_the_mlp_otherwise():
 def test_distilled_deit():
     """The token that learned from a teacher is left out, and so is its position."""
     timm = pytest.importorskip("timm")
-    deit = timm.models.deit.VisionTransformerDistilled(
-        16, 4, 3, 5, embed_dim=24, depth=2, num_heads=4, mlp_ratio=2
-    )
+    deit = timm.models.deit.VisionTransformerDistilled(16, 4, 3, 5, embed_dim=24, depth=2, num_heads=4, mlp_ratio=2)
     randomise(deit).eval()
     model = video_model(pool="cls")
     report = load_pretrained(model, deit.state_dict())
@@ -441,9 +433,15 @@ def test_hugging_faces_vivit(tmp_path):
     """Into Model 1 as it is, under both names; into no other; the pooler of a bare VivitModel is left out."""
     transformers = pytest.importorskip("transformers")
     config = transformers.VivitConfig(
-        image_size=16, num_frames=6, tubelet_size=[3, 4, 4], hidden_size=24, num_hidden_layers=2,
-        num_attention_heads=4, intermediate_size=48, num_labels=5,
-    )  # fmt: skip
+        image_size=16,
+        num_frames=6,
+        tubelet_size=[3, 4, 4],
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        num_labels=5,
+    )
     reference = randomise(transformers.VivitForVideoClassification(config)).eval()
     reference.save_pretrained(tmp_path)
     clips = noise(2, 3, 6, 16, 16)
@@ -454,15 +452,11 @@ def test_hugging_faces_vivit(tmp_path):
         assert max_difference(model(clips), expected) <= TOLERANCE
         assert {how for how, _ in report.rows.values()} == {"taken"}
     assert not report.notes[1:]  # the state dict does not say its heads, and that is all
-    with pytest.raises(
-        CheckpointError, match=r"of Model 1 \(spacetime\) and go into no other; this is Model 4"
-    ):
+    with pytest.raises(CheckpointError, match=r"of Model 1 \(spacetime\) and go into no other; this is Model 4"):
         load_pretrained(video_model("factorised_dot_product"), tmp_path)
     with pytest.raises(CheckpointError, match="pool 'cls' and 'mean'"):
         load_pretrained(video_model(), tmp_path)
-    with pytest.raises(
-        CheckpointError, match=r"positions has shape \[1, 33, 24\] in the weights and \[1, 49, 24\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"positions has shape \[1, 33, 24\] in the weights and \[1, 49, 24\]"):
         load_pretrained(video_model(frames=9, pool="cls"), tmp_path)
     other_classes = video_model(pool="cls", num_classes=7, activation="gelu")
     report = load_pretrained(other_classes, tmp_path)
@@ -471,10 +465,7 @@ def test_hugging_faces_vivit(tmp_path):
 
     bare = randomise(transformers.VivitModel(config))
     report = load_pretrained(video_model(pool="cls"), bare.state_dict())
-    assert (
-        set(report.left_out) == {"pooler.dense.weight", "pooler.dense.bias"}
-        and report.how("head.bias") == "fresh"
-    )
+    assert set(report.left_out) == {"pooler.dense.weight", "pooler.dense.bias"} and report.how("head.bias") == "fresh"
 
 
 AUTHORS_OPTIONS = dict(
@@ -506,16 +497,12 @@ def test_authors_layout_in_the_wrong_model():
         load_pretrained(build_model("factorised_self_attention", **AUTHORS_OPTIONS), model_2)
     with pytest.raises(CheckpointError, match=r"of Model 3 .* this is Model 1"):
         load_pretrained(build_model("spacetime", **AUTHORS_OPTIONS), model_3)
-    with pytest.raises(
-        CheckpointError, match="temporal_depth 1 and 4: build the model with temporal_depth=1"
-    ):
+    with pytest.raises(CheckpointError, match="temporal_depth 1 and 4: build the model with temporal_depth=1"):
         load_pretrained(build_model("factorised_encoder", **AUTHORS_OPTIONS), model_2)
     with pytest.raises(CheckpointError, match="pool 'cls' and 'mean'"):
         load_pretrained(build_model("spacetime", **AUTHORS_OPTIONS), token)
     with pytest.raises(CheckpointError, match="heads 4 and 6: build the model with heads=4"):
-        load_pretrained(
-            build_model("factorised_self_attention", **(AUTHORS_OPTIONS | dict(heads=6))), model_3
-        )
+        load_pretrained(build_model("factorised_self_attention", **(AUTHORS_OPTIONS | dict(heads=6))), model_3)
     transposed = model_3 | {"embedding/kernel": model_3["embedding/kernel"][0]}
     with pytest.raises(
         CheckpointError, match=r"embedding.projection.weight has shape \[8, 8, 2, 24\], which is not flax's"
@@ -626,9 +613,7 @@ def test_cls_token_that_the_weights_lack():
 
 def test_wrong_arguments():
     model = video_model()
-    with pytest.raises(
-        ConfigError, match="method='inflate' is not known; take one of central, average, random"
-    ):
+    with pytest.raises(ConfigError, match="method='inflate' is not known; take one of central, average, random"):
         load_pretrained(model, {}, method="inflate")
     with pytest.raises(ConfigError, match="not into Linear"):
         load_pretrained(nn.Linear(2, 2), {})
@@ -653,9 +638,7 @@ def test_round_trip_through_files(kind, suffix, tmp_path):
     elif suffix == ".npz":
         np.savez(path, **{key: value.numpy() for key, value in state.items()})
     else:
-        torch.save(
-            {"model": state, "epoch": 3} if suffix == ".pth" else state, path
-        )  # DeiT's own files: under "model"
+        torch.save({"model": state, "epoch": 3} if suffix == ".pth" else state, path)  # DeiT's own files: under "model"
     direct, read = video_model(), video_model()
     load_pretrained(direct, state)
     load_pretrained(read, path)
@@ -690,13 +673,9 @@ def test_files_that_cannot_be_read(tmp_path):
         with pytest.raises(CheckpointError, match="broken"):
             load_pretrained(video_model(), broken)
     (tmp_path / "weights.h5").write_bytes(b"")
-    with pytest.raises(
-        CheckpointError, match="no file of weights by its name: take .safetensors, .pt or .npz"
-    ):
+    with pytest.raises(CheckpointError, match="no file of weights by its name: take .safetensors, .pt or .npz"):
         load_pretrained(video_model(), tmp_path / "weights.h5")
-    with pytest.raises(
-        CheckpointError, match="there is no file .*google/vivit.*download its model.safetensors"
-    ):
+    with pytest.raises(CheckpointError, match="there is no file .*google/vivit.*download its model.safetensors"):
         load_pretrained(video_model(), "google/vivit-b-16x2-kinetics400")
 
 
@@ -750,7 +729,9 @@ def test_report_covers_every_tensor_and_prints(name):
 
 def test_a_report_is_a_table_in_columns():
     """Two spaces after the widest name and after the widest deed; no line ends in spaces."""
-    report = Report("somewhere", {"a": ("taken", ""), "longer": ("summed, inflated", "over"), "b": ("fresh", "none")}, (), ())
+    report = Report(
+        "somewhere", {"a": ("taken", ""), "longer": ("summed, inflated", "over"), "b": ("fresh", "none")}, (), ()
+    )
     assert str(report).splitlines() == [
         "from somewhere",
         "a       taken",
@@ -765,7 +746,9 @@ def test_usual_heads_are_those_of_the_published_transformers(dim, heads):
     assert USUAL_HEADS[dim] == heads and len(USUAL_HEADS) == 5
 
 
-@pytest.mark.parametrize("t, central, average", [(2, "on frame 1 of 0 to 1", "1/2 of"), (7, "on frame 3 of 0 to 6", "1/7 of")])
+@pytest.mark.parametrize(
+    "t, central, average", [(2, "on frame 1 of 0 to 1", "1/2 of"), (7, "on frame 3 of 0 to 6", "1/7 of")]
+)
 def test_the_report_says_on_which_frame_a_filter_lies(t, central, average):
     filters = noise(3, 1, 4, 4)
     for method, remark in (("central", central), ("average", average)):

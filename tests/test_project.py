@@ -38,7 +38,15 @@ def test_every_import_is_a_declared_dependency():
     declared = {re.split("[<>=]", d)[0].replace("-", "_") for d in PROJECT["project"]["dependencies"]}
     for extra in PROJECT["project"]["optional-dependencies"].values():
         declared |= {re.split("[<>=]", d)[0].replace("-", "_") for d in extra}
-    declared |= {"sklearn", "PIL", "IPython", "vivit_edu", "nbformat", "tomllib", "docutils"}  # parts of declared packages, or ours
+    declared |= {
+        "sklearn",
+        "PIL",
+        "IPython",
+        "vivit_edu",
+        "nbformat",
+        "tomllib",
+        "docutils",
+    }  # parts of declared packages, or ours
     found = set()
     for path in (ROOT / "vivit_edu").rglob("*.py"):
         found |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.M))
@@ -93,15 +101,15 @@ ELSEWHERE = {
     "python -m pip install uv": ".ci/run begins with it",
     "uv run pytest": "this is it",
     "uv run jupyter lab": "a server that does not end; that it starts is tested below",
-    "uv run vivit-edu site": "tests/test_site.py runs it once and looks at every page",
+    "uv run vivit-edu site": "tests/authoring/test_site.py runs it once and looks at every page",
     "python -m pip install": "an installation; pyproject.toml, which it reads, is what uv installed here",
     "conda env create": "conda is not on the test machine; environment.yml is parsed above",
     "conda activate": "the same",
-    "uv run torchrun": "tests/test_distributed.py starts two processes by it, with the same command line",
-    "uv run vivit-edu bench gpu": "tests/test_bench_gpu.py runs its rehearsal",
-    "uv run vivit-edu ablate": "trains 18 models; tests/test_ablate.py runs the command on a tiny data set",
-    "uv run vivit-edu bench": "takes time to measure; tests/test_bench.py runs it",
-    "uv run vivit-edu train --videos": "needs a folder of videos; tests/test_video.py makes one and runs the command",
+    "uv run torchrun": "tests/support/test_distributed.py starts two processes by it, with the same command line",
+    "uv run vivit-edu bench gpu": "tests/experiments/test_bench_gpu.py runs its rehearsal",
+    "uv run vivit-edu ablate": "trains 18 models; tests/experiments/test_ablate.py runs the command on a tiny data set",
+    "uv run vivit-edu bench": "takes time to measure; tests/experiments/test_bench.py runs it",
+    "uv run vivit-edu train --videos": "needs a folder of videos; tests/datasets/test_video.py makes one and runs the command",
 }
 RUN_BY = {  # a command's first words -> arguments that make it short enough for a test
     "uv run vivit-edu train": ["--epochs", "1"],

@@ -5,12 +5,15 @@ import torch
 from torch import nn
 
 from tests.references import VIVITS
-from tests.test_explain import B, S, T, VARIANTS, lift, sharp
+from tests.test_explain import VARIANTS, B, S, T, lift, sharp
 from tests.tiny import TINY
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
-from vivit_edu.explain import last_layer, recorded_attention, sort_record
-from vivit_edu.saliency import METHODS, cover, input_gradient, masked_logits, occlusion, relevance
+from vivit_edu.explain.faithfulness import METHODS
+from vivit_edu.explain.occlusion import cover, masked_logits, occlusion
+from vivit_edu.explain.relevance import input_gradient, relevance
+from vivit_edu.explain.rollout import last_layer
+from vivit_edu.explain.weights import recorded_attention, sort_record
 
 N = T * S
 BY_CLASS = [relevance, occlusion, input_gradient]
@@ -84,7 +87,9 @@ def test_the_last_layer_is_read_without_residual(name, pool, clips):
         expected = r.mean(1) if pool == "mean" else r[:, 0, 1:] / r[:, 0, 1:].sum(1, keepdim=True)
     elif name == "factorised_encoder":
         a_space, a_time = space.weights.mean(2), time.weights.mean(1)
-        a_space, a_time = (a_space[:, :, 0, 1:], a_time[:, 0, 1:]) if pool == "cls" else (a_space.mean(2), a_time.mean(1))
+        a_space, a_time = (
+            (a_space[:, :, 0, 1:], a_time[:, 0, 1:]) if pool == "cls" else (a_space.mean(2), a_time.mean(1))
+        )
         a_space, a_time = (a / a.sum(-1, keepdim=True) for a in (a_space, a_time))
         expected = (a_time[..., None] * a_space).flatten(1)
     elif name == "factorised_dot_product":

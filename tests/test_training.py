@@ -13,11 +13,19 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny import tiny_recipe
-from vivit_edu.augment import Augmentation
-from vivit_edu.checkpoint import LATEST, PREVIOUS, read_newest
+from vivit_edu.augment.batch import Augmentation
 from vivit_edu.errors import CheckpointError, ConfigError, TrainingError
-from vivit_edu.runs import build_seeded
-from vivit_edu.training import Recipe, fit, learning_rate, make_optimiser, predict_logits, score, train_epoch
+from vivit_edu.support.checkpoint import LATEST, PREVIOUS, read_newest
+from vivit_edu.training import (
+    Recipe,
+    build_seeded,
+    fit,
+    learning_rate,
+    make_optimiser,
+    predict_logits,
+    score,
+    train_epoch,
+)
 
 
 def trained(volumes, recipe, seed=0, **options):
@@ -188,7 +196,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_volumes, tmp_path):
 KILLED = """
 import sys
 from tests.tiny import make_tiny_volumes, tiny_recipe
-from vivit_edu.runs import build_seeded
+from vivit_edu.training import build_seeded
 from vivit_edu.training import fit
 recipe, volumes = tiny_recipe(epochs=20), make_tiny_volumes()
 fit(build_seeded(recipe, volumes, 0), volumes, recipe, out=sys.argv[1], resume=True, progress=False)

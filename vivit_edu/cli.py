@@ -38,7 +38,9 @@ def main(arguments=None):
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(prog="vivit-edu", description="Train, evaluate and explain video vision transformers.")
+    parser = argparse.ArgumentParser(
+        prog="vivit-edu", description="Train, evaluate and explain video vision transformers."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="fetch or generate a data set, verify it, show what is in it")
@@ -50,34 +52,57 @@ def make_parser():
     train = commands.add_parser("train", help="train a model; write its metrics and figures to a run folder")
     train.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
     add_data_options(train)
-    train.add_argument("--videos", metavar="DIR", help="train on video files instead: DIR holds a sub-folder for each class")
+    train.add_argument(
+        "--videos", metavar="DIR", help="train on video files instead: DIR holds a sub-folder for each class"
+    )
     train.add_argument("--frames", type=positive, help="of each video (default: as many as --size)")
     train.add_argument("--model", help=MODELS)
-    train.add_argument("--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)")
+    train.add_argument(
+        "--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)"
+    )
     train.add_argument("--epochs", type=positive, help="instead of the recipe's")
-    train.add_argument("--bfloat16", action="store_true", default=None, help="train in bfloat16 on a CPU, too, where that is faster")
+    train.add_argument(
+        "--bfloat16", action="store_true", default=None, help="train in bfloat16 on a CPU, too, where that is faster"
+    )
     train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     train.add_argument("--out", help="run folder (default: runs/NAME-MODEL-SEED-TIME)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    train.add_argument("--pretrained", metavar="WEIGHTS", help="start from an image transformer: a file (.safetensors, .pt, "
-                       ".npz; see pretrain) or torchvision:vit_b_16; the model takes its width and depth")
-    train.add_argument("--inflate", choices=("central", "average", "random"), help="what its filters become in a tubelet "
-                       "(default: central)")
+    train.add_argument(
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="start from an image transformer: a file (.safetensors, .pt, "
+        ".npz; see pretrain) or torchvision:vit_b_16; the model takes its width and depth",
+    )
+    train.add_argument(
+        "--inflate",
+        choices=("central", "average", "random"),
+        help="what its filters become in a tubelet (default: central)",
+    )
     add_device_option(train)
     train.set_defaults(command=run_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a trained model on validation and test split")
     evaluate.add_argument("run", help="a run folder")
     evaluate.add_argument("--root", help="folder that holds the data files (default: where training found them)")
-    evaluate.add_argument("--views", action="store_true", help="average over shifted and mirrored views of each clip (slower)")
+    evaluate.add_argument(
+        "--views", action="store_true", help="average over shifted and mirrored views of each clip (slower)"
+    )
     add_device_option(evaluate)
     evaluate.set_defaults(command=run_evaluate)
 
-    ablate = commands.add_parser("ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd")
-    ablate.add_argument("table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe or hunger")
+    ablate = commands.add_parser(
+        "ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd"
+    )
+    ablate.add_argument(
+        "table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe or hunger"
+    )
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
-    ablate.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
-    ablate.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)")
+    ablate.add_argument(
+        "--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
+    )
+    ablate.add_argument(
+        "--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)"
+    )
     ablate.add_argument("--epochs", type=positive, help="of each run, instead of the table's")
     ablate.add_argument("--bfloat16", action="store_true", help="train in bfloat16 on a CPU, too, where that is faster")
     ablate.add_argument("--out", help="folder; a table begun there goes on (default: runs/ablate-TABLE-DATASET)")
@@ -85,52 +110,82 @@ def make_parser():
     ablate.set_defaults(command=run_ablate, size=28)
 
     bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
-    bench.add_argument("bench", nargs="?", help="augment: augmentation of a batch against one training step; pipeline: "
-                       "augmented batches against a DataLoader; models: all of them side by side; peers: beside "
-                       "transformers and vit-pytorch; growth: with the number of tokens; start: imports, kernel, chapters; "
-                       "accuracy: time to the accuracy of Keras' example; gpu: how well a GPU is used, beside other libraries. "
-                       "Default: all but the last two")
-    bench.add_argument("name", nargs="?", metavar="DATASET", help="models: for clips of this set (default: 28³, one channel); "
-                       "accuracy: on this set (default: the phantom)")
+    bench.add_argument(
+        "bench",
+        nargs="?",
+        help="augment: augmentation of a batch against one training step; pipeline: "
+        "augmented batches against a DataLoader; models: all of them side by side; peers: beside "
+        "transformers and vit-pytorch; growth: with the number of tokens; start: imports, kernel, chapters; "
+        "accuracy: time to the accuracy of Keras' example; gpu: how well a GPU is used, beside other libraries. "
+        "Default: all but the last two",
+    )
+    bench.add_argument(
+        "name",
+        nargs="?",
+        metavar="DATASET",
+        help="models: for clips of this set (default: 28³, one channel); accuracy: on this set (default: the phantom)",
+    )
     bench.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
-    bench.add_argument("--train", action="store_true", help="models: train each, too, resumably, as `ablate all-models` does")
+    bench.add_argument(
+        "--train", action="store_true", help="models: train each, too, resumably, as `ablate all-models` does"
+    )
     bench.add_argument("--seeds", type=positive, default=3, metavar="N", help="with --train (default: 3)")
     bench.add_argument("--epochs", type=positive, help="with --train")
     add_device_option(bench)
     bench.set_defaults(command=run_bench, size=28, table="all-models", bfloat16=False, out=None)
 
-    pretrain = commands.add_parser("pretrain", help="train an image transformer on slices of the training volumes, without "
-                                   "their labels; for train --pretrained")
+    pretrain = commands.add_parser(
+        "pretrain",
+        help="train an image transformer on slices of the training volumes, without "
+        "their labels; for train --pretrained",
+    )
     pretrain.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
     add_data_options(pretrain)
-    pretrain.add_argument("--preset", choices=("quick", "full"), default="quick", help="of the models to start from it: their "
-                          "width, depth and patch size (default: quick)")
+    pretrain.add_argument(
+        "--preset",
+        choices=("quick", "full"),
+        default="quick",
+        help="of the models to start from it: their width, depth and patch size (default: quick)",
+    )
     pretrain.add_argument("--epochs", type=positive, help="passes over the training volumes")
     pretrain.add_argument("--seed", type=int, default=0, help="of weights and slices (default: 0)")
     pretrain.add_argument("--out", metavar="FILE", help="the weights (default: runs/NAME-slices-SEED.safetensors)")
     add_device_option(pretrain)
     pretrain.set_defaults(command=run_pretrain)
 
-    explain = commands.add_parser("explain", help="draw what a trained model looked at in one clip: a figure and a film")
+    explain = commands.add_parser(
+        "explain", help="draw what a trained model looked at in one clip: a figure and a film"
+    )
     explain.add_argument("run", help="a run folder")
-    explain.add_argument("--sample", type=int, default=0, metavar="K", help="the clip's number in its split (default: 0)")
-    explain.add_argument("--split", choices=("train", "val", "test"), default="test", help="where the clip is (default: test)")
-    explain.add_argument("--method", default="rollout",
-                         help="last-layer, rollout (default), relevance, input-gradient or occlusion")
+    explain.add_argument(
+        "--sample", type=int, default=0, metavar="K", help="the clip's number in its split (default: 0)"
+    )
+    explain.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="where the clip is (default: test)"
+    )
+    explain.add_argument(
+        "--method", default="rollout", help="last-layer, rollout (default), relevance, input-gradient or occlusion"
+    )
     explain.add_argument("--root", help="folder that holds the data files (default: where training found them)")
     add_device_option(explain)
     explain.set_defaults(command=run_explain)
 
-    notebooks = commands.add_parser("notebooks", help="execute the course's notebooks, check them, make the student ones")
+    notebooks = commands.add_parser(
+        "notebooks", help="execute the course's notebooks, check them, make the student ones"
+    )
     notebooks.add_argument("--check", action="store_true", help="only check: execute and write nothing")
     notebooks.add_argument("--only", metavar="03,05", help="these chapters only")
     notebooks.add_argument("--force", action="store_true", help="execute also what has not changed")
     notebooks.add_argument("--repo", metavar="URL", help="write this address of the repository into all badges")
-    notebooks.add_argument("--stamp", action="store_true", help="only note in the README that all ran whole today (CI does)")
+    notebooks.add_argument(
+        "--stamp", action="store_true", help="only note in the README that all ran whole today (CI does)"
+    )
     notebooks.set_defaults(command=run_notebooks)
 
     classroom = commands.add_parser("classroom", help="lay out an nbgrader course: assignments, configuration, README")
-    classroom.add_argument("folder", metavar="DIR", help="a new folder, or a course made here before, to renew its sources")
+    classroom.add_argument(
+        "folder", metavar="DIR", help="a new folder, or a course made here before, to renew its sources"
+    )
     classroom.add_argument("--chapters", metavar="03,05", help="these chapters only")
     classroom.set_defaults(command=run_classroom)
 
@@ -141,7 +196,9 @@ def make_parser():
 
 
 def add_data_options(parser):
-    parser.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
+    parser.add_argument(
+        "--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
+    )
     parser.add_argument("--size", type=int, choices=(28, 64), default=28, help="voxels along each axis (default: 28)")
 
 
@@ -163,8 +220,10 @@ def get_volumes(options):
 
     if getattr(options, "videos", None):
         if options.name and not options.resume:
-            raise ConfigError(f"data set {options.name} and --videos {options.videos} were both given: give one of them")
-        from .video import load_videos
+            raise ConfigError(
+                f"data set {options.name} and --videos {options.videos} were both given: give one of them"
+            )
+        from .datasets.video import load_videos
 
         return load_videos(options.videos, frames=options.frames or options.size, size=options.size, seed=options.seed)
     if options.name is None:
@@ -186,8 +245,8 @@ def run_data(options):
 
 
 def run_train(options):
-    from .distributed import is_first, join, leave, on_first
-    from .runs import choose_device, default_folder, read_run, train_run
+    from .experiments.runs import choose_device, default_folder, read_run, train_run
+    from .support.processes import is_first, join, leave, on_first
     from .training import Recipe
 
     device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
@@ -199,14 +258,26 @@ def run_train(options):
         changes = {"model": options.model, "epochs": options.epochs, "bfloat16": options.bfloat16}
         changes |= pretrained_changes(options, Recipe.preset(preset))
         recipe = Recipe.preset(preset, **{key: value for key, value in changes.items() if value is not None})
-    videos = options.videos and {"folder": options.videos, "frames": options.frames or options.size, "seed": options.seed}
+    videos = options.videos and {
+        "folder": options.videos,
+        "frames": options.frames or options.size,
+        "seed": options.seed,
+    }
     volumes = on_first(get_volumes, options)
     out = options.out or on_first(default_folder, volumes, recipe, options.seed)
     if is_first():
-        print(f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}.")
+        print(
+            f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}."
+        )
     try:
         metrics = train_run(
-            volumes, recipe, out=out, seed=options.seed, resume=options.resume, device=device, root=options.root,
+            volumes,
+            recipe,
+            out=out,
+            seed=options.seed,
+            resume=options.resume,
+            device=device,
+            root=options.root,
             videos=videos,
         )
     except KeyboardInterrupt:
@@ -247,15 +318,21 @@ def saved_choices(options, read_run):
 def run_evaluate(options):
     from dataclasses import asdict
 
-    from .runs import evaluate_run
+    from .experiments.runs import evaluate_run
 
-    print_metrics({split: asdict(metrics) for split, metrics in
-                   evaluate_run(options.run, root=options.root, device=options.device, views=options.views).items()})
+    print_metrics(
+        {
+            split: asdict(metrics)
+            for split, metrics in evaluate_run(
+                options.run, root=options.root, device=options.device, views=options.views
+            ).items()
+        }
+    )
 
 
 def run_ablate(options):
-    from .ablate import as_markdown, default_folder, run_table
-    from .tables import make_rows
+    from .experiments.ablate import as_markdown, default_folder, run_table
+    from .experiments.tables import make_rows
 
     rows = make_rows(options.table, options.epochs, options.bfloat16)
     volumes = get_volumes(options)
@@ -270,7 +347,7 @@ def run_ablate(options):
 
 
 def run_bench(options):
-    from .bench import run_bench
+    from .experiments.bench.benches import run_bench
 
     volumes = get_volumes(options) if options.name or options.train else None
     print(run_bench(options.bench, options.device, volumes))
@@ -282,23 +359,31 @@ def run_bench(options):
 def run_pretrain(options):
     from pathlib import Path
 
-    from .pretrain import EPOCHS, pretrain_to
-    from .runs import choose_device
+    from .experiments.pretraining import EPOCHS, pretrain_to
+    from .experiments.runs import choose_device
     from .training import Recipe
 
     device, volumes = choose_device(options.device), get_volumes(options)
     out = options.out or Path("runs") / f"{volumes.name}-slices-{options.seed}.safetensors"
     recipe = Recipe.preset(options.preset)
     pretrain_to(out, volumes, recipe, epochs=options.epochs or EPOCHS, seed=options.seed, device=device)
-    print(f"Weights of an image transformer, from slices of {len(volumes.train)} training volumes of {volumes.name}: {out}")
+    print(
+        f"Weights of an image transformer, from slices of {len(volumes.train)} training volumes of {volumes.name}: {out}"
+    )
     print(f"To start from them: vivit-edu train {volumes.name} --pretrained {out}")
 
 
 def run_explain(options):
-    from .explain_run import explain_run
+    from .experiments.explain_run import explain_run
 
-    title, files = explain_run(options.run, sample=options.sample, method=options.method, split=options.split,
-                               root=options.root, device=options.device)
+    title, files = explain_run(
+        options.run,
+        sample=options.sample,
+        method=options.method,
+        split=options.split,
+        root=options.root,
+        device=options.device,
+    )
     print(title)
     for path in files:
         print(path)
@@ -306,24 +391,24 @@ def run_explain(options):
 
 def run_notebooks(options):
     if options.stamp:
-        from .course.stamp import stamp
+        from .authoring.stamp import stamp
 
         print(stamp())
         return
-    from .course.notebooks import run
+    from .authoring.notebooks import run
 
     run(options)
 
 
 def run_classroom(options):
-    from .course.classroom import classroom
+    from .authoring.classroom import classroom
 
     folder = classroom(options.folder, options.chapters)
     print(f"{len(list(folder.glob('source/*')))} assignments in {folder}; what to do next: {folder / 'README.md'}")
 
 
 def run_site(options):
-    from .course.site import site
+    from .authoring.site import site
 
     print(f"The site's first page: {site(options.folder) / 'index.html'}")
 

@@ -17,7 +17,7 @@ from torch import nn
 from .attention import check_heads
 from .embedding import check_clips, learned_positions
 from .errors import ConfigError
-from .options import check_choice, check_share, check_sizes, check_whole
+from .support.options import check_choice, check_share, check_sizes, check_whole
 from .vivit import ACTIVATIONS, Block, Encoder
 
 BACKBONES = {
@@ -41,6 +41,7 @@ def read_plan(line, stride=1):
 # ---- which frames meet where ----------------------------------------------------------------------------------
 # Each fusion says which of T frames it takes, and for its first convolutions how many frames they span and their
 # stride in time. All other convolutions look at one frame at a time, until the first fully connected layer.
+
 
 def single_frame(frames):
     """The frame in the middle, and nothing else."""
@@ -67,6 +68,7 @@ FUSIONS = {f.__name__: f for f in (single_frame, early_fusion, late_fusion, slow
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------
+
 
 class Convolution(nn.Conv3d):
     """f×f pixels and `span` frames. Space is padded to keep its size at stride 1. Time is not padded, but where
@@ -130,6 +132,7 @@ def without_last_pooling(layers):
 
 
 # ---- the fusions ----------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class CNNConfig:
@@ -214,6 +217,7 @@ def see_fovea(clips):
 
 # ---- a CNN of frames, and attention over what it found ----------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class CNNAttentionConfig:
     """What defines the CNN with attention. Every `frame_step`-th frame is looked at; 1 takes them all."""
@@ -276,6 +280,7 @@ class CNNAttention(nn.Module):
 
 # ---- several clips of one video -----------------------------------------------------------------------------------
 
+
 @torch.no_grad()
 def predict_video(model, views):
     """What a model says of a whole video: the mean of its probabilities over several clips (section 4.1).
@@ -289,14 +294,17 @@ def predict_video(model, views):
 
 # ---- checks ---------------------------------------------------------------------------------------------------
 
+
 def fed(features, clips):
     """features(clips), or a ConfigError where the frames are too small for all the poolings."""
     try:
         return features(clips)
     except RuntimeError as error:
         size = "×".join(map(str, clips.shape[3:]))
-        raise ConfigError(f"frames of {size} pixels are too small for this backbone: after its poolings nothing is left; "
-                          'take larger frames, or backbone="small"') from error
+        raise ConfigError(
+            f"frames of {size} pixels are too small for this backbone: after its poolings nothing is left; "
+            'take larger frames, or backbone="small"'
+        ) from error
 
 
 def check_common(config):

@@ -9,7 +9,7 @@ from torch import nn
 from .cnn import MEAN_GREY, check_common
 from .embedding import check_clips
 from .errors import ConfigError
-from .options import check_whole
+from .support.options import check_whole
 
 
 def float32_on_cpu():
@@ -64,7 +64,10 @@ class CNN3D(nn.Module):
         widths = [config.width * 2**stage for stage in range(4)]
         self.stem = nn.Sequential(nn.Conv3d(config.clip_shape[0], config.width, 3, 2, 1), nn.ReLU())
         self.stages = nn.Sequential(
-            *(ResidualBlock(*pair, 1 if stage == 0 else 2) for stage, pair in enumerate(zip(widths[:1] + widths, widths)))
+            *(
+                ResidualBlock(*pair, 1 if stage == 0 else 2)
+                for stage, pair in enumerate(zip(widths[:1] + widths, widths))
+            )
         )
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(widths[-1], config.num_classes)

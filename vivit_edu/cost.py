@@ -56,6 +56,7 @@ def time_step(model, clips, *, backward=True, repeats=5):
     backward: also the backward pass, as in training. The minimum is what the machine can do when nothing else
     runs on it; a mean would measure the neighbours, too.
     """
+
     def step():
         with torch.set_grad_enabled(backward):
             logits = model(clips)

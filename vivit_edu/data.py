@@ -4,7 +4,6 @@
 is the one place that may choose, and it says so.
 """
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -16,11 +15,17 @@ import torch
 from einops import rearrange
 
 from .errors import ConfigError, DataError
-from .files import UnreachableError, download, md5_of, npz_arrays, npz_headers, shown, written_whole
+from .support.files import UnreachableError, download, md5_of, npz_arrays, npz_headers, shown, written_whole
+from .support.places import ROOT
 from .volumes import SPLITS, Mirror, Split, Volumes, describe, find_mirror_axis  # noqa: F401
 
 MEDMNIST3D = (
-    "organmnist3d", "nodulemnist3d", "adrenalmnist3d", "fracturemnist3d", "vesselmnist3d", "synapsemnist3d",
+    "organmnist3d",
+    "nodulemnist3d",
+    "adrenalmnist3d",
+    "fracturemnist3d",
+    "vesselmnist3d",
+    "synapsemnist3d",
 )
 NAMES = (*MEDMNIST3D, "organphantom3d", "movingshapes")
 SIZES = (28, 64)
@@ -32,6 +37,7 @@ RIGHT_KIDNEY, LEFT_KIDNEY = 1, 2
 
 
 # ---- loading --------------------------------------------------------------------------------------
+
 
 def load_volumes(name="organmnist3d", *, size=28, root=None, download=True) -> Volumes:
     """The data set `name` as clips uint8 [N, 1, size, size, size], values 0 to 255; never another set.
@@ -57,7 +63,7 @@ def load_volumes(name="organmnist3d", *, size=28, root=None, download=True) -> V
     if size not in SIZES:
         raise ConfigError(f"size={size!r}: the volumes come in the sizes 28 and 64.")
     if name == "movingshapes":
-        from .shapes import generate_shapes
+        from .datasets.shapes import generate_shapes
 
         return generate_shapes(size)
     folder = data_root(root)
@@ -84,7 +90,8 @@ def course_volumes(size=28, *, root=None) -> Volumes:
             f"{line}\nNOT REAL DATA: OrganMNIST3D could not be had, so this runs on organphantom3d,\n"
             "a SYNTHETIC torso. It is no CT and no patient, and a score on it says nothing about\n"
             f"OrganMNIST3D. Why, and what to do:\n{error}\n{line}",
-            file=sys.stderr, flush=True,
+            file=sys.stderr,
+            flush=True,
         )
     return load_volumes("organphantom3d", size=size, root=root)
 
@@ -102,10 +109,9 @@ def data_root(root=None) -> Path:
                 "give the whole path, from the root or from ~."
             )
         return folder
-    checkout = Path(__file__).resolve().parents[1]
-    project = checkout / "pyproject.toml"
+    project = ROOT / "pyproject.toml"
     if project.is_file() and 'name = "vivit-edu"' in project.read_text(encoding="utf-8"):
-        return checkout / "data"
+        return ROOT / "data"
     if sys.platform == "darwin":
         caches = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
@@ -173,7 +179,7 @@ def _class_names(name, card, arrays):
     if card is not None:
         return tuple(card["label"][str(k)] for k in range(len(card["label"])))
     if name == "organmnist3d":
-        from .phantom import PHANTOM_CLASSES
+        from .datasets.phantom import PHANTOM_CLASSES
 
         return tuple(PHANTOM_CLASSES)
     return tuple(f"class {k}" for k in range(len(np.unique(arrays["train_labels"]))))
@@ -181,12 +187,9 @@ def _class_names(name, card, arrays):
 
 def _load_phantom(path, size):
     """The phantom: from its file if the generator is still the one that wrote it, else generated and kept."""
-    from . import phantom
+    from .datasets import phantom
 
-    source = Path(phantom.__file__)
-    parts = [source, *(source.with_name(f"{name}.py") for name in ("anatomy", "skeleton", "solids"))]
-    drawn_by = b"".join(part.read_bytes() for part in parts if part.is_file())
-    generator = hashlib.sha256(drawn_by).hexdigest()
+    generator = phantom.fingerprint()
     class_names = tuple(phantom.PHANTOM_CLASSES)
 
     arrays = None

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import nn
 
 from .errors import ConfigError
-from .options import check_choice, check_sizes
+from .support.options import check_choice, check_sizes
 
 AXES = ("time", "height", "width")
 REMAINDERS = ("refuse", "pad", "crop")
@@ -27,7 +27,9 @@ def token_grid(clip_size, tubelet, remainder="refuse"):
     check_sizes("tubelet", tubelet, "t, h, w")
     for axis, size, step in zip(AXES, clip_size, tubelet):
         if step > size:
-            raise ConfigError(f"a tubelet of {step} along {axis} is larger than the clip of {size}: choose one up to {size}")
+            raise ConfigError(
+                f"a tubelet of {step} along {axis} is larger than the clip of {size}: choose one up to {size}"
+            )
         if size % step and remainder == "refuse":
             divisors = [d for d in range(1, size + 1) if size % d == 0]
             raise ConfigError(

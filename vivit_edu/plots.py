@@ -59,7 +59,8 @@ def montage(split, class_names, *, slices=7, example=0):
             sheet[k, :, :height, :width] = rearrange(clip, "c t h w -> t h w c")
     picture = rearrange(sheet, "k t h w c -> (k h) (t w) c")
     figure = new_figure(
-        2 + slices, 0.8 + len(class_names),
+        2 + slices,
+        0.8 + len(class_names),
         f"A sheet of {len(class_names)} film strips, one clip of each class from top to bottom "
         f"({', '.join(class_names)}); each shows {slices} slices, the first on the left, the last on the right.",
     )
@@ -78,15 +79,19 @@ def curves(history):
     epochs = history["epoch"]
     last = history.rows[-1]
     figure = new_figure(
-        8, 3,
+        8,
+        3,
         f"Two line plots over {len(epochs)} epochs. Left: the training loss falls from {history['loss'][0]:.2f} to "
         f"{last['loss']:.2f}. Right: on validation, accuracy ends at {last['val_acc']:.2f} and AUC at {last['val_auc']:.2f}.",
     )
     left, right = figure.subplots(1, 2)
     left.plot(epochs, history["loss"], color=BLUE)
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
-    for column, name, colour in (("val_acc", "accuracy", BLUE), ("val_balanced_acc", "balanced accuracy", GREEN),
-                                 ("val_auc", "AUC", ORANGE)):
+    for column, name, colour in (
+        ("val_acc", "accuracy", BLUE),
+        ("val_balanced_acc", "balanced accuracy", GREEN),
+        ("val_auc", "AUC", ORANGE),
+    ):
         right.plot(epochs, history[column], color=colour, label=name)
     right.set(title="validation", xlabel="epoch", ylim=(0, 1.02))
     right.legend(loc="lower right")
@@ -106,13 +111,24 @@ def confusion(labels, guesses, class_names):
     shares = 100 * counts / counts.sum(axis=1, keepdims=True).clip(1)
     off = shares - np.diag(np.diag(shares))
     true, taken = np.unravel_index(off.argmax(), off.shape)
-    worst = f"{class_names[true]} taken for {class_names[taken]} in {off.max():.0f} % of its cases" if off.any() else "none"
-    figure = new_figure(2.5 + 0.5 * k, 2 + 0.45 * k, f"Confusion matrix of {k} classes; most frequent confusion: {worst}.")
+    worst = (
+        f"{class_names[true]} taken for {class_names[taken]} in {off.max():.0f} % of its cases" if off.any() else "none"
+    )
+    figure = new_figure(
+        2.5 + 0.5 * k, 2 + 0.45 * k, f"Confusion matrix of {k} classes; most frequent confusion: {worst}."
+    )
     axes = figure.subplots()
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     for i, j in np.argwhere(counts):
-        axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=8,
-                  color="black" if shares[i, j] > 50 else "white")
+        axes.text(
+            j,
+            i,
+            f"{shares[i, j]:.0f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="black" if shares[i, j] > 50 else "white",
+        )
     axes.set_xticks(range(k), class_names, rotation=45, ha="right")
     axes.set_yticks(range(k), [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))])
     axes.set(xlabel="predicted", ylabel="true (number of clips)", title="per cent of each true class")
@@ -126,7 +142,8 @@ def attention_slices(clips, scores, titles, slices=7):
     """
     frames = np.linspace(0, clips.shape[2] - 1, slices + 2).round().astype(int)[1:-1]
     figure = new_figure(
-        1.25 * slices, 2.9 * len(clips),
+        1.25 * slices,
+        2.9 * len(clips),
         f"{len(clips)} clips ({'; '.join(titles)}), each as a row of {slices} slices, and below it the same slices "
         "with the model's attention in colour.",
     )
@@ -152,7 +169,8 @@ def ablation(content):
     rows, places = content["rows"], np.arange(len(content["rows"]))
     ends = "; ".join(f"{row['row']}: {row['test']['acc']['mean']:.3f}" for row in rows)
     figure = new_figure(
-        9, 1.3 + 0.4 * len(rows),
+        9,
+        1.3 + 0.4 * len(rows),
         f"Two dot plots of {len(rows)} recipes on {content['dataset']}, validation and test, with error bars of one "
         f"standard deviation over {len(content['seeds'])} seeds. Test accuracy from top to bottom: {ends}.",
     )
@@ -175,21 +193,32 @@ def faithful_maps(content):
     results = content["results"]
     methods = [name for name in next(iter(results.values()))["methods"] if "random" not in name]
     told = "; ".join(
-        f"{model}: " + ", ".join(f"{name} {found['methods'][name]['gain']['mean']:.2f} "
-                                 f"(random weights {found['methods'][f'{name}, random weights']['gain']['mean']:.2f})"
-                                 for name in methods)
+        f"{model}: "
+        + ", ".join(
+            f"{name} {found['methods'][name]['gain']['mean']:.2f} "
+            f"(random weights {found['methods'][f'{name}, random weights']['gain']['mean']:.2f})"
+            for name in methods
+        )
         for model, found in results.items()
-    )  # fmt: skip
+    )
     figure = new_figure(
-        11, 2.6, f"Dot plots of {len(methods)} kinds of maps for {len(results)} models on {content['dataset']}: gain over a random "
+        11,
+        2.6,
+        f"Dot plots of {len(methods)} kinds of maps for {len(results)} models on {content['dataset']}: gain over a random "
         f"order, {len(content['seeds'])} seeds. {told}.",
-    )  # fmt: skip
+    )
     for axes, (model, found) in zip(figure.subplots(1, len(results), sharex=True, sharey=True), results.items()):
         for kind, colour, aside in (("", BLUE, -0.13), (", random weights", GREY, 0.13)):
             for place, name in enumerate(methods):
                 gain = found["methods"][name + kind]["gain"]
                 axes.plot(gain["runs"], [place + aside] * len(gain["runs"]), ".", color=colour, alpha=0.5)
-                axes.plot(gain["mean"], place + aside, "o", color=colour, label=("random weights" if kind else "trained") * (not place))
+                axes.plot(
+                    gain["mean"],
+                    place + aside,
+                    "o",
+                    color=colour,
+                    label=("random weights" if kind else "trained") * (not place),
+                )
         axes.axvline(0, color="black", linewidth=1, linestyle="--")
         axes.set_title(model, fontsize=9)
         axes.set_yticks(range(len(methods)), methods)

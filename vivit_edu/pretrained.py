@@ -14,10 +14,10 @@ import torch
 from einops import rearrange, repeat
 
 from .errors import CheckpointError, ConfigError
-from .layouts import recognise
 from .surgery import inflate, resize_filters, resize_positions, sum_colours, swap_halves
 from .vivit import FactorisedDotProduct, FactorisedEncoder, FactorisedSelfAttention, ViViT
-from .weight_files import read_weights
+from .weights.files import read_weights
+from .weights.layouts import recognise
 
 METHODS = ("central", "average", "random")
 MODEL_NAMES = {
@@ -89,9 +89,7 @@ def load_pretrained(model, weights, *, method="central", heads=None):
     if source.of_video:
         parts = {name: part_of_video(model, source.tensors, name) for name, _ in model.named_parameters()}
     else:
-        parts = {
-            name: part_of_image(model, source.tensors, name, method) for name, _ in model.named_parameters()
-        }
+        parts = {name: part_of_image(model, source.tensors, name, method) for name, _ in model.named_parameters()}
     for name, part in parts.items():
         theirs, ours = list(part.tensor.shape), list(model.get_parameter(name).shape)
         if theirs != ours:
@@ -104,9 +102,7 @@ def load_pretrained(model, weights, *, method="central", heads=None):
             model.get_parameter(name).copy_(part.tensor)
     used = {part.source for part in parts.values()}
     left_out = (*source.left_out, *(name for name in source.tensors if name not in used))
-    return Report(
-        source.layout.name, {name: (part.how, part.remark) for name, part in parts.items()}, left_out, notes
-    )
+    return Report(source.layout.name, {name: (part.how, part.remark) for name, part in parts.items()}, left_out, notes)
 
 
 def check_sizes(model, source, heads):
@@ -121,9 +117,7 @@ def check_sizes(model, source, heads):
     theirs = {"heads": config.heads} | sizes(source, heads)
     differing = [option for option in theirs if theirs[option] != getattr(config, option)]
     if differing:
-        both = ", ".join(
-            f"{option} {theirs[option]!r} and {getattr(config, option)!r}" for option in differing
-        )
+        both = ", ".join(f"{option} {theirs[option]!r} and {getattr(config, option)!r}" for option in differing)
         guess = (
             ""
             if heads or "heads" not in differing
@@ -136,9 +130,7 @@ def check_sizes(model, source, heads):
         notes.append(f"the weights do not say their number of heads: make sure that it is {config.heads}")
     activation = "gelu_tanh" if source.of_video else "gelu"
     if config.activation != activation:
-        notes.append(
-            f"such weights are usually trained with activation={activation!r}, not {config.activation!r}"
-        )
+        notes.append(f"such weights are usually trained with activation={activation!r}, not {config.activation!r}")
     return tuple(notes)
 
 
@@ -183,9 +175,7 @@ def part_of_image(model, tensors, name, method):
     if "time_attention.out" in name:
         # With W_O = 0 the residual branch adds nothing, yet W_O has a gradient and learns. Were W_Q, W_K and
         # W_V zero as well, the values would be zero, W_O's gradient too, and only a bias would ever move.
-        return replace(
-            fresh, tensor=torch.zeros_like(fresh.tensor), how="zeroed", remark="starts as the identity"
-        )
+        return replace(fresh, tensor=torch.zeros_like(fresh.tensor), how="zeroed", remark="starts as the identity")
     if name == "positions":
         return positions_from_image(model, tensors)
     if name.startswith("embedding.") and method == "random":
@@ -201,11 +191,7 @@ def part_of_video(model, tensors, name):
     part = take(model, tensors, name, name)
     if name == "embedding.projection.weight":
         summed = sum_colours(part.tensor, model.embedding.clip_shape[0])
-        return (
-            part
-            if summed is part.tensor
-            else replace(part, tensor=summed, how="summed", remark="over the colours")
-        )
+        return part if summed is part.tensor else replace(part, tensor=summed, how="summed", remark="over the colours")
     if name == "positions" and isinstance(model, FactorisedSelfAttention):
         n_t, s = model.grid
         if part.tensor.shape[1] == n_t * s:
@@ -222,9 +208,7 @@ def take(model, tensors, name, theirs):
     ours = model.get_parameter(name).detach()
     if theirs not in tensors:
         if name != "cls" and not name.startswith("head."):
-            raise CheckpointError(
-                f"the weights lack {theirs}, which the model's {name} needs: is the file complete?"
-            )
+            raise CheckpointError(f"the weights lack {theirs}, which the model's {name} needs: is the file complete?")
         return Part(ours, "fresh", "the weights have none")
     if name.startswith("head.") and len(tensors[theirs]) != len(ours):
         return Part(ours, "fresh", f"theirs is for {len(tensors[theirs])} classes, ours for {len(ours)}")
@@ -268,7 +252,5 @@ def filters_from_image(model, filters, method):
         resized = inflate(resized, t, method)
         if t > 1:
             steps.append("inflated")
-            remark = (
-                f"on frame {t // 2} of 0 to {t - 1}" if method == "central" else f"1/{t} of it on each frame"
-            )
+            remark = f"on frame {t // 2} of 0 to {t - 1}" if method == "central" else f"1/{t} of it on each frame"
     return Part(resized, ", ".join(steps) or "taken", remark, source="embedding.projection.weight")

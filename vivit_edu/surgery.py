@@ -40,9 +40,7 @@ def resize_filters(filters, size):
     if [h, w] == list(size):
         return filters
     pixels = rearrange(torch.eye(h * w), "n (h w) -> n 1 h w", h=h)  # one image for each pixel
-    b_transposed = F.interpolate(pixels, size=list(size), mode="bicubic", antialias=True).flatten(
-        1
-    )  # [h·w, h'·w']
+    b_transposed = F.interpolate(pixels, size=list(size), mode="bicubic", antialias=True).flatten(1)  # [h·w, h'·w']
     inverse = torch.linalg.pinv(b_transposed.double()).float()  # [h'·w', h·w]
     resized = filters.flatten(-2) @ inverse.T
     return resized.unflatten(-1, list(size))

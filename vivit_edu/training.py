@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from . import distributed
-from .augment import Augmentation, augment_batch
-from .checkpoint import load_checkpoint, save_checkpoint
+from .augment.batch import Augmentation, augment_batch
 from .errors import ConfigError, TrainingError
 from .models import build_model, check_options, is_vivit
 from .optimisers import Muon, Together, encoder_matrices
-from .options import check_choice, check_number, check_seed, check_share, check_switch, check_whole
 from .pretrained import METHODS
+from .support import processes as distributed
+from .support.checkpoint import load_checkpoint, save_checkpoint
+from .support.options import check_choice, check_number, check_seed, check_share, check_switch, check_whole
 
 OPTIMISERS = ("adamw", "muon")
 
@@ -69,7 +69,7 @@ class Recipe:
         if not isinstance(self.augmentation, Augmentation):
             raise ConfigError(f"augmentation is an Augmentation(...), got {self.augmentation!r}")
         if not isinstance(self.pretrained, str):
-            raise ConfigError(f"pretrained is a file's name, or torchvision:vit_b_16, or \"\", got {self.pretrained!r}")
+            raise ConfigError(f'pretrained is a file\'s name, or torchvision:vit_b_16, or "", got {self.pretrained!r}')
         check_choice("optimiser", self.optimiser, OPTIMISERS)
         check_choice("inflate", self.inflate, METHODS)
 
@@ -102,6 +102,13 @@ class Recipe:
         """The model that the recipe names, for these volumes."""
         clip_shape, classes = tuple(volumes.train.clips.shape[1:]), len(volumes.class_names)
         return build_model(self.model, clip_shape=clip_shape, num_classes=classes, **self.options)
+
+
+def build_seeded(recipe, volumes, seed):
+    """The model with its first weights drawn from the seed; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return recipe.build(volumes)
 
 
 def check_fields(values, kind=Recipe, title="a recipe"):

@@ -17,7 +17,7 @@ from torch import nn
 from .attention import FactorisedDotProductAttention, MultiHeadAttention, check_heads, over_space, over_time
 from .embedding import REMAINDERS, TOKENIZERS, learned_positions, prepend_cls
 from .errors import ConfigError
-from .options import check_choice, check_share, check_sizes, check_whole
+from .support.options import check_choice, check_share, check_sizes, check_whole
 
 ACTIVATIONS = {"gelu": "none", "gelu_tanh": "tanh"}  # name -> nn.GELU's `approximate`
 
@@ -152,7 +152,17 @@ class ViViT(nn.Module):
     """What the four models share: the tokenizer, and the linear classifier on the pooled tokens.
 
     forward: clips float [B, C, T, H, W] in [0, 1] -> logits [B, num_classes].
+
+    Each of the four carries its own record, which everything else about it is read from:
+    title: as the paper calls it. paper: ViViT-B/16x2's millions of parameters and GFLOPs for one clip in table 2.
+    kinds: the kinds of attention in one layer, in the order in which they are computed. positions_over: what its
+    positions tell apart: "sequence" [1, T'·S, D], "space" [1, S, D] or "grid" [1, T', S, D].
     """
+
+    title: str
+    paper: tuple
+    kinds: tuple
+    positions_over: str
 
     def __init__(self, config):
         super().__init__()
@@ -178,6 +188,11 @@ def read_out(z, cls):
 class SpaceTime(ViViT):
     """Model 1, spatio-temporal attention: all T'·S tokens in one sequence, as in an image ViT."""
 
+    title = "Model 1, spatio-temporal attention"
+    paper = (88.9, 455.2)
+    kinds = ("joint",)
+    positions_over = "sequence"
+
     def __init__(self, config):
         super().__init__(config)
         n_t, s = self.grid
@@ -198,6 +213,11 @@ class FactorisedEncoder(ViViT):
 
     The temporal encoder has positions of its own. temporal_depth=0 averages over time instead.
     """
+
+    title = "Model 2, factorised encoder"
+    paper = (115.1, 284.4)  # 86.7 and 283.9 with average pooling over time
+    kinds = ("space", "time")  # the layers over space first, all of them, then those over time
+    positions_over = "space"
 
     def __init__(self, config):
         super().__init__(config)
@@ -230,6 +250,11 @@ class FactorisedEncoder(ViViT):
 class FactorisedSelfAttention(ViViT):
     """Model 3: tokens keep their place in the grid; each block attends over space, then over time."""
 
+    title = "Model 3, factorised self-attention"
+    paper = (117.3, 372.3)
+    kinds = ("space", "time")
+    positions_over = "grid"
+
     block = FactorisedSelfAttentionBlock
 
     def __init__(self, config):
@@ -246,5 +271,8 @@ class FactorisedSelfAttention(ViViT):
 
 class FactorisedDotProduct(FactorisedSelfAttention):
     """Model 4: Model 1's weights, but half of the heads see only space, the other half only time."""
+
+    title = "Model 4, factorised dot-product attention"
+    paper = (88.9, 277.1)
 
     block = FactorisedDotProductBlock

@@ -57,6 +57,7 @@ class Volumes:
 
 # ---- left and right -------------------------------------------------------------------------------
 
+
 def find_mirror_axis(split, right, left) -> int:
     """The axis of a clip [C, T, H, W] (1, 2 or 3) that mirrors class `right` into class `left`.
 
@@ -97,6 +98,7 @@ def _correlation(clips, pattern):
 
 
 # ---- in words -------------------------------------------------------------------------------------
+
 
 def describe(volumes) -> str:
     """`volumes` as a table in plain text: clips of each class, patients, and the flip that swaps labels."""

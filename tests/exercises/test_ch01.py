@@ -35,7 +35,9 @@ test_balanced_accuracy = run_cases(
     wrong={
         "accuracy": (lambda g, y: (g == y).float().mean(), "plain accuracy"),
         "absent classes": (
-            lambda g, y: torch.stack([((g == k) & (y == k)).sum() / (y == k).sum().clamp(min=1) for k in range(6)]).mean(),
+            lambda g, y: torch.stack(
+                [((g == k) & (y == k)).sum() / (y == k).sum().clamp(min=1) for k in range(6)]
+            ).mean(),
             "classes without a clip",
         ),
         "nan": (
@@ -44,14 +46,17 @@ test_balanced_accuracy = run_cases(
         ),
         "sum": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()), "summed"),
         "precision": (
-            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in g.unique()]).mean(), "precision"
+            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in g.unique()]).mean(),
+            "precision",
         ),
         "precision of the labels' classes": (
-            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in y.unique()]).mean(), "precision"
+            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in y.unique()]).mean(),
+            "precision",
         ),
         "percent": (lambda g, y: 100 * recalls_by_loop(g, y), "percentage"),
         "one value a class": (
-            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]), r"shape \[3\]"
+            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]),
+            r"shape \[3\]",
         ),
         "no return": (lambda g, y: None, "None"),
         "error": (lambda g, y: g.mean(), "raised"),
@@ -109,10 +114,12 @@ test_nearest_mean = run_cases(
         ),
         "bytes": (in_bytes, "uint8"),
         "brightness": (
-            lambda c, y, n: (n.float().flatten(1).mean(1)[:, None] - centres(c, y).mean(1)).abs().argmin(1), "brightness"
+            lambda c, y, n: (n.float().flatten(1).mean(1)[:, None] - centres(c, y).mean(1)).abs().argmin(1),
+            "brightness",
         ),
         "nearest clip": (
-            lambda c, y, n: y[torch.cdist(n.float().flatten(1), c.float().flatten(1)).argmin(1)], "nearest clip"
+            lambda c, y, n: y[torch.cdist(n.float().flatten(1), c.float().flatten(1)).argmin(1)],
+            "nearest clip",
         ),
         "dot product": (lambda c, y, n: (n.float().flatten(1) @ centres(c, y).T).argmax(1), "dot product"),
         "over the clips": (lambda c, y, n: torch.cdist(n.float().flatten(1), centres(c, y)).argmin(0), r"shape \[4\]"),
@@ -155,9 +162,7 @@ test_split_by_patient = run_cases(
         "by clip": (lambda p, s, g: torch.rand(len(p), generator=g) < s, "both sides"),
         "first clips": (lambda p, s, g: torch.arange(len(p)) < round(s * len(p)), "both sides"),
         "without unique": (lambda p, s, g: torch.isin(p, draw(p, s, generator=g)), "of 10 patients are held out"),
-        "numbers as if without gaps": (
-            lambda p, s, g: torch.isin(p, torch.randperm(10, generator=g)[:3]), "gaps"
-        ),
+        "numbers as if without gaps": (lambda p, s, g: torch.isin(p, torch.randperm(10, generator=g)[:3]), "gaps"),
         "kept": (lambda p, s, g: ~by_isin(p, s, g), "share to keep"),
         "first patients": (lambda p, s, g: torch.isin(p, p.unique()[:3]), "every seed"),
         "generator not used": (lambda p, s, g: torch.isin(p, draw(p.unique(), s)), "same seed"),
@@ -194,11 +199,13 @@ def by_clip(clips, labels, mirror, chosen):
 
 def edit(**changes):
     """by_where with some of its parts replaced by a mistake."""
+
     def wrong(clips, labels, mirror, chosen):
         right_clips, right_labels = by_where(clips, labels, mirror, chosen)
         found = {"clips": right_clips, "labels": right_labels}
         found |= {key: make(clips, labels, mirror, chosen) for key, make in changes.items()}
         return found["clips"], found["labels"]
+
     return wrong
 
 
@@ -224,7 +231,8 @@ test_mirrored = run_cases(
         "labels kept": (edit(labels=lambda c, y, m, f: y), "not swapped"),
         "all labels": (edit(labels=lambda c, y, m, f: torch.tensor(m.permutation)[y]), "all labels"),
         "pairs written in": (
-            edit(labels=lambda c, y, m, f: torch.where(f, torch.tensor([0, 2, 1, 4, 3])[y], y)), "mirror.permutation"
+            edit(labels=lambda c, y, m, f: torch.where(f, torch.tensor([0, 2, 1, 4, 3])[y], y)),
+            "mirror.permutation",
         ),
         "other labels": (edit(labels=lambda c, y, m, f: by_where(c, y, m, ~f)[1]), "were not flipped"),
         "in place": (changes_its_input, "have changed"),

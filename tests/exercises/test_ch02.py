@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from vivit_edu import build_model
+from vivit_edu.authoring.masters import checkout, load_definitions, read
 from vivit_edu.course.checks import ch02
-from vivit_edu.course.masters import checkout, load_definitions, read
 
 from .cases import run_cases
 

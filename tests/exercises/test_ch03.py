@@ -36,6 +36,7 @@ def join_by_loops(tubelets, grid, tubelet):
 
 def joining(pattern):
     """A solution with this pattern."""
+
     def join(tubelets, grid, tubelet):
         sizes = dict(zip("thw", grid)) | dict(zip(("pt", "ph", "pw"), tubelet))
         return rearrange(tubelets, pattern, **sizes)
@@ -65,19 +66,25 @@ test_join_tubelets = run_cases(
     wrong={
         "reshape only": (join_by_reshape, "only given another shape"),
         "grid's height and width": (
-            joining("b t (w h) (c pt ph pw) -> b c (t pt) (h ph) (w pw)"), "height and width of the grid were swapped"),
+            joining("b t (w h) (c pt ph pw) -> b c (t pt) (h ph) (w pw)"),
+            "height and width of the grid were swapped",
+        ),
         "woven": (joining("b t (h w) (c pt ph pw) -> b c (pt t) (ph h) (pw w)"), "woven"),
         "channels last": (joining("b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)"), "channels came last"),
         "voxels' height and width": (
-            joining("b t (h w) (c pt pw ph) -> b c (t pt) (h ph) (w pw)"), "inside a tubelet were swapped"),
+            joining("b t (h w) (c pt pw ph) -> b c (t pt) (h ph) (w pw)"),
+            "inside a tubelet were swapped",
+        ),
         "time last in a tubelet": (joining("b t (h w) (c ph pw pt) -> b c (t pt) (h ph) (w pw)"), "time came last"),
         "channels at the end": (
-            joining("b t (h w) (c pt ph pw) -> b (t pt) (h ph) (w pw) c"), "the right axes in another order"),
+            joining("b t (h w) (c pt ph pw) -> b (t pt) (h ph) (w pw) c"),
+            "the right axes in another order",
+        ),
         "no return": (join_nothing, "is None"),
         "sizes missing": (join_without_sizes, "EinopsError"),
         "not written": (not_written, "still to be written"),
     },
-)  # fmt: skip
+)
 
 # ---- 03.2
 
@@ -88,6 +95,7 @@ def fits(size, tubelet):
 
 def refuse_or(count):
     """A solution that refuses rightly and counts by `count(a, b, remainder)`."""
+
     def token_grid(size, tubelet, remainder="refuse"):
         if remainder == "refuse" and not fits(size, tubelet):
             raise ValueError(f"{tubelet} does not tile {size}")

@@ -84,6 +84,7 @@ def heads_by_unflatten(q, k, v, heads):
 
 def heads_by(split, join, scale=None):
     """A solution that splits and joins by these einops patterns."""
+
     def multi_head(q, k, v, heads):
         q, k, v = (rearrange(x, split, h=heads) for x in (q, k, v))
         return rearrange(F.scaled_dot_product_attention(q, k, v, scale=scale), join)
@@ -136,11 +137,13 @@ test_multi_head = run_cases(
         "one head": (lambda q, k, v, heads: F.scaled_dot_product_attention(q, k, v), "one head of width D"),
         "√D": (heads_by(SPLIT, JOIN, scale=12**-0.5), "√D instead of √d"),
         "reverse order": (
-            lambda q, k, v, h: torch.cat(heads_by_loop(q, k, v, h).chunk(h, -1)[::-1], -1), "reverse order"),
+            lambda q, k, v, h: torch.cat(heads_by_loop(q, k, v, h).chunk(h, -1)[::-1], -1),
+            "reverse order",
+        ),
         "not joined": (heads_by(SPLIT, "b h n d -> b h n d"), "before they are joined"),
         "view after transpose": (heads_view_after_transpose, "raised RuntimeError: view size"),
     },
-)  # fmt: skip
+)
 
 # ---- 04.3
 
@@ -174,6 +177,7 @@ def causal_by_renormalising(q, k, v, n_t):
 
 def masked(rule):
     """A solution whose mask is rule(numbers of the queries [N, 1], of the keys [1, N], T', S)."""
+
     def causal_attention(q, k, v, n_t):
         number = torch.arange(q.shape[-2])
         allowed = rule(number[:, None], number[None, :], n_t, len(number) // n_t)
@@ -201,14 +205,21 @@ test_causal_attention = run_cases(
         "own time only": (masked(lambda i, j, t, s: j // s == i // s), "only their own time index"),
         "inverted": (masked(lambda i, j, t, s: j // s > i // s), "holds nan"),
         "zero after the softmax": (
-            lambda q, k, v, t: (q @ k.mT / 8**0.5).softmax(-1) * allowed_in(q, t) @ v, "zero after the softmax"),
+            lambda q, k, v, t: (q @ k.mT / 8**0.5).softmax(-1) * allowed_in(q, t) @ v,
+            "zero after the softmax",
+        ),
         "zero before the softmax": (
-            lambda q, k, v, t: (q @ k.mT / 8**0.5 * allowed_in(q, t)).softmax(-1) @ v, "zero before the softmax"),
+            lambda q, k, v, t: (q @ k.mT / 8**0.5 * allowed_in(q, t)).softmax(-1) @ v,
+            "zero before the softmax",
+        ),
         "√d missing": (
-            lambda q, k, v, t: (q @ k.mT).masked_fill(~allowed_in(q, t), -1e9).softmax(-1) @ v, "√d is missing"),
+            lambda q, k, v, t: (q @ k.mT).masked_fill(~allowed_in(q, t), -1e9).softmax(-1) @ v,
+            "√d is missing",
+        ),
         "weights": (
             lambda q, k, v, t: (q @ k.mT / 8**0.5).masked_fill(~allowed_in(q, t), -1e9).softmax(-1),
-            "multiply them with the values"),
+            "multiply them with the values",
+        ),
         "made for S = 4": (masked(lambda i, j, t, s: j // 4 <= i // 4), "with one time index"),
     },
-)  # fmt: skip
+)

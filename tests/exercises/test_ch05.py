@@ -180,17 +180,24 @@ test_factorised_positions = run_cases(
     ch05.check_factorised_positions,
     right=[positions_by_broadcast, positions_by_repeat, positions_by_loop],
     wrong={
-        "space before time": (lambda t, s: rearrange(t[:, :, None] + s[:, None], "b t s d -> b (s t) d"), "runs through time first"),
+        "space before time": (
+            lambda t, s: rearrange(t[:, :, None] + s[:, None], "b t s d -> b (s t) d"),
+            "runs through time first",
+        ),
         "transposed view": (lambda t, s: (s[:, :, None] + t[:, None]).flatten(1, 2), "runs through time first"),
         "not folded": (lambda t, s: t[:, :, None] + s[:, None], "still the grid"),
         "joined": (lambda t, s: torch.cat((t, s), 1), "one after the other"),
-        "both tiled": (lambda t, s: t.repeat(1, s.shape[1], 1) + s.repeat(1, t.shape[1], 1), "repeated in the same way"),
+        "both tiled": (
+            lambda t, s: t.repeat(1, s.shape[1], 1) + s.repeat(1, t.shape[1], 1),
+            "repeated in the same way",
+        ),
         "both interleaved": (
-            lambda t, s: t.repeat_interleave(s.shape[1], 1) + s.repeat_interleave(t.shape[1], 1), "element by element",
+            lambda t, s: t.repeat_interleave(s.shape[1], 1) + s.repeat_interleave(t.shape[1], 1),
+            "element by element",
         ),
         "product": (lambda t, s: (t[:, :, None] * s[:, None]).flatten(1, 2), "multiplied"),
         "space alone": (lambda t, s: s.repeat(1, t.shape[1], 1), "time is missing"),
         "not broadcast": (lambda t, s: t + s, "must match"),
         "detached": (lambda t, s: positions_by_broadcast(t.detach(), s.detach()), "no gradient"),
     },
-)  # fmt: skip
+)

@@ -6,8 +6,8 @@ from torch import nn
 
 from vivit_edu import build_model
 from vivit_edu.attention import over_space, over_time
+from vivit_edu.authoring.masters import checkout, load_definitions
 from vivit_edu.course.checks import ch07
-from vivit_edu.course.masters import checkout, load_definitions
 
 from .cases import run_cases
 
@@ -73,7 +73,10 @@ test_over_time = run_cases(
         "view instead of a transpose": (by_view, "without being moved"),
         "unfolded by view": (unfolded_by_view, "unfolded by view"),
         "unfolded in another order": (through("b t s d -> (b s) t d", "(s b) t d -> b t s d"), "mixed up"),
-        "over the batch": (lambda a, x: a(x.flatten(1, 2).transpose(0, 1)).transpose(0, 1).view_as(x), "one clip saw another"),
+        "over the batch": (
+            lambda a, x: a(x.flatten(1, 2).transpose(0, 1)).transpose(0, 1).view_as(x),
+            "one clip saw another",
+        ),
         "clips joined": (through("b t s d -> s (b t) d", "s (b t) d -> b t s d"), "B·T' tokens"),
         "places and clips joined": (through("b t s d -> t (b s) d", "t (b s) d -> b t s d"), "second axis"),
         "all tokens at once": (all_tokens, "Model 1"),

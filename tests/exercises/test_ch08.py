@@ -4,8 +4,8 @@ import torch
 from einops import rearrange, repeat
 
 from vivit_edu.attention import FactorisedDotProductAttention
+from vivit_edu.authoring.masters import checkout, load_definitions
 from vivit_edu.course.checks import ch08
-from vivit_edu.course.masters import checkout, load_definitions
 
 from .cases import run_cases
 
@@ -47,11 +47,20 @@ test_split_heads = run_cases(
         "halved too early": (pattern("half three h d", **half_heads), "halved before"),
         "heads before three": (pattern("half h three d", **half_heads), "told apart before"),
         "d before h": (pattern("three half d h", **half_heads), r"\(… d h\)"),
-        "heads not halved": (lambda qkv, heads: by_einops(qkv, 2 * heads), "right number of values, divided differently"),
-        "grid flattened": (lambda qkv, heads: [part.flatten(2, 3) for part in by_slices(qkv, heads)], "5 axes instead of 6"),
+        "heads not halved": (
+            lambda qkv, heads: by_einops(qkv, 2 * heads),
+            "right number of values, divided differently",
+        ),
+        "grid flattened": (
+            lambda qkv, heads: [part.flatten(2, 3) for part in by_slices(qkv, heads)],
+            "5 axes instead of 6",
+        ),
         "three parts": (lambda qkv, heads: qkv.chunk(3, dim=-1), "found 3 parts"),
         "no return": (lambda qkv, heads: None, "found None"),
-        "a typing error": (lambda qkv, heads: rearrange(qkv, "b t (three half h d) -> half three b t h d"), "your code raised"),
+        "a typing error": (
+            lambda qkv, heads: rearrange(qkv, "b t (three half h d) -> half three b t h d"),
+            "your code raised",
+        ),
     },
 )
 
@@ -145,7 +154,9 @@ def stacked(n_t, n_s, heads, space_heads):
 def by_kron(n_t, n_s, heads, space_heads):
     space = torch.kron(torch.eye(n_t), torch.ones(n_s, n_s)) > 0
     time = torch.kron(torch.ones(n_t, n_t), torch.eye(n_s)) > 0
-    return torch.cat((repeat(space, "q k -> h q k", h=space_heads), repeat(time, "q k -> h q k", h=heads - space_heads)))
+    return torch.cat(
+        (repeat(space, "q k -> h q k", h=space_heads), repeat(time, "q k -> h q k", h=heads - space_heads))
+    )
 
 
 def by_loop(n_t, n_s, heads, space_heads):
@@ -183,8 +194,10 @@ test_head_masks = run_cases(
     right=[stacked, by_kron, by_loop],
     wrong={
         "inverted": (lambda *sizes: ~stacked(*sizes), "True and False are exchanged"),
-        "exchanged": (lambda *sizes: torch.stack([masks_of(*sizes[:2])[head < sizes[3]] for head in range(sizes[2])]),
-                      "space and time are exchanged"),
+        "exchanged": (
+            lambda *sizes: torch.stack([masks_of(*sizes[:2])[head < sizes[3]] for head in range(sizes[2])]),
+            "space and time are exchanged",
+        ),
         "temporal heads first": (lambda *sizes: stacked(*sizes).flip(0), "exchanged|temporal heads come first"),
         "counted by place": (counted_by_place, "counted place by place"),
         "one for all": (one_for_all, "same mask, space and time at once"),

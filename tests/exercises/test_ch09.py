@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from vivit_edu.authoring.masters import checkout, load_definitions
 from vivit_edu.cost import PAPER, attention_pairs
 from vivit_edu.course.checks import ch09
-from vivit_edu.course.masters import checkout, load_definitions
 
 from .cases import run_cases
 

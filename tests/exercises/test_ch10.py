@@ -1,13 +1,10 @@
 """Chapter 10: what its checks accept and refuse, and what its cells define."""
 
-import pytest
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import repeat
 
-from vivit_edu import build_model, load_pretrained, surgery
 from vivit_edu.course.checks import ch10
-from vivit_edu.course.masters import checkout, load_definitions
 
 from .cases import run_cases
 
@@ -127,14 +124,16 @@ test_repeat_positions = run_cases(
         "Model 3's grid": (lambda p, n: repeat(p[:, 1:], "1 s d -> 1 t s d", t=n), "Models 3 and 4"),
         "along the batch": (lambda p, n: p[:, 1:].repeat(n, 1, 1), "along the batch"),
         "without the batch": (lambda p, n: by_torch(p, n)[0], "batch axis is lost"),
-        "interpolated": (lambda p, n: F.interpolate(
-            p[:, 1:].mT, size=n * (p.shape[1] - 1), mode="linear").mT, "blurs space"),
+        "interpolated": (
+            lambda p, n: F.interpolate(p[:, 1:].mT, size=n * (p.shape[1] - 1), mode="linear").mT,
+            "blurs space",
+        ),
         "interpolated with cls": (interpolated, "interpolated along the sequence"),
         "regrouped": (regrouped, "regrouped"),
         "cls zeroed in place": (zeroed, "have changed"),
         "no return": (lambda p, n: None, "None"),
     },
-)  # fmt: skip
+)
 
 # ---- 10.3
 
@@ -187,8 +186,14 @@ test_fold_normalisation = run_cases(
         "own bias lost": (folded(bias=lambda b, w, new, m, s: -(new * wide(m)).sum(dim=(1, 2, 3))), "own bias"),
         "average": (folded(bias=lambda b, w, new, m, s: b - (new * wide(m)).mean(dim=(1, 2, 3))), "not their average"),
         "without the filters": (folded(bias=lambda b, w, new, m, s: b - (m / s).sum()), "without the filters"),
-        "over the colours only": (folded(bias=lambda b, w, new, m, s: wide(b) - (new * wide(m)).sum(dim=1)), "colours only"),
-        "mean along the width": (folded(bias=lambda b, w, new, m, s: b - (new * m).sum(dim=(1, 2, 3))), "mean was laid along"),
+        "over the colours only": (
+            folded(bias=lambda b, w, new, m, s: wide(b) - (new * wide(m)).sum(dim=1)),
+            "colours only",
+        ),
+        "mean along the width": (
+            folded(bias=lambda b, w, new, m, s: b - (new * m).sum(dim=(1, 2, 3))),
+            "mean was laid along",
+        ),
         "std twice": (folded(bias=lambda b, w, new, m, s: b - (new * wide(m / s)).sum(dim=(1, 2, 3))), "twice"),
         "in place": (in_place, "have changed"),
         "weight alone": (lambda w, b, m, s: w / wide(s), "expected two tensors"),

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from vivit_edu.authoring.masters import checkout, load_definitions
 from vivit_edu.course.checks import ch11
-from vivit_edu.course.masters import checkout, load_definitions
 
 from .cases import run_cases
 
@@ -31,7 +31,9 @@ def by_loop(model, clips, mirror):
 
 def views(average):
     """A solution from its last line: average(plain, mirrored, swap)."""
-    return lambda model, clips, mirror: average(model(clips), model(clips.flip(mirror.axis + 1)), list(mirror.permutation))
+    return lambda model, clips, mirror: average(
+        model(clips), model(clips.flip(mirror.axis + 1)), list(mirror.permutation)
+    )
 
 
 def wrong_axis(model, clips, mirror):
@@ -79,7 +81,9 @@ def by_lerp(clips, targets, weight):
 
 
 def one_by_one(clips, targets, weight):
-    parts = [(w * clips[i] + (1 - w) * clips[i - 1], w * targets[i] + (1 - w) * targets[i - 1]) for i, w in enumerate(weight)]
+    parts = [
+        (w * clips[i] + (1 - w) * clips[i - 1], w * targets[i] + (1 - w) * targets[i - 1]) for i, w in enumerate(weight)
+    ]
     return tuple(torch.stack(part) for part in zip(*parts))
 
 
@@ -102,15 +106,24 @@ test_mixup = run_cases(
     wrong={
         "targets stay": (mixed(targets=lambda y, w: y), "targets stayed"),
         "weights exchanged": (mixed(lambda c, w: (1 - w) * c + w * c.roll(1, 0)), "weights are exchanged"),
-        "targets' weights exchanged": (mixed(targets=lambda y, w: (1 - w) * y + w * y.roll(1, 0)), "weights are exchanged"),
-        "the next clip": (lambda c, y, w: by_roll(c, y, w)[:1] + (w[:, None] * y + (1 - w[:, None]) * y.roll(-1, 0),), "clip after"),
+        "targets' weights exchanged": (
+            mixed(targets=lambda y, w: (1 - w) * y + w * y.roll(1, 0)),
+            "weights are exchanged",
+        ),
+        "the next clip": (
+            lambda c, y, w: by_roll(c, y, w)[:1] + (w[:, None] * y + (1 - w[:, None]) * y.roll(-1, 0),),
+            "clip after",
+        ),
         "from the other end": (mixed(lambda c, w: w * c + (1 - w) * c.flip(0)), "from the other end"),
         "one weight for all": (mixed(lambda c, w: w[0] * c + (1 - w[0]) * c.roll(1, 0)), "one weight"),
         "along W": (mixed(lambda c, w: w.flatten() * c + (1 - w.flatten()) * c.roll(1, 0)), "along W"),
         "voxels rolled": (mixed(lambda c, w: w * c + (1 - w) * c.roll(1)), "moves voxels"),
         "a sum above 1": (mixed(lambda c, w: w * c + c.roll(1, 0)), "do not sum to 1"),
         "itself": (mixed(lambda c, w: w * c + (1 - w) * c), "with itself"),
-        "hard targets": (mixed(targets=lambda y, w: torch.eye(6)[(w * y + (1 - w) * y.roll(1, 0)).argmax(1)]), "hard again"),
+        "hard targets": (
+            mixed(targets=lambda y, w: torch.eye(6)[(w * y + (1 - w) * y.roll(1, 0)).argmax(1)]),
+            "hard again",
+        ),
         "class numbers": (mixed(targets=lambda y, w: (w * y + (1 - w) * y.roll(1, 0)).argmax(1)), "no third class"),
         "in place": (in_place, "have changed"),
         "weights of another shape": (lambda c, y, w: (w[:, None] * c, y), "your code raised|wrong in"),
@@ -173,7 +186,10 @@ test_drop_path = run_cases(
         "half of them": (dropped(keeps=lambda u, r: u < 0.5), "expected were about 30%"),
         "at evaluation, too": (lambda b, r, t: by_comparison(b, r, True), "clips were dropped: at evaluation"),
         "scaled at evaluation": (lambda b, r, t: b * (1 - r) if not t else by_comparison(b, r, t), "older form"),
-        "divided at evaluation": (lambda b, r, t: b / (1 - r) if not t else by_comparison(b, r, t), "only training scales"),
+        "divided at evaluation": (
+            lambda b, r, t: b / (1 - r) if not t else by_comparison(b, r, t),
+            "only training scales",
+        ),
         "never": (lambda b, r, t: b, "nothing was dropped"),
         "the same clips always": (seeded, "set no seed"),
         "in place": (written_into, "have changed"),

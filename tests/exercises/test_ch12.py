@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from vivit_edu.authoring.masters import checkout, load_definitions
 from vivit_edu.course.checks import ch12
-from vivit_edu.course.masters import checkout, load_definitions
 from vivit_edu.training import Recipe, learning_rate
 
 from .cases import run_cases
@@ -35,6 +35,7 @@ def whole_steps(step, total, peak, warmup):
 
 def down(shape):
     """A solution with another way down: shape(x), x from 0 to 1 after the warm-up."""
+
     def solution(step, total, peak, warmup):
         first = warmup * total
         return peak * step / first if step < first else peak * shape((step - first) / (total - first))
@@ -55,7 +56,9 @@ def half(x):
 
 def after(share):
     def solution(step, total, peak, warmup):
-        return peak * step / (warmup * total) if step < warmup * total else peak * half(share(step, total, warmup * total))
+        return (
+            peak * step / (warmup * total) if step < warmup * total else peak * half(share(step, total, warmup * total))
+        )
 
     return solution
 

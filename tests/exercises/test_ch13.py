@@ -132,8 +132,14 @@ test_deletion = run_cases(
     wrong={
         "worst first": (lambda s: by_ranks(-s), "worst tubelets go first"),
         "insertion": (lambda s: ~by_ranks(s), "this is insertion"),
-        "order for ranks": (lambda s: s.argsort(descending=True) >= torch.arange(len(s) + 1)[:, None], "taken for the ranks"),
-        "one step off": (lambda s: s.argsort(descending=True).argsort() > torch.arange(len(s) + 1)[:, None], "one step off"),
+        "order for ranks": (
+            lambda s: s.argsort(descending=True) >= torch.arange(len(s) + 1)[:, None],
+            "taken for the ranks",
+        ),
+        "one step off": (
+            lambda s: s.argsort(descending=True).argsort() > torch.arange(len(s) + 1)[:, None],
+            "one step off",
+        ),
         "a row missing": (lambda s: by_ranks(s)[:-1], "nothing gone"),
         "sideways": (lambda s: by_ranks(s).T, r"expected \[6, 5\]"),
         "no return": (lambda s: None, "None"),

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from vivit_edu import MODELS
+from vivit_edu.authoring.masters import checkout, load_definitions
 from vivit_edu.cost import PAPER
 from vivit_edu.course.checks import ch14
-from vivit_edu.course.masters import checkout, load_definitions, recorded
+from vivit_edu.course.recorded import recorded
 
 from .cases import run_cases
 
@@ -70,6 +71,7 @@ def by_index(clips, generator):
 
 def shuffled(order, axis=2):
     """A solution from the order that it draws along one axis for all: order(size, generator)."""
+
     def solution(clips, generator):
         return clips.index_select(axis, order(clips.shape[axis], generator))
 
@@ -118,7 +120,10 @@ test_shuffle_frames = run_cases(
         "axis 1": (each(lambda clip, g: clip[torch.tensor([1, 0])]), "channels changed places"),
         "a channel's own order": (by_channel, "channels of one clip"),
         "a place's own order": (by_place, "put together of several"),
-        "randint": (each(lambda clip, g: clip[:, torch.randint(clip.shape[1], (clip.shape[1],), generator=g)]), "twice"),
+        "randint": (
+            each(lambda clip, g: clip[:, torch.randint(clip.shape[1], (clip.shape[1],), generator=g)]),
+            "twice",
+        ),
         "rolled": (each(lambda clip, g: clip.roll(int(torch.randint(1, 6, (), generator=g)), 1)), "only rolled"),
         "unseeded": (each(lambda clip, g: clip[:, torch.randperm(clip.shape[1])]), "the same seed gave another"),
         "a seed of its own": (own_seed, "another seed gave the same"),
@@ -155,6 +160,7 @@ def by_answers(labels, answers, permutation):  # a swap is its own inverse
 
 def counted(share):
     """A solution from its last line: share(other, sided, labels, answers), the first two bool [N]."""
+
     def solution(labels, answers, permutation):
         swap = torch.tensor(permutation)
         return share(answers == swap[labels], swap[labels] != labels, labels, answers)
@@ -180,7 +186,10 @@ test_wrong_side = run_cases(
         "of the wrong sided ones": (counted(lambda o, s, y, a: (o & s).sum() / (s & (a != y)).sum()), "among sided"),
         "the right side": (counted(lambda o, s, y, a: (a == y)[s].float().mean()), "the right side"),
         "a number": (counted(lambda o, s, y, a: (o & s).sum()), "number of clips"),
-        "sides of the answers": (lambda y, a, p: (a == torch.tensor(p)[y])[torch.tensor(p)[a] != a].float().mean(), "the label that"),
+        "sides of the answers": (
+            lambda y, a, p: (a == torch.tensor(p)[y])[torch.tensor(p)[a] != a].float().mean(),
+            "the label that",
+        ),
         "each clip": (counted(lambda o, s, y, a: o[s]), "expected one number"),
         "in place": (changed, "have changed"),
         "no return": (lambda *_: None, "None"),
@@ -218,7 +227,9 @@ def of_test(dataset, figure):
 def test_its_tables_hold_every_model_with_its_command_seeds_machine_and_date(dataset):
     table = recorded(f"all_models_{dataset}.json")
     assert [row["row"] for row in table["rows"]] == list(MODELS)
-    assert table["command"].startswith(f"vivit-edu ablate all-models {dataset} --seeds {len(table['seeds'])} --epochs {table['epochs']}")
+    assert table["command"].startswith(
+        f"vivit-edu ablate all-models {dataset} --seeds {len(table['seeds'])} --epochs {table['epochs']}"
+    )
     assert table["device"] and table["date"] and table["versions"]["torch"]
     for row in table["rows"]:
         assert len(row["test"]["auc"]["runs"]) == len(row["probes"]["unchanged"]["runs"]) == len(table["seeds"])
@@ -231,17 +242,30 @@ def test_what_is_said_of_the_organs():
     assert accuracy["cnn3d"] - max(accuracy[name] for name in vivits) > 0.15
     side = of_probe("organphantom3d", "wrong side")
     assert all(side[name] > 0.3 for name in (*vivits, "cnn_attention")) and side["cnn3d"] < 0.25
-    unchanged, shuffled, noise, missing = (of_probe("organphantom3d", name) for name in ("unchanged", "shuffled", "noise", "missing"))
+    unchanged, shuffled, noise, missing = (
+        of_probe("organphantom3d", name) for name in ("unchanged", "shuffled", "noise", "missing")
+    )
     assert unchanged["cnn_attention"] - shuffled["cnn_attention"] < 0.03
-    assert max(unchanged[name] - noise[name] for name in (*vivits, "early_fusion")) < 0.12 < unchanged["cnn_attention"] - noise["cnn_attention"]
-    assert min(unchanged[name] - missing[name] for name in ("cnn3d", "slow_fusion")) > 0.2 > max(
-        unchanged[name] - missing[name] for name in vivits) + 0.1
+    assert (
+        max(unchanged[name] - noise[name] for name in (*vivits, "early_fusion"))
+        < 0.12
+        < unchanged["cnn_attention"] - noise["cnn_attention"]
+    )
+    assert (
+        min(unchanged[name] - missing[name] for name in ("cnn3d", "slow_fusion"))
+        > 0.2
+        > max(unchanged[name] - missing[name] for name in vivits) + 0.1
+    )
 
 
 def test_what_is_said_of_the_glands():
     accuracy, balanced, auc = (of_test("adrenalmnist3d", name) for name in ("acc", "balanced_acc", "auc"))
     assert max(auc, key=auc.get) == "cnn3d" and auc["cnn3d"] > 0.8
-    assert balanced["early_fusion"] == balanced["late_fusion"] == 0.5 and auc["early_fusion"] > 0.75 and abs(auc["late_fusion"] - 0.5) < 0.02
+    assert (
+        balanced["early_fusion"] == balanced["late_fusion"] == 0.5
+        and auc["early_fusion"] > 0.75
+        and abs(auc["late_fusion"] - 0.5) < 0.02
+    )
     assert sum(value < 0.55 for value in balanced.values()) > len(MODELS) / 2
     assert max(accuracy.values()) - min(accuracy.values()) < 0.05
 
@@ -251,14 +275,18 @@ def test_what_is_said_of_twins():
     assert min(turns, key=turns.get) == "cnn3d" and turns["cnn3d"] < 0.15
     others = {name: (4 * twin[name] - turns[name]) / 3 for name in MODELS}
     assert others["late_fusion"] < 0.38 and others["cnn3d"] > 0.4 and turns["late_fusion"] > 0.4
-    unchanged, shuffled, reversed_as_twin = (of_probe("movingshapes", name) for name in ("unchanged", "shuffled", "reversed, as twin"))
+    unchanged, shuffled, reversed_as_twin = (
+        of_probe("movingshapes", name) for name in ("unchanged", "shuffled", "reversed, as twin")
+    )
     assert abs(unchanged["cnn_attention"] - shuffled["cnn_attention"]) < 0.05
     for name in PAPER:
         assert unchanged[name] / (unchanged[name] + twin[name]) > 0.55 and reversed_as_twin[name] > 0.55
     assert max(unchanged["single_frame"], unchanged["multiresolution"]) < 0.5
     rows = {row["row"]: row["test"]["acc"] for row in recorded("all_models_movingshapes.json")["rows"]}
     best = sorted(rows, key=lambda name: rows[name]["mean"])[-3:]
-    assert set(best) == set(PAPER) - {"factorised_encoder"} and "cnn3d" == max(rows, key=lambda name: max(rows[name]["runs"]))
+    assert set(best) == set(PAPER) - {"factorised_encoder"} and "cnn3d" == max(
+        rows, key=lambda name: max(rows[name]["runs"])
+    )
 
 
 def test_what_is_said_of_hunger():

@@ -1,1 +1,1 @@
-"""What the course needs around the lessons: checks, the shape ledger, drawings, sliders, the harness."""
+"""What notebooks import besides the lessons: checks, predictions, recorded runs, the shape ledger, drawings, sliders."""

@@ -6,7 +6,7 @@ Used in chapter 13. `attention_explorer` needs a running notebook; `attention_st
 import torch
 
 from ..errors import ConfigError
-from ..explain import attention_maps
+from ..explain.weights import attention_maps
 from ..plots import BLUE, ORANGE, new_figure
 from .pictures import outline
 from .widgets import explore, film_strip
@@ -47,11 +47,12 @@ def draw_query(model, maps, clips, *, sample, layer, head, token):
     in_time, own = found.sum(1).numpy(), found[t].sum()
     strongest = divmod(int(found.argmax()), s)
     figure = new_figure(
-        1.1 * n_t + 2.2, 2.1,
+        1.1 * n_t + 2.2,
+        2.1,
         f"Clip {sample}, layer {m.layer}, {m.kind}, head {head}: the token at time {t}, row {row}, column {column} gives "
         f"most weight ({found.max():.2f}) to time {strongest[0]}, row {strongest[1] // n_w}, column {strongest[1] % n_w}; "
         f"{own:.2f} stays in its own time index.",
-    )  # fmt: skip
+    )
     figure.suptitle(f"layer {m.layer}, {m.kind}, head {head}; from time {t}, row {row}, column {column}", fontsize=9)
     *slices, bars = figure.subplots(1, n_t + 1, width_ratios=[*[1] * n_t, 1.4])
     for time, axes in enumerate(slices):
@@ -94,12 +95,17 @@ def attention_strip(model, clips, settings=None):
     ends = {name: (values[0], values[-1]) for name, values in choices(model, maps).items()}
     middle = model.grid[0] * model.grid[1] // 2
     if settings is None:
-        settings = [{"sample": 0, "layer": layer, "head": head, "token": middle}
-                    for layer in ends["layer"] for head in ends["head"]]
+        settings = [
+            {"sample": 0, "layer": layer, "head": head, "token": middle}
+            for layer in ends["layer"]
+            for head in ends["head"]
+        ]
     offered = {"sample": range(len(clips)), **choices(model, maps)}
     for setting in settings:
         for name, value in setting.items():
             if name not in offered or value not in offered[name]:
-                raise ConfigError(f"{name}={value} was given; there are " + ", ".join(
-                    f"{key} 0 to {values[-1]}" for key, values in offered.items()))
+                raise ConfigError(
+                    f"{name}={value} was given; there are "
+                    + ", ".join(f"{key} 0 to {values[-1]}" for key, values in offered.items())
+                )
     film_strip(lambda **setting: draw_query(model, maps, clips, **setting), settings, columns=1)

@@ -5,9 +5,9 @@ ViViTs are blue, CNNs orange, in all of them; the content of a table is what `ab
 
 import numpy as np
 
-from ..ablate import mean_sd
 from ..models import is_vivit
 from ..plots import BLUE, ORANGE, new_figure
+from .recorded import mean_sd
 
 MARKS = "os^Dv<>Pp"
 
@@ -22,11 +22,17 @@ def side_by_side(tables, figures=("acc", "auc"), lines=None):
     lines: {data set: the accuracy of always naming the commonest class}, drawn dashed.
     """
     first = tables[0]["rows"]
-    best = {table["dataset"]: max(table["rows"], key=lambda row: row["test"][figures[-1]]["mean"])["row"] for table in tables}
+    best = {
+        table["dataset"]: max(table["rows"], key=lambda row: row["test"][figures[-1]]["mean"])["row"]
+        for table in tables
+    }
     told = "; ".join(f"{name}: best is {row}" for name, row in best.items())
-    figure = new_figure(3.3 * len(tables) + 1.6, 3.1 * len(figures),
-                        f"Dot plots of {len(first)} models on {len(tables)} data sets, test split, mean and single seeds. "
-                        f"By {figures[-1]}, {told}.")
+    figure = new_figure(
+        3.3 * len(tables) + 1.6,
+        3.1 * len(figures),
+        f"Dot plots of {len(first)} models on {len(tables)} data sets, test split, mean and single seeds. "
+        f"By {figures[-1]}, {told}.",
+    )
     grid = figure.subplots(len(figures), len(tables), squeeze=False, sharey=True)
     names = {"acc": "accuracy", "balanced_acc": "balanced accuracy", "auc": "AUC"}
     for column, table in zip(grid.T, tables):
@@ -37,7 +43,9 @@ def side_by_side(tables, figures=("acc", "auc"), lines=None):
                 axes.plot(row["test"][name]["mean"], place, "o", color=colour(row["row"]))
             if name == "acc" and lines and table["dataset"] in lines:
                 axes.axvline(lines[table["dataset"]], color="black", linestyle="--", linewidth=1)
-            axes.set(title=f"{table['dataset']}\n{names[name]}, {table['epochs']} epochs", ylim=(len(first) - 0.5, -0.5))
+            axes.set(
+                title=f"{table['dataset']}\n{names[name]}, {table['epochs']} epochs", ylim=(len(first) - 0.5, -0.5)
+            )
             axes.set_yticks(range(len(first)), [row["row"] for row in first])
             axes.grid(alpha=0.3)
     return figure
@@ -47,8 +55,11 @@ def probe_map(table, probes):
     """What the models of a table answer to changed clips: a row a model, a column a probe, mean over the seeds in per cent."""
     values = 100 * np.array([[row["probes"][name]["mean"] for name in probes] for row in table["rows"]])
     rows = "; ".join(f"{row['row']}: {', '.join(f'{v:.0f}' for v in line)}" for row, line in zip(table["rows"], values))
-    figure = new_figure(2.6 + 0.95 * len(probes), 0.9 + 0.36 * len(values),
-                        f"A table of per cent on {table['dataset']}, columns {', '.join(probes)}. {rows}.")
+    figure = new_figure(
+        2.6 + 0.95 * len(probes),
+        0.9 + 0.36 * len(values),
+        f"A table of per cent on {table['dataset']}, columns {', '.join(probes)}. {rows}.",
+    )
     axes = figure.subplots()
     axes.imshow(values, cmap="Blues", vmin=0, vmax=130, aspect="auto")
     for place in np.ndindex(*values.shape):
@@ -66,8 +77,14 @@ def growth_figure(frames, measured, label):
     figure = new_figure(7, 3.6, f"{label} over {frames[0]} to {frames[-1]} frames, both axes logarithmic: {told}.")
     axes = figure.subplots()
     for (name, values), mark in zip(measured.items(), MARKS):
-        axes.plot(frames, values, marker=mark, color=colour(name.split(",")[0]), label=name,
-                  linestyle="--" if "," in name else "-")
+        axes.plot(
+            frames,
+            values,
+            marker=mark,
+            color=colour(name.split(",")[0]),
+            label=name,
+            linestyle="--" if "," in name else "-",
+        )
     axes.set(xscale="log", yscale="log", xlabel="frames of a clip", ylabel=label)
     axes.set_xticks(frames, frames)
     axes.minorticks_off()
@@ -82,14 +99,26 @@ def hunger_figure(table, figures=("acc", "auc")):
     for row in table["rows"]:
         percent, name = row["row"].split(" %, ")
         found.setdefault(name, []).append((int(percent), row["test"]))
-    told = "; ".join(f"{name}: {', '.join(f'{p} % {mean_sd(test[figures[0]])}' for p, test in points)}" for name, points in found.items())
-    figure = new_figure(9, 3.4, f"Test accuracy and AUC on {table['dataset']} over the share of training patients. Accuracy: {told}.")
+    told = "; ".join(
+        f"{name}: {', '.join(f'{p} % {mean_sd(test[figures[0]])}' for p, test in points)}"
+        for name, points in found.items()
+    )
+    figure = new_figure(
+        9, 3.4, f"Test accuracy and AUC on {table['dataset']} over the share of training patients. Accuracy: {told}."
+    )
     names = {"acc": "accuracy", "auc": "AUC"}
     for axes, which in zip(figure.subplots(1, len(figures)), figures):
         for (name, points), mark in zip(found.items(), MARKS):
-            axes.errorbar([p for p, _ in points], [test[which]["mean"] for _, test in points],
-                          yerr=[test[which]["sd"] or 0 for _, test in points], marker=mark, color=colour(name), capsize=3, label=name,
-                          linestyle="-" if name in ("spacetime", "cnn3d") else "--")
+            axes.errorbar(
+                [p for p, _ in points],
+                [test[which]["mean"] for _, test in points],
+                yerr=[test[which]["sd"] or 0 for _, test in points],
+                marker=mark,
+                color=colour(name),
+                capsize=3,
+                label=name,
+                linestyle="-" if name in ("spacetime", "cnn3d") else "--",
+            )
         axes.set(xscale="log", xlabel="per cent of the training patients", ylabel=names[which])
         axes.set_xticks([p for p, _ in points], [p for p, _ in points])
         axes.minorticks_off()

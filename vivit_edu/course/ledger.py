@@ -15,16 +15,24 @@ import torch
 from ..attention import MultiHeadAttention, over_space
 from ..cost import PAPER, count_parameters
 from ..embedding import FrameEmbedding, TubeletEmbedding, learned_positions, prepend_cls
-from ..explain import attention_maps, recorded_attention
+from ..explain.weights import attention_maps, recorded_attention
 from ..models import build_model
 from ..vivit import Block, FactorisedDotProductBlock, FactorisedSelfAttentionBlock, ViViTConfig
 
 BATCH = 2  # shown as B
 FLOAT32 = 4  # bytes
 COLUMNS = (
-    "", "chapter", "module", "einops pattern",
-    "in", "out", "tokens", "attention memory", "parameters", "paper",
-)  # fmt: skip
+    "",
+    "chapter",
+    "module",
+    "einops pattern",
+    "in",
+    "out",
+    "tokens",
+    "attention memory",
+    "parameters",
+    "paper",
+)
 CAPTION = (
     "Attention memory: the weights of one head in one layer for one clip, in float32, where they are kept at "
     "all (of a whole model: its largest layer). Paper: ViViT-B/16x2 on 32 frames of 224×224, as published."
@@ -70,13 +78,23 @@ def rows():
             row(6, "Block over space", "b t s d -> (b t) s d", block, grid, run=partial(over_space, block)),
             row(6, "Block over time", "(b t) d -> b t d", block, grid.mean(dim=2)),
             whole_model(6, "factorised_encoder", "FactorisedEncoder (Model 2)", clips),
-            row(7, "FactorisedSelfAttentionBlock", "b t s d -> (b t) s d; b t s d -> (b s) t d",
-                FactorisedSelfAttentionBlock(config), grid),
+            row(
+                7,
+                "FactorisedSelfAttentionBlock",
+                "b t s d -> (b t) s d; b t s d -> (b s) t d",
+                FactorisedSelfAttentionBlock(config),
+                grid,
+            ),
             whole_model(7, "factorised_self_attention", "FactorisedSelfAttention (Model 3)", clips),
-            row(8, "FactorisedDotProductBlock", "b t s (three half h d) -> half three b t s h d",
-                FactorisedDotProductBlock(config), grid),
+            row(
+                8,
+                "FactorisedDotProductBlock",
+                "b t s (three half h d) -> half three b t s h d",
+                FactorisedDotProductBlock(config),
+                grid,
+            ),
             whole_model(8, "factorised_dot_product", "FactorisedDotProduct (Model 4)", clips),
-        )  # fmt: skip
+        )
 
 
 def row(chapter, name, pattern, module, given, *, run=None, learned=None):

@@ -9,7 +9,7 @@ import torch
 from ..embedding import token_grid
 from ..errors import ConfigError
 from ..plots import BLUE, GREEN, GREY, ORANGE, new_figure
-from .architectures import architecture, architectures  # noqa: F401  (chapters take all drawings from here)
+from .schematics import architecture, architectures  # noqa: F401  (chapters take all drawings from here)
 
 KINDS = {  # the attentions of one layer; Model 2's two are in two encoders
     "spacetime": ("joint",),
@@ -60,10 +60,11 @@ def mask_figure(names=tuple(KINDS), n_t=4, n_h=4, n_w=4, query=None):
     panels = [panel for name in names for panel in mask_panels(name, n_t, n_h, n_w)]
     captions = [f"{title}: {pairs}.".replace("\n", ", ") for title, pairs, _ in panels]
     figure = new_figure(
-        max(2.0 * len(panels), 4.6), 3.6 if len(panels) > 2 else 5.2 if len(panels) == 1 else 4.2,
+        max(2.0 * len(panels), 4.6),
+        3.6 if len(panels) > 2 else 5.2 if len(panels) == 1 else 4.2,
         f"Who attends to whom among {n_t}×{n_h}×{n_w} tokens. Above, a matrix for each: a row is the token "
         f"that looks, a column one it may look at. Below, what token {query} sees. {' '.join(captions)}",
-    )  # fmt: skip
+    )
     above, below = figure.subplots(2, len(panels), squeeze=False, height_ratios=(4, 1))
     for matrix, view, (title, pairs, masks) in zip(above, below, panels):
         picture = paint(masks)
@@ -160,10 +161,11 @@ def tubelet_cuts(volume, tubelet, rows=4, columns=7):
     title = f"{n_t}×{n_h}×{n_w} tubelets of {t}×{h}×{w} voxels: {tokens:,} token{'s' * (tokens > 1)}"
     title += f", {lost:.0%} of the voxels in none" if lost else ""
     figure = new_figure(
-        0.9 + max(columns, 3) * 1.15, 0.7 + 1.25 * len(groups),
+        0.9 + max(columns, 3) * 1.15,
+        0.7 + 1.25 * len(groups),
         f"Slices of a volume cut into tubelets. {title}. Each row shows slices of one time index, with the "
         "cuts along height and width; one tubelet is framed in orange through the slices of its row.",
-    )  # fmt: skip
+    )
     figure.suptitle(title, fontsize=11)
     sheet = figure.subplots(len(groups), columns, squeeze=False)
     for axes in sheet.flat:

@@ -84,8 +84,11 @@ def data_line():
     from ..data import data_root
 
     places = (data_root(), Path.home() / ".medmnist")
-    there = {name for name in ("organmnist3d", "organphantom3d")
-             if any((place / f"{name}.npz").is_file() for place in places)}
+    there = {
+        name
+        for name in ("organmnist3d", "organphantom3d")
+        if any((place / f"{name}.npz").is_file() for place in places)
+    }
     real = "OrganMNIST3D is here" if "organmnist3d" in there else "OrganMNIST3D is not here: it is fetched on first use"
     phantom = "here" if "organphantom3d" in there else "generated on first use, in a minute or two"
     return f"Data: {real}; the phantom is {phantom}."

@@ -124,6 +124,7 @@ def paint_organs(axes, beside, labels, organs, names):
 
 def scroll_volume(volume, labels=None, names=()):
     """An explorer of the slices of a volume; arguments as in `draw_slice`."""
+
     def draw(slice):
         return draw_slice(volume, slice, labels, names)
 
@@ -154,10 +155,11 @@ def draw_tubelets(volume, time, space):
     total = f"{n_t}×{n_h}×{n_w} = {tokens:,} token{'s' * (tokens > 1)}"
     listed = "; ".join(f"Model {i}: {count:,}" for i, count in enumerate(pairs, 1))
     figure = new_figure(
-        4.9, 2.6,
+        4.9,
+        2.6,
         f"Tubelets of {time}×{space}×{space} voxels make {total}. Left, the cuts in the middle slice; right, "
         f"the query-key pairs of one layer and head on a logarithmic scale: {listed}.",
-    )  # fmt: skip
+    )
     figure.suptitle(f"tubelets {time}×{space}×{space}: {total}", fontsize=10)
     left, right = figure.subplots(1, 2)
     left.imshow(volume[len(volume) // 2], cmap="gray", vmin=0, vmax=255)

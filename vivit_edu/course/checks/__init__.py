@@ -40,9 +40,10 @@ def call(function, *args, **kwargs):
 def learners_line(error):
     """Where it happened: the innermost line that is neither a library's nor this package's, or ""."""
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__)
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(NOT_THE_LEARNERS) and "-packages" not in frame.filename
-    ]  # fmt: skip
+    ]
     return f" (line {frames[-1].lineno} of your code: `{frames[-1].line}`)" if frames else ""
 
 

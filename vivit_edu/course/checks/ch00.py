@@ -10,13 +10,18 @@ def check_film_strip(function):
     """00.1: function(clip [1, T, H, W]) -> [H, T·W], the frames side by side."""
     clip = torch.arange(3 * 4 * 5).reshape(1, 3, 4, 5)
     close(
-        call(function, clip), rearrange(clip, "1 t h w -> h (t w)"),
+        call(function, clip),
+        rearrange(clip, "1 t h w -> h (t w)"),
         {
-            "looks as if time were inside width: (t w) keeps the columns of a frame together, (w t) mixes the frames":
-                lambda: rearrange(clip, "1 t h w -> h (w t)"),
-            "the numbers were only divided anew: reshape and view never move a value, rearrange does":
-                lambda: clip.reshape(4, 15),
-            "the frames stand one below the other: time belongs beside the width": lambda: rearrange(clip, "1 t h w -> (t h) w"),
+            "looks as if time were inside width: (t w) keeps the columns of a frame together, (w t) mixes the frames": lambda: (
+                rearrange(clip, "1 t h w -> h (w t)")
+            ),
+            "the numbers were only divided anew: reshape and view never move a value, rearrange does": lambda: (
+                clip.reshape(4, 15)
+            ),
+            "the frames stand one below the other: time belongs beside the width": lambda: rearrange(
+                clip, "1 t h w -> (t h) w"
+            ),
             "the strip lies on its side: rows first, then columns": lambda: rearrange(clip, "1 t h w -> (t w) h"),
             "the channel is still there: a picture has two axes": lambda: rearrange(clip, "c t h w -> c h (t w)"),
             "every frame lies on its side: h is the row": lambda: rearrange(clip, "1 t h w -> w (t h)"),
@@ -35,17 +40,20 @@ def check_count_tubelets(function):
         if isinstance(found, float) and found == int(found):
             raise CheckFailed(f"the right kind of number is a whole one, yours is {found}: divide by //")
         close(
-            found, n_t * n_h * n_w,
+            found,
+            n_t * n_h * n_w,
             {
                 "the channels do not count: a tubelet takes all of them": channels * n_t * n_h * n_w,
                 "this is the sum along the axes: a grid has n_t · n_h · n_w places": n_t + n_h + n_w,
                 "this is the number of voxels in a tubelet": t * h * w,
                 "this is S, the tokens of one time index: n_t of them follow each other": n_h * n_w,
-                "the tubelet's sizes are t, h, w, in the order of T, H, W":
-                    (sizes[0] // w) * (sizes[1] // h) * (sizes[2] // t),
-                "looks as if C were taken for T: the shape is (C, T, H, W)":
-                    (channels // t) * (sizes[0] // h) * (sizes[1] // w),
+                "the tubelet's sizes are t, h, w, in the order of T, H, W": (sizes[0] // w)
+                * (sizes[1] // h)
+                * (sizes[2] // t),
+                "looks as if C were taken for T: the shape is (C, T, H, W)": (channels // t)
+                * (sizes[0] // h)
+                * (sizes[1] // w),
             },
             what=f"N for a clip {shape} and tubelets {(t, h, w)}",
-        )  # fmt: skip
+        )
     passed("00.2", "28³ voxels in tubelets of 7³ are 64 tokens; attention will compare each with each.")

@@ -22,15 +22,17 @@ def check_balanced_accuracy(function):
     found = call(function, guesses, labels)
     same_shape(torch.tensor(found) if isinstance(found, (int, float)) else found, [])
     close(
-        float(found), recall_score(labels, guesses, labels=[0, 2, 5], average="macro"),
+        float(found),
+        recall_score(labels, guesses, labels=[0, 2, 5], average="macro"),
         {
             "this is plain accuracy: a frequent class still counts more than a rare one": hits.float().mean(),
-            "classes without a clip count as 0 here: take the mean over the classes that the labels hold":
-                recalls.sum() / 6,
+            "classes without a clip count as 0 here: take the mean over the classes that the labels hold": recalls.sum()
+            / 6,
             "the shares were summed, not averaged over the classes": recalls.sum(),
             "looks like precision: pick the clips by their label, not by the guess": precisions.mean(),
-            "as above, precision: pick the clips by their label, not by the guess":
-                torch.stack([hits[guesses == k].float().mean() for k in (0, 2, 5)]).mean(),
+            "as above, precision: pick the clips by their label, not by the guess": torch.stack(
+                [hits[guesses == k].float().mean() for k in (0, 2, 5)]
+            ).mean(),
             "looks like a percentage: give a share from 0 to 1": 100 * recalls.mean(),
         },
         what="the balanced accuracy",
@@ -61,19 +63,28 @@ def check_nearest_mean(function):
     expected = torch.from_numpy(NearestCentroid().fit(flat.numpy(), labels.numpy()).predict(queries.numpy()))
     centres = torch.stack([flat[labels == k].mean(0) for k in range(4)])
     sums = torch.stack([flat[labels == k].sum(0) for k in range(4)])
-    wrapped = ((new[:, None] - torch.stack([clips[labels == k].float().mean(0).byte() for k in range(4)])) ** 2)
+    wrapped = (new[:, None] - torch.stack([clips[labels == k].float().mean(0).byte() for k in range(4)])) ** 2
     brightness = (queries.mean(1)[:, None] - centres.mean(1)).abs().argmin(1)
     close(
-        found, expected,
+        found,
+        expected,
         {
-            "these are the classes furthest away: the smallest distance wins, argmin": torch.cdist(queries, centres).argmax(1),
-            "looks as if clips of a class were summed: frequent classes move away; take their mean":
-                torch.cdist(queries, sums).argmin(1),
-            "looks as if uint8 was subtracted: 10 - 20 is 246 there; go to float first": wrapped.flatten(2).sum(2).argmin(1),
+            "these are the classes furthest away: the smallest distance wins, argmin": torch.cdist(
+                queries, centres
+            ).argmax(1),
+            "looks as if clips of a class were summed: frequent classes move away; take their mean": torch.cdist(
+                queries, sums
+            ).argmin(1),
+            "looks as if uint8 was subtracted: 10 - 20 is 246 there; go to float first": wrapped.flatten(2)
+            .sum(2)
+            .argmin(1),
             "looks as if only the mean brightness was compared: keep the voxels, average over the clips (dim 0)": brightness,
-            "this is the label of the nearest clip: average the clips of a class first":
-                labels[torch.cdist(queries, flat).argmin(1)],
-            "the largest dot product is not the smallest distance: bright means win it": (queries @ centres.T).argmax(1),
+            "this is the label of the nearest clip: average the clips of a class first": labels[
+                torch.cdist(queries, flat).argmin(1)
+            ],
+            "the largest dot product is not the smallest distance: bright means win it": (queries @ centres.T).argmax(
+                1
+            ),
         },
         what="the answer for the new clips",
     )
@@ -86,9 +97,13 @@ def check_split_by_patient(function):
     patients = numbers.repeat_interleave(torch.arange(2, 12))[torch.randperm(65, generator=seeded(0))]
     found = call(function, patients, 0.3, seeded(1))
     if isinstance(found, (tuple, list)):
-        raise CheckFailed(f"the result is a {type(found).__name__}: return one mask, bool [N], True where a clip is held out")
+        raise CheckFailed(
+            f"the result is a {type(found).__name__}: return one mask, bool [N], True where a clip is held out"
+        )
     if isinstance(found, torch.Tensor) and found.dtype != torch.bool:
-        raise CheckFailed(f"the result is {found.dtype}, expected torch.bool: one True or False for each clip, not their numbers")
+        raise CheckFailed(
+            f"the result is {found.dtype}, expected torch.bool: one True or False for each clip, not their numbers"
+        )
     same_shape(found, patients, "the mask")
     held, kept = patients[found].unique(), patients[~found].unique()
     both = sorted(set(held.tolist()) & set(kept.tolist()))
@@ -99,16 +114,22 @@ def check_split_by_patient(function):
         )
     if len(held) != 3:
         hint = ": that is the share to keep" if len(held) == 7 else ""
-        hint = hint or (": draw among the numbers that occur, patients.unique(); they have gaps" if len(held) < 3 else "")
+        hint = hint or (
+            ": draw among the numbers that occur, patients.unique(); they have gaps" if len(held) < 3 else ""
+        )
         raise CheckFailed(f"{len(held)} of {len(numbers)} patients are held out, expected 3 for a share of 0.3{hint}")
     again = call(function, patients, 0.3, seeded(1))
     others = [call(function, patients, 0.3, seeded(seed)) for seed in range(2, 12)]
     if not torch.equal(found, again):
         raise CheckFailed("the same seed gives another split: pass generator=generator to torch.randperm")
     if all(torch.equal(found, other) for other in others):
-        raise CheckFailed("every seed holds out the same patients: shuffle them, torch.randperm(..., generator=generator)")
+        raise CheckFailed(
+            "every seed holds out the same patients: shuffle them, torch.randperm(..., generator=generator)"
+        )
     if not all(len(patients[other].unique()) == 3 for other in others):
-        raise CheckFailed("with another seed the number of held-out patients differs: take exactly round(share * patients)")
+        raise CheckFailed(
+            "with another seed the number of held-out patients differs: take exactly round(share * patients)"
+        )
     passed("01.3", "no patient is on both sides, so a good score cannot come from recognising one.")
 
 
@@ -124,29 +145,36 @@ def check_mirrored(function):
         if not isinstance(result, tuple) or len(result) != 2:
             raise CheckFailed("return two things: the clips and their labels")
         if not torch.equal(given, clips) or not torch.equal(named, labels):
-            raise CheckFailed("the clips or labels you were given have changed: clone() them, or build new ones by torch.where")
+            raise CheckFailed(
+                "the clips or labels you were given have changed: clone() them, or build new ones by torch.where"
+            )
         found_clips, found_labels = result
         pick = chosen[:, None, None, None, None]
         close(
-            found_clips, torch.where(pick, clips.flip(axis + 1), clips),
+            found_clips,
+            torch.where(pick, clips.flip(axis + 1), clips),
             {
-                "flipped along the wrong axis: mirror.axis counts in a clip [C, T, H, W]; a batch has one axis more in front":
-                    torch.where(pick, clips.flip(axis), clips),
+                "flipped along the wrong axis: mirror.axis counts in a clip [C, T, H, W]; a batch has one axis more in front": torch.where(
+                    pick, clips.flip(axis), clips
+                ),
                 "all clips were flipped: only those where `chosen` is True": clips.flip(axis + 1),
                 "flipped are those that were not chosen": torch.where(pick, clips, clips.flip(axis + 1)),
                 "no clip was flipped": clips,
-                "looks as if the axis were written into the code: take it from mirror.axis":
-                    lambda: torch.where(pick, clips.flip(4), clips),
+                "looks as if the axis were written into the code: take it from mirror.axis": lambda: torch.where(
+                    pick, clips.flip(4), clips
+                ),
             },
             what="the batch of clips",
         )
         close(
-            found_labels, torch.where(chosen, swapped[labels], labels),
+            found_labels,
+            torch.where(chosen, swapped[labels], labels),
             {
                 "the labels were not swapped: a mirrored right kidney has the shape of a left one": labels,
                 "all labels were swapped: only those of the flipped clips": swapped[labels],
-                "the pairs seem to be written into the code: take them from mirror.permutation":
-                    lambda: torch.where(chosen, torch.tensor([0, 2, 1, 4, 3])[labels], labels),
+                "the pairs seem to be written into the code: take them from mirror.permutation": lambda: torch.where(
+                    chosen, torch.tensor([0, 2, 1, 4, 3])[labels], labels
+                ),
                 "labels were swapped where clips were not flipped": torch.where(chosen, labels, swapped[labels]),
             },
             what="the labels",

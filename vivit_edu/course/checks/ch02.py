@@ -68,20 +68,33 @@ def check_two_streams(two_streams):
         raise CheckFailed("two tensors are expected: `return context, fovea`")
     context = (clips[..., ::2, ::2] + clips[..., 1::2, ::2] + clips[..., ::2, 1::2] + clips[..., 1::2, 1::2]) / 4
     fovea = clips[..., 2:6, 3:9]
-    close(found[0], context, {
-        "this is the fovea: the context comes first": fovea,
-        "every second pixel was taken: the paper halves the resolution, which takes the mean of 2×2 pixels":
-            clips[..., ::2, ::2],
-        "time was halved, too: a context at half resolution has all frames":
-            torch.nn.functional.avg_pool3d(clips, 2),
-        "the largest of 2×2 pixels was taken: the resolution is halved by their mean":
-            torch.nn.functional.max_pool3d(clips, (1, 2, 2)),
-    }, what="context")  # fmt: skip
-    close(found[1], fovea, {
-        "this is the corner at the top left: the fovea is the middle": clips[..., :4, :6],
-        "this is the context at half resolution: the fovea has the full one": context,
-        "the fovea is a quarter too small: it is half as high and half as wide as the frame": clips[..., 3:5, 4:8],
-    }, what="fovea")  # fmt: skip
+    close(
+        found[0],
+        context,
+        {
+            "this is the fovea: the context comes first": fovea,
+            "every second pixel was taken: the paper halves the resolution, which takes the mean of 2×2 pixels": clips[
+                ..., ::2, ::2
+            ],
+            "time was halved, too: a context at half resolution has all frames": torch.nn.functional.avg_pool3d(
+                clips, 2
+            ),
+            "the largest of 2×2 pixels was taken: the resolution is halved by their mean": torch.nn.functional.max_pool3d(
+                clips, (1, 2, 2)
+            ),
+        },
+        what="context",
+    )
+    close(
+        found[1],
+        fovea,
+        {
+            "this is the corner at the top left: the fovea is the middle": clips[..., :4, :6],
+            "this is the context at half resolution: the fovea has the full one": context,
+            "the fovea is a quarter too small: it is half as high and half as wide as the frame": clips[..., 3:5, 4:8],
+        },
+        what="fovea",
+    )
     passed("02.2", "together they hold half of the frame's pixels, and the middle in full.")
 
 
@@ -95,13 +108,18 @@ def check_video_probabilities(video_probabilities):
     expected = torch.stack([row.softmax(0) for row in logits]).mean(0)
     same_shape(found, expected, "the probabilities")
     votes = torch.bincount(logits.argmax(1), minlength=3) / 5
-    close(found, expected, {
-        "the logits were averaged, not the probabilities: softmax first, then the mean": logits.mean(0).softmax(0),
-        "these are logits: softmax makes probabilities of them": logits.mean(0),
-        "softmax ran over the views: each view's classes must sum to 1 (dim=1)": logits.softmax(0).mean(0),
-        "only one view was taken: all of them count": logits[0].softmax(0),
-        "each view cast a vote: how sure it is counts, too": votes,
-        "the probabilities were added: divide by the number of views": expected * 5,
-        "the most certain view decides here: take the mean, not the maximum": logits.softmax(1).amax(0),
-    }, what="the probabilities")  # fmt: skip
+    close(
+        found,
+        expected,
+        {
+            "the logits were averaged, not the probabilities: softmax first, then the mean": logits.mean(0).softmax(0),
+            "these are logits: softmax makes probabilities of them": logits.mean(0),
+            "softmax ran over the views: each view's classes must sum to 1 (dim=1)": logits.softmax(0).mean(0),
+            "only one view was taken: all of them count": logits[0].softmax(0),
+            "each view cast a vote: how sure it is counts, too": votes,
+            "the probabilities were added: divide by the number of views": expected * 5,
+            "the most certain view decides here: take the mean, not the maximum": logits.softmax(1).amax(0),
+        },
+        what="the probabilities",
+    )
     passed("02.3", "each view's probabilities, averaged.")

@@ -23,20 +23,28 @@ def check_join_tubelets(join_tubelets):
         return lambda: rearrange(tubelets, pattern, **sizes)
 
     places, voxels = {"t": n_t, "h": n_h, "w": n_w}, {"pt": t, "ph": h, "pw": w}
-    close(found, clips, {
-        "looks as if the values were only given another shape: `view` and `reshape` move nothing, and the voxels of "
-        "one tubelet do not lie side by side in the clip. Use rearrange": lambda: tubelets.reshape(clips.shape),
-        "looks as if height and width of the grid were swapped: S is (h w), width being the fastest": read_as(
-            "b t (w h) (c pt ph pw) -> b c (t pt) (h ph) (w pw)", h=n_h, w=n_w, **voxels),
-        "looks as if each axis were woven: in (t pt) the place comes first and the voxel inside the tubelet second, "
-        "not (pt t)": read_as("b t (h w) (c pt ph pw) -> b c (pt t) (ph h) (pw w)", **places, **voxels),
-        "looks as if channels came last among a tubelet's values: the order is (c pt ph pw), channels first": read_as(
-            "b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
-        "looks as if height and width inside a tubelet were swapped: its values are in the order "
-        "(c pt ph pw)": read_as("b t (h w) (c pt pw ph) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
-        "looks as if time came last among a tubelet's values: the order is (c pt ph pw), time before height and "
-        "width": read_as("b t (h w) (c ph pw pt) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
-    }, what="join_tubelets(...)", tolerance=0)  # fmt: skip
+    close(
+        found,
+        clips,
+        {
+            "looks as if the values were only given another shape: `view` and `reshape` move nothing, and the voxels of "
+            "one tubelet do not lie side by side in the clip. Use rearrange": lambda: tubelets.reshape(clips.shape),
+            "looks as if height and width of the grid were swapped: S is (h w), width being the fastest": read_as(
+                "b t (w h) (c pt ph pw) -> b c (t pt) (h ph) (w pw)", h=n_h, w=n_w, **voxels
+            ),
+            "looks as if each axis were woven: in (t pt) the place comes first and the voxel inside the tubelet second, "
+            "not (pt t)": read_as("b t (h w) (c pt ph pw) -> b c (pt t) (ph h) (pw w)", **places, **voxels),
+            "looks as if channels came last among a tubelet's values: the order is (c pt ph pw), channels first": read_as(
+                "b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **places, **voxels
+            ),
+            "looks as if height and width inside a tubelet were swapped: its values are in the order "
+            "(c pt ph pw)": read_as("b t (h w) (c pt pw ph) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
+            "looks as if time came last among a tubelet's values: the order is (c pt ph pw), time before height and "
+            "width": read_as("b t (h w) (c ph pw pt) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
+        },
+        what="join_tubelets(...)",
+        tolerance=0,
+    )
     passed("03.1", "every voxel is back at its place, for two channels and sizes that all differ.")
 
 
@@ -46,7 +54,9 @@ def check_token_grid(token_grid):
     crop = whole_numbers(call(token_grid, size, tubelet, "crop"), f'token_grid({size}, {tubelet}, "crop")')
     pad = whole_numbers(call(token_grid, size, tubelet, "pad"), f'token_grid({size}, {tubelet}, "pad")')
     if (crop, pad) == ((4, 4, 4), (4, 3, 3)):
-        raise CheckFailed("looks as if crop and pad were swapped: crop drops what is left over (rounds down), pad adds to it")
+        raise CheckFailed(
+            "looks as if crop and pad were swapped: crop drops what is left over (rounds down), pad adds to it"
+        )
     if (4, 4, 3) in (crop, pad):
         raise CheckFailed(
             "looks as if you used round(): 30 / 8 = 3.75 went up and 29 / 9 = 3.2 went down. "
@@ -55,16 +65,21 @@ def check_token_grid(token_grid):
     if crop == (4, 4, 4):
         raise CheckFailed('with "crop" the result is rounded up: what fills no whole tubelet gets none')
     if pad == (4, 3, 3):
-        raise CheckFailed('with "pad" the result is rounded down: what is left over gets a tubelet of its own, 30 / 8 -> 4')
+        raise CheckFailed(
+            'with "pad" the result is rounded down: what is left over gets a tubelet of its own, 30 / 8 -> 4'
+        )
     if pad == (5, 4, 4):
-        raise CheckFailed("with \"pad\" there is a tubelet too many where nothing is left over: 28 / 7 is 4, not 28 // 7 + 1")
+        raise CheckFailed(
+            'with "pad" there is a tubelet too many where nothing is left over: 28 / 7 is 4, not 28 // 7 + 1'
+        )
     expect(crop, (4, 3, 3), f'token_grid({size}, {tubelet}, "crop")')
     expect(pad, (4, 4, 4), f'token_grid({size}, {tubelet}, "pad")')
     for fits in ((28, 28, 28), (7, 7, 7)), ((16, 8, 12), (2, 8, 4)):
         expect(
             whole_numbers(call_fitting(token_grid, *fits), f'token_grid({fits[0]}, {fits[1]}, "refuse")'),
-            tuple(a // b for a, b in zip(*fits)), f'token_grid({fits[0]}, {fits[1]}, "refuse")',
-        )  # fmt: skip
+            tuple(a // b for a, b in zip(*fits)),
+            f'token_grid({fits[0]}, {fits[1]}, "refuse")',
+        )
     for axis, name in enumerate(("time", "height", "width")):  # one that does not fit, the others do
         size = tuple(30 if a == axis else 28 for a in range(3))
         check_refusal(token_grid, size, (7, 7, 7), name)
@@ -81,26 +96,37 @@ def check_grid_positions(grid_positions):
     whole = sines(n_t, dim)[:, None] + sines(n_s, dim)[None]
     tiled = time.repeat(n_s, 1).view(n_t, n_s, dim // 2)
     same_shape_of_parts(found, expected)
-    close(found, expected, {
-        "looks as if space and time were swapped: the first half of D tells the time index, the last half the "
-        "place": torch.cat((by_space, by_time), dim=-1),
-        "looks as if the two were added: put them side by side, torch.cat((time, space), dim=-1), each of D/2 "
-        "columns": whole,
-        "looks as if the tokens were numbered in one row, sinusoids(T'·S, D): then time is only a large step in "
-        "space": sines(n_t * n_s, dim).view(n_t, n_s, dim),
-        "looks as if the time positions were repeated in the wrong order: a time index keeps its position at all S "
-        "places; repeat along a new axis after T'": torch.cat((tiled, by_space), dim=-1),
-        "looks as if the columns of time and space alternated: first all of time, then all of "
-        "space": torch.stack((by_time, by_space), dim=-1).flatten(2),
-        "looks as if one of the halves were zero: both time and space must be told": torch.cat(
-            (by_time, torch.zeros_like(by_space)), dim=-1),
-    }, what="grid_positions(3, 5, 8)")  # fmt: skip
     close(
-        call(grid_positions, 4, 4, 16), torch.cat(
-            (sines(4, 8)[:, None].expand(-1, 4, -1), sines(4, 8)[None].expand(4, -1, -1)), dim=-1),
-        {"is right for a 3 by 5 grid but not for 4 by 4 with 16 columns: use the arguments, no fixed numbers":
-         lambda: found}, what="grid_positions(4, 4, 16)",
-    )  # fmt: skip
+        found,
+        expected,
+        {
+            "looks as if space and time were swapped: the first half of D tells the time index, the last half the "
+            "place": torch.cat((by_space, by_time), dim=-1),
+            "looks as if the two were added: put them side by side, torch.cat((time, space), dim=-1), each of D/2 "
+            "columns": whole,
+            "looks as if the tokens were numbered in one row, sinusoids(T'·S, D): then time is only a large step in "
+            "space": sines(n_t * n_s, dim).view(n_t, n_s, dim),
+            "looks as if the time positions were repeated in the wrong order: a time index keeps its position at all S "
+            "places; repeat along a new axis after T'": torch.cat((tiled, by_space), dim=-1),
+            "looks as if the columns of time and space alternated: first all of time, then all of space": torch.stack(
+                (by_time, by_space), dim=-1
+            ).flatten(2),
+            "looks as if one of the halves were zero: both time and space must be told": torch.cat(
+                (by_time, torch.zeros_like(by_space)), dim=-1
+            ),
+        },
+        what="grid_positions(3, 5, 8)",
+    )
+    close(
+        call(grid_positions, 4, 4, 16),
+        torch.cat((sines(4, 8)[:, None].expand(-1, 4, -1), sines(4, 8)[None].expand(4, -1, -1)), dim=-1),
+        {
+            "is right for a 3 by 5 grid but not for 4 by 4 with 16 columns: use the arguments, no fixed numbers": lambda: (
+                found
+            )
+        },
+        what="grid_positions(4, 4, 16)",
+    )
     passed("03.3", "same time, same first half; same place, same last half.")
 
 
@@ -111,17 +137,22 @@ def cut_by_loops(clips, tubelet):
     """[B, C, T, H, W] -> [B, T', S, C·t·h·w], as the chapter's loops do."""
     t, h, w = tubelet
     rows = [
-        torch.stack([
-            clips[:, :, i : i + t, j : j + h, k : k + w].flatten(1)
-            for j in range(0, clips.shape[3], h) for k in range(0, clips.shape[4], w)
-        ], dim=1)
+        torch.stack(
+            [
+                clips[:, :, i : i + t, j : j + h, k : k + w].flatten(1)
+                for j in range(0, clips.shape[3], h)
+                for k in range(0, clips.shape[4], w)
+            ],
+            dim=1,
+        )
         for i in range(0, clips.shape[2], t)
-    ]  # fmt: skip
+    ]
     return torch.stack(rows, dim=1)
 
 
 def sines(n, dim):
     """Sinusoidal positions from their formula, number by number: [n, dim]."""
+
     def value(place, column):
         angle = place / 10000 ** (column // 2 * 2 / dim)
         return math.cos(angle) if column % 2 else math.sin(angle)
@@ -193,5 +224,7 @@ def same_shape_of_parts(found, expected):
     }
     shape = tuple(found.shape) if isinstance(found, torch.Tensor) else None
     if shape in hints:
-        raise CheckFailed(f"grid_positions(3, 5, 8) has shape {list(shape)}, expected {list(expected.shape)}: {hints[shape]}")
+        raise CheckFailed(
+            f"grid_positions(3, 5, 8) has shape {list(shape)}, expected {list(expected.shape)}: {hints[shape]}"
+        )
     same_shape(found, expected, "grid_positions(3, 5, 8)")

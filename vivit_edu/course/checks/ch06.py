@@ -21,30 +21,41 @@ def check_spatial_stage(spatial_stage):
 
         return value
 
-    expected = torch.stack([torch.stack([_encoder(tokens[b, t][None])[0].mean(dim=0) for t in range(T)]) for b in range(B)])
-    strangers = ("the time indices come back in a wrong order, so that clips are mixed up: fold and unfold must name "
-                 "the batch first in both, \"(b t)\"")  # fmt: skip
+    expected = torch.stack(
+        [torch.stack([_encoder(tokens[b, t][None])[0].mean(dim=0) for t in range(T)]) for b in range(B)]
+    )
+    strangers = (
+        "the time indices come back in a wrong order, so that clips are mixed up: fold and unfold must name "
+        'the batch first in both, "(b t)"'
+    )
     mistakes = {
         strangers: run("(t b) s d", "(b t) d"),
         strangers + ", here only the unfolding does not": run("(b t) s d", "(t b) d"),
-        "time indices see each other: time stayed in the sequence, \"b (t s) d\"; it belongs into the batch, \"(b t) s d\"":
-            lambda: rearrange(_encoder(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T).mean(dim=2),
+        'time indices see each other: time stayed in the sequence, "b (t s) d"; it belongs into the batch, "(b t) s d"': lambda: (
+            rearrange(_encoder(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T).mean(dim=2)
+        ),
         "space and time are exchanged: the encoder attended over time, with the places in the batch; each time index "
-        "must be one sequence of S tokens": lambda: rearrange(_encoder(rearrange(tokens, "b t s d -> (b s) t d")),
-                                                            "(b s) t d -> b s t d", b=B).mean(dim=1),
-        "the tokens were shuffled on the way: a reshape kept the memory's order where an axis had to move": lambda: _encoder(
-            tokens.transpose(1, 2).reshape(B * T, S, D)).mean(dim=1).reshape(B, T, D),
+        "must be one sequence of S tokens": lambda: rearrange(
+            _encoder(rearrange(tokens, "b t s d -> (b s) t d")), "(b s) t d -> b s t d", b=B
+        ).mean(dim=1),
+        "the tokens were shuffled on the way: a reshape kept the memory's order where an axis had to move": lambda: (
+            _encoder(tokens.transpose(1, 2).reshape(B * T, S, D)).mean(dim=1).reshape(B, T, D)
+        ),
         "nothing was encoded: call encoder(folded)": tokens.mean(dim=2),
         "the tokens were averaged before the encoder: encode the S tokens, then average": lambda: rearrange(
-            _encoder(rearrange(tokens, "b t s d -> (b t) s d").mean(dim=1, keepdim=True))[:, 0], "(b t) d -> b t d", b=B),
-        "the first token was read, as if it were a cls token: there is none here, average the S tokens": lambda: rearrange(
-            _encoder(rearrange(tokens, "b t s d -> (b t) s d"))[:, 0], "(b t) d -> b t d", b=B),
+            _encoder(rearrange(tokens, "b t s d -> (b t) s d").mean(dim=1, keepdim=True))[:, 0], "(b t) d -> b t d", b=B
+        ),
+        "the first token was read, as if it were a cls token: there is none here, average the S tokens": lambda: (
+            rearrange(_encoder(rearrange(tokens, "b t s d -> (b t) s d"))[:, 0], "(b t) d -> b t d", b=B)
+        ),
         "the tokens are still there: average over the S tokens of each time index": lambda: rearrange(
-            _encoder(rearrange(tokens, "b t s d -> (b t) s d")), "(b t) s d -> b t s d", b=B),
-        "time is still folded into the batch: unfold it, \"(b t) d -> b t d\"": run("(b t) s d"),
+            _encoder(rearrange(tokens, "b t s d -> (b t) s d")), "(b t) s d -> b t s d", b=B
+        ),
+        'time is still folded into the batch: unfold it, "(b t) d -> b t d"': run("(b t) s d"),
         "time is gone: average over the S tokens, not over the time indices": lambda: rearrange(
-            _encoder(rearrange(tokens, "b t s d -> (b t) s d")), "(b t) s d -> b t s d", b=B).mean(dim=1),
-    }  # fmt: skip
+            _encoder(rearrange(tokens, "b t s d -> (b t) s d")), "(b t) s d -> b t s d", b=B
+        ).mean(dim=1),
+    }
     close(call(spatial_stage, _encoder, tokens), expected, mistakes, what="the spatial stage")
     passed("06.1", "each time index is encoded on its own, and every vector comes back to its clip and its time.")
 
@@ -53,21 +64,53 @@ def check_depends_on_mates(depends_on_mates):
     """Exercise 06.2: depends_on_mates(model, clips) -> bool, tried on models that mix the clips of a batch and on some that do not."""
     clips = torch.randint(256, (4, 1, 2, 3, 3), generator=torch.Generator().manual_seed(0)) / 256
     cases = (
-        (_PerClip(), False, "called a model guilty in which each clip has its own logits: compare a clip alone, "
-         "clips[i:i+1], with the same clip in the batch"),
-        (_Rounds(), False, "was fooled by rounding: another batch size changes the order of sums, and with it the last "
-         "digits; compare with torch.allclose and a tolerance such as 1e-4, not with =="),
-        (_PerClip(dropout=0.5).train(), False, "was fooled by dropout, which draws anew in each pass: call model.eval() first"),
-        (_BatchAttention(), True, "overlooked attention over the batch axis. Shuffling the batch does not show it: attention "
-         "treats clips as a set, too, and shuffled mates are the same mates. Take them away"),
-        (_BatchMean(), True, "overlooked a model that subtracts the mean of the batch: do the logits of one clip stay the "
-         "same when its mates are others, or gone?"),
-        (_WrongFold(), True, "overlooked time indices that come back to the wrong clips: "
-         "compare a clip alone, clips[i:i+1], with the same clip in the batch"),
-        (_LooksBack(), True, "overlooked a model in which each clip looks at the one before it: the first clip has none, so "
-         "look at all clips of the batch, not at the first alone"),
-        (_LooksAhead(), True, "overlooked a model in which only the first clip is disturbed: look at all clips of the batch"),
-    )  # fmt: skip
+        (
+            _PerClip(),
+            False,
+            "called a model guilty in which each clip has its own logits: compare a clip alone, "
+            "clips[i:i+1], with the same clip in the batch",
+        ),
+        (
+            _Rounds(),
+            False,
+            "was fooled by rounding: another batch size changes the order of sums, and with it the last "
+            "digits; compare with torch.allclose and a tolerance such as 1e-4, not with ==",
+        ),
+        (
+            _PerClip(dropout=0.5).train(),
+            False,
+            "was fooled by dropout, which draws anew in each pass: call model.eval() first",
+        ),
+        (
+            _BatchAttention(),
+            True,
+            "overlooked attention over the batch axis. Shuffling the batch does not show it: attention "
+            "treats clips as a set, too, and shuffled mates are the same mates. Take them away",
+        ),
+        (
+            _BatchMean(),
+            True,
+            "overlooked a model that subtracts the mean of the batch: do the logits of one clip stay the "
+            "same when its mates are others, or gone?",
+        ),
+        (
+            _WrongFold(),
+            True,
+            "overlooked time indices that come back to the wrong clips: "
+            "compare a clip alone, clips[i:i+1], with the same clip in the batch",
+        ),
+        (
+            _LooksBack(),
+            True,
+            "overlooked a model in which each clip looks at the one before it: the first clip has none, so "
+            "look at all clips of the batch, not at the first alone",
+        ),
+        (
+            _LooksAhead(),
+            True,
+            "overlooked a model in which only the first clip is disturbed: look at all clips of the batch",
+        ),
+    )
     for model, guilty, mistake in cases:
         found = call(depends_on_mates, model, clips)
         if isinstance(found, torch.Tensor) and found.numel() == 1:
@@ -77,7 +120,9 @@ def check_depends_on_mates(depends_on_mates):
         if found != guilty:
             _refuse_opposite(depends_on_mates, cases, clips)
             raise CheckFailed(f"your detector {mistake}")
-    passed("06.2", f"right on {len(cases)} models, {sum(guilty for _, guilty, _ in cases)} of which mix up their clips.")
+    passed(
+        "06.2", f"right on {len(cases)} models, {sum(guilty for _, guilty, _ in cases)} of which mix up their clips."
+    )
 
 
 def check_attention_pool(attention_pool):
@@ -95,18 +140,24 @@ def check_attention_pool(attention_pool):
             "√d is missing: divide the scores by √D before the softmax": pooled(scores.softmax(1)),
             "the scores are divided by D instead of √D": pooled((scores / D).softmax(1)),
             "the scores are multiplied by √D instead of divided": pooled((scores * D**0.5).softmax(1)),
-            "the scores are divided by √T' instead of √D: d is the width of what is multiplied": pooled((scores / T**0.5).softmax(1)),
-            "the softmax runs over the batch: a clip's weights over its own time indices must sum to 1, dim=1":
-                pooled((scores / D**0.5).softmax(0)),
+            "the scores are divided by √T' instead of √D: d is the width of what is multiplied": pooled(
+                (scores / T**0.5).softmax(1)
+            ),
+            "the softmax runs over the batch: a clip's weights over its own time indices must sum to 1, dim=1": pooled(
+                (scores / D**0.5).softmax(0)
+            ),
             "there is no softmax: the weights must be positive and sum to 1": pooled(scores / D**0.5),
             "all time indices weigh the same: the query has no part in it": z.mean(dim=1),
-            "the weighted vectors were averaged: they must be summed, for the weights already sum to 1":
-                pooled((scores / D**0.5).softmax(1)) / T,
+            "the weighted vectors were averaged: they must be summed, for the weights already sum to 1": pooled(
+                (scores / D**0.5).softmax(1)
+            )
+            / T,
             "these are the weights, not the vectors averaged with them": (scores / D**0.5).softmax(1),
             "the softmax runs over the features: one weight for each time index is asked for": lambda: (
-                (z * query / D**0.5).softmax(dim=2) * z).sum(dim=1),
+                (z * query / D**0.5).softmax(dim=2) * z
+            ).sum(dim=1),
             "time is still there: sum over the time indices": z * (scores / D**0.5).softmax(1)[..., None],
-        }  # fmt: skip
+        }
     found = call(attention_pool, z, query)
     close(found, expected, mistakes, what="the pooled vectors")
     if found.requires_grad:

@@ -33,36 +33,47 @@ def example_tokens(*shape):
 
 # ---- 07.1
 
+
 def check_over_time(over_time):
     """over_time(attention, tokens [B, T', S, D]) -> [B, T', S, D], where tokens of one place attend to each other."""
     attention, tokens = strong(MultiHeadAttention(D, heads=2)), example_tokens(B, T, S)
     with torch.no_grad():
         found = call(over_time, attention, tokens)
         expected = torch.stack([attention(tokens[:, :, place]) for place in range(S)], dim=2)
-        close(found, expected, {
-            "this is attention over space: tokens of one time index saw each other. Of T' and S, the one that "
-            "attends stays an axis of its own, the other joins the batch": over_space(attention, tokens),
-            "every token saw all T'·S tokens: that is Model 1. Places must join the batch: (b s)":
-                rearrange(attention(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T),
-            "the axes were regrouped without being moved: view and reshape keep the order in memory, which is "
-            "b, t, s, d, so the T' tokens of a group are not those of one place. rearrange moves S before T'":
-                attention(tokens.reshape(B * S, T, D)).reshape(B, T, S, D),
-            "folded well, but unfolded by view or reshape: after attention the order is b, s, t, d, so S must "
-            "be moved back behind T'": lambda: attention(fold(tokens)).reshape(B, T, S, D),
-            "folded as (b s) and unfolded as (s b), or the other way round: the clips of the batch got mixed up":
-                lambda: rearrange(attention(fold(tokens)), "(s b) t d -> b t s d", b=B),
-            "the axis of attention is not T' but the batch: one clip saw another. MultiHeadAttention takes "
-            "[batch, tokens, D], tokens second": lambda: rearrange(
-                attention(rearrange(tokens, "b t s d -> (t s) b d")), "(t s) b d -> b t s d", t=T),
-            "the time index and the clip were joined into one sequence of B·T' tokens: one clip saw another":
-                lambda: rearrange(attention(rearrange(tokens, "b t s d -> s (b t) d")), "s (b t) d -> b t s d", b=B),
-            "the sequence is (b s), so places and clips saw each other and time indices did not: the tokens that "
-            "attend are the second axis": lambda: rearrange(
-                attention(rearrange(tokens, "b t s d -> t (b s) d")), "t (b s) d -> b t s d", b=B),
-            "nothing attended: the tokens came back as they were. Call attention(...)": tokens,
-            "the residual connection is the block's business: return what attention gives, without adding the tokens":
-                expected + tokens,
-        })  # fmt: skip
+        close(
+            found,
+            expected,
+            {
+                "this is attention over space: tokens of one time index saw each other. Of T' and S, the one that "
+                "attends stays an axis of its own, the other joins the batch": over_space(attention, tokens),
+                "every token saw all T'·S tokens: that is Model 1. Places must join the batch: (b s)": rearrange(
+                    attention(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T
+                ),
+                "the axes were regrouped without being moved: view and reshape keep the order in memory, which is "
+                "b, t, s, d, so the T' tokens of a group are not those of one place. rearrange moves S before T'": attention(
+                    tokens.reshape(B * S, T, D)
+                ).reshape(B, T, S, D),
+                "folded well, but unfolded by view or reshape: after attention the order is b, s, t, d, so S must "
+                "be moved back behind T'": lambda: attention(fold(tokens)).reshape(B, T, S, D),
+                "folded as (b s) and unfolded as (s b), or the other way round: the clips of the batch got mixed up": lambda: (
+                    rearrange(attention(fold(tokens)), "(s b) t d -> b t s d", b=B)
+                ),
+                "the axis of attention is not T' but the batch: one clip saw another. MultiHeadAttention takes "
+                "[batch, tokens, D], tokens second": lambda: rearrange(
+                    attention(rearrange(tokens, "b t s d -> (t s) b d")), "(t s) b d -> b t s d", t=T
+                ),
+                "the time index and the clip were joined into one sequence of B·T' tokens: one clip saw another": lambda: (
+                    rearrange(attention(rearrange(tokens, "b t s d -> s (b t) d")), "s (b t) d -> b t s d", b=B)
+                ),
+                "the sequence is (b s), so places and clips saw each other and time indices did not: the tokens that "
+                "attend are the second axis": lambda: rearrange(
+                    attention(rearrange(tokens, "b t s d -> t (b s) d")), "t (b s) d -> b t s d", b=B
+                ),
+                "nothing attended: the tokens came back as they were. Call attention(...)": tokens,
+                "the residual connection is the block's business: return what attention gives, without adding the tokens": expected
+                + tokens,
+            },
+        )
     passed("07.1", "each place attends over time, and no place, no clip sees another.")
 
 
@@ -71,6 +82,7 @@ def fold(tokens):
 
 
 # ---- 07.2
+
 
 def check_time_first(time_first):
     """time_first(block, z [B, T', S, D]): the block's layer with attention over time before attention over space."""
@@ -124,32 +136,42 @@ def mistakes_of_time_first(block, z):
         "the residual connection around the MLP is missing: y_s + …": chain(t, s, mlp),
         "no residual connection anywhere: each of the three steps is y = branch(LN y) + y": chain(time, space, mlp),
         "the MLP is missing: it is the third step": chain(t, s),
-        "both attentions saw the same z, in parallel: the second one must see the result of the first": lambda:
-            m(z + time(z) + space(z)),
-        "the residual of the attention over space is the block's input z, not the result y_t of the step before":
-            lambda: m(z + space(t(z))),
-        "the residual of the MLP is the block's input z, not the result of the step before":
-            lambda: z + mlp(s(t(z))),
-        "the residual goes through LayerNorm: normalise what the branch sees, not what is added back": lambda:
-            chain(*(lambda y, n=n, f=f: n(y) + f(y) for n, f in (
-                (block.norm_time, time), (block.norm_space, space), (block.norm_mlp, mlp)))),
+        "both attentions saw the same z, in parallel: the second one must see the result of the first": lambda: m(
+            z + time(z) + space(z)
+        ),
+        "the residual of the attention over space is the block's input z, not the result y_t of the step before": lambda: (
+            m(z + space(t(z)))
+        ),
+        "the residual of the MLP is the block's input z, not the result of the step before": lambda: z + mlp(s(t(z))),
+        "the residual goes through LayerNorm: normalise what the branch sees, not what is added back": lambda: chain(
+            *(
+                lambda y, n=n, f=f: n(y) + f(y)
+                for n, f in ((block.norm_time, time), (block.norm_space, space), (block.norm_mlp, mlp))
+            )
+        ),
         "LayerNorm is missing in all three branches: each sees LN y": chain(
-            add(time, norm=plain), add(space, norm=plain), add(mlp, norm=plain)),
+            add(time, norm=plain), add(space, norm=plain), add(mlp, norm=plain)
+        ),
         "LayerNorm is missing before the attention over time": chain(add(time, norm=plain), s, m),
         "LayerNorm is missing before the attention over space": chain(t, add(space, norm=plain), m),
         "LayerNorm is missing before the MLP": chain(t, s, add(mlp, norm=plain)),
-        "the LayerNorms are exchanged: norm_time belongs to the attention over time, norm_space to that over space":
-            chain(add(time, norm=block.norm_space), add(space, norm=block.norm_time), m),
+        "the LayerNorms are exchanged: norm_time belongs to the attention over time, norm_space to that over space": chain(
+            add(time, norm=block.norm_space), add(space, norm=block.norm_time), m
+        ),
         "the order of the modules changed but not their axes: time_attention ran among the tokens of a time index, "
         "space_attention among those of a place": chain(
             add(space, norm=block.norm_time, attention=block.time_attention),
-            add(time, norm=block.norm_space, attention=block.space_attention), m),
+            add(time, norm=block.norm_space, attention=block.space_attention),
+            m,
+        ),
         "the attentions are exchanged: over time goes block.time_attention, over space block.space_attention": chain(
-            add(time, attention=block.space_attention), add(space, attention=block.time_attention), m),
-    }  # fmt: skip
+            add(time, attention=block.space_attention), add(space, attention=block.time_attention), m
+        ),
+    }
 
 
 # ---- 07.3
+
 
 def check_starts_as_identity(start_as_identity):
     """start_as_identity(block): the temporal branch adds nothing at first, and all its matrices learn."""
@@ -160,7 +182,9 @@ def check_starts_as_identity(start_as_identity):
     if not isinstance(getattr(block, "time_attention", None), MultiHeadAttention):
         raise CheckFailed("block.time_attention is no MultiHeadAttention any more: change its weights, not the module")
     now = block.state_dict()
-    touched = sorted({name.split(".")[0] for name in before if not torch.equal(before[name], now[name])} - {"time_attention"})
+    touched = sorted(
+        {name.split(".")[0] for name in before if not torch.equal(before[name], now[name])} - {"time_attention"}
+    )
     if touched:
         raise CheckFailed(f"{', '.join(touched)} changed: only the temporal attention's weights may be touched")
     frozen = [name for name, p in block.named_parameters() if not p.requires_grad]
@@ -178,9 +202,13 @@ def check_adds_nothing(block):
     if not added.abs().max() > 0:
         return
     if not out.weight.abs().max() > 0:
-        raise CheckFailed("W_O is zero, but its bias is not, so the branch still adds that bias to every token: zero it, too")
+        raise CheckFailed(
+            "W_O is zero, but its bias is not, so the branch still adds that bias to every token: zero it, too"
+        )
     if not added.var(dim=(0, 1)).max() > 1e-9:
-        raise CheckFailed("the branch still adds the same vector to every token: look at the bias of the output projection")
+        raise CheckFailed(
+            "the branch still adds the same vector to every token: look at the bias of the output projection"
+        )
     raise CheckFailed(
         "the temporal branch still adds something to the tokens: its last map, time_attention.out, must be zero "
         "(fill it in place: with torch.no_grad(), or nn.init.zeros_)"
@@ -196,7 +224,9 @@ def check_learns(block):
         optimiser.zero_grad()
         (twin(tokens) - tokens.roll(1, dims=1)).square().mean().backward()
         optimiser.step()
-        matrices = dict(zip("QKV", twin.time_attention.qkv.weight.grad.chunk(3))) | {"O": twin.time_attention.out.weight.grad}
+        matrices = dict(zip("QKV", twin.time_attention.qkv.weight.grad.chunk(3))) | {
+            "O": twin.time_attention.out.weight.grad
+        }
         learned |= {name: True for name, gradient in matrices.items() if gradient.abs().max() > 0}
     missing = [f"W_{name}" for name in "QKVO" if name not in learned]
     if len(missing) == 4:

@@ -16,8 +16,10 @@ def pair(returned, what):
 
 def untouched(given, before, what):
     if not torch.equal(given, before):
-        raise CheckFailed(f"the {what} that were given have changed: the data set would be changed with them. "
-                          "Make new tensors (flip, torch.where, clone) instead of writing into these")
+        raise CheckFailed(
+            f"the {what} that were given have changed: the data set would be changed with them. "
+            "Make new tensors (flip, torch.where, clone) instead of writing into these"
+        )
 
 
 # ---- 11.1
@@ -34,7 +36,9 @@ def check_both_sides(both_sides):
 
     def model(batch):
         if batch.shape != clips.shape:
-            raise CheckFailed(f"the model was given {list(batch.shape)}: give it all clips of the batch, {list(clips.shape)}")
+            raise CheckFailed(
+                f"the model was given {list(batch.shape)}: give it all clips of the batch, {list(clips.shape)}"
+            )
         return batch.flatten(1) @ weights
 
     for axis in (3, 1):
@@ -43,27 +47,39 @@ def check_both_sides(both_sides):
         if not torch.equal(given, clips):
             raise CheckFailed("the clips that were given have changed: make new ones by flip, which copies")
         plain, flipped, wrong_axis = model(clips), model(clips.flip(axis + 1)), model(clips.flip(axis))
-        close(found, (plain + flipped[:, swap]) / 2, {
-            "the logits of the mirrored clips were not swapped back: where the model now says left kidney, the clip "
-            "was a right one": (plain + flipped) / 2,
-            "the logits of both were swapped: those of the clips as they are belong where they are":
-                (plain + flipped)[:, swap] / 2,
-            "the logits of the clips as they are were swapped, those of the mirrored ones were not":
-                (plain[:, swap] + flipped) / 2,
-            "the flip went along the wrong axis: mirror.axis counts the axes of a clip [C, T, H, W], and a batch has "
-            "one more in front": (plain + wrong_axis[:, swap]) / 2,
-            "this is the sum of the two, not their mean": plain + flipped[:, swap],
-            "only the mirrored clips count here: average them with the clips as they are": flipped[:, swap],
-            "only the clips as they are count here: average them with the mirrored ones": plain,
-            "probabilities were averaged: the paper averages logits": lambda:
-                (plain.softmax(1) + flipped.softmax(1)[:, swap]) / 2,
-            "the swap exchanged clips, not classes: index the columns, logits[:, swap]": lambda:
-                (plain + flipped[swap + [5]]) / 2,
-        }, what="the logits")  # fmt: skip
+        close(
+            found,
+            (plain + flipped[:, swap]) / 2,
+            {
+                "the logits of the mirrored clips were not swapped back: where the model now says left kidney, the clip "
+                "was a right one": (plain + flipped) / 2,
+                "the logits of both were swapped: those of the clips as they are belong where they are": (
+                    plain + flipped
+                )[:, swap]
+                / 2,
+                "the logits of the clips as they are were swapped, those of the mirrored ones were not": (
+                    plain[:, swap] + flipped
+                )
+                / 2,
+                "the flip went along the wrong axis: mirror.axis counts the axes of a clip [C, T, H, W], and a batch has "
+                "one more in front": (plain + wrong_axis[:, swap]) / 2,
+                "this is the sum of the two, not their mean": plain + flipped[:, swap],
+                "only the mirrored clips count here: average them with the clips as they are": flipped[:, swap],
+                "only the clips as they are count here: average them with the mirrored ones": plain,
+                "probabilities were averaged: the paper averages logits": lambda: (
+                    (plain.softmax(1) + flipped.softmax(1)[:, swap]) / 2
+                ),
+                "the swap exchanged clips, not classes: index the columns, logits[:, swap]": lambda: (
+                    (plain + flipped[swap + [5]]) / 2
+                ),
+            },
+            what="the logits",
+        )
     passed("11.1", "two views of a clip, and each class is read where it stands.")
 
 
 # ---- 11.2
+
 
 def check_mixup(mixup):
     """mixup(clips [B, C, T, H, W], targets [B, K], weight [B]) -> clips, targets, clip i blended with clip i - 1."""
@@ -86,38 +102,56 @@ def check_mixup(mixup):
     def mistakes(batch):
         first = weight[:1].expand(4)
         return {
-            "the weights are exchanged: `weight` belongs to the clip itself, 1 - weight to its partner":
-                blend(batch, 1 - weight, rolled(batch)),
-            "the partner is the clip after: roll(1, 0) brings clip i - 1 to place i (roll(-1, 0) brings i + 1)":
-                blend(batch, weight, rolled(batch, -1)),
-            "the partner is counted from the other end (flip): take the neighbour, roll(1, 0)":
-                blend(batch, weight, batch.flip(0)),
+            "the weights are exchanged: `weight` belongs to the clip itself, 1 - weight to its partner": blend(
+                batch, 1 - weight, rolled(batch)
+            ),
+            "the partner is the clip after: roll(1, 0) brings clip i - 1 to place i (roll(-1, 0) brings i + 1)": blend(
+                batch, weight, rolled(batch, -1)
+            ),
+            "the partner is counted from the other end (flip): take the neighbour, roll(1, 0)": blend(
+                batch, weight, batch.flip(0)
+            ),
             "one weight was used for the whole batch: each clip has its own": blend(batch, first, rolled(batch)),
             "each clip was blended with itself": batch,
-            "the parts do not sum to 1: the partner was added without its share 1 - weight": lambda:
-                batch * weight.reshape(-1, *[1] * (batch.ndim - 1)) + rolled(batch),
-        }  # fmt: skip
+            "the parts do not sum to 1: the partner was added without its share 1 - weight": lambda: (
+                batch * weight.reshape(-1, *[1] * (batch.ndim - 1)) + rolled(batch)
+            ),
+        }
 
-    close(found, blend(clips, weight, rolled(clips)), {
-        **mistakes(clips),
-        "the weights were laid along W, the last axis: broadcasting counts from the right. Make them "
-        "[B, 1, 1, 1, 1] first": weight * clips + (1 - weight) * rolled(clips),
-        "roll without an axis moves voxels, not clips: roll(1, 0)": lambda: blend(clips, weight, clips.roll(1)),
-    }, what="the clips")  # fmt: skip
+    close(
+        found,
+        blend(clips, weight, rolled(clips)),
+        {
+            **mistakes(clips),
+            "the weights were laid along W, the last axis: broadcasting counts from the right. Make them "
+            "[B, 1, 1, 1, 1] first": weight * clips + (1 - weight) * rolled(clips),
+            "roll without an axis moves voxels, not clips: roll(1, 0)": lambda: blend(clips, weight, clips.roll(1)),
+        },
+        what="the clips",
+    )
     if isinstance(found_targets, torch.Tensor) and found_targets.shape == (4,):
-        raise CheckFailed("the targets are one number a clip: half a liver and half a spleen is no third class. "
-                          "Blend the rows [B, K] as you blend the clips")
+        raise CheckFailed(
+            "the targets are one number a clip: half a liver and half a spleen is no third class. "
+            "Blend the rows [B, K] as you blend the clips"
+        )
     same_shape(found_targets, targets, "the targets")
-    close(found_targets, blend(targets, weight, rolled(targets)), {
-        "the targets stayed as they were: they must be blended in the same parts as the clips": targets,
-        **mistakes(targets),
-        "the targets were made hard again: keep the parts": lambda:
-            torch.eye(6)[blend(targets, weight, rolled(targets)).argmax(1)],
-    }, what="the targets")  # fmt: skip
+    close(
+        found_targets,
+        blend(targets, weight, rolled(targets)),
+        {
+            "the targets stayed as they were: they must be blended in the same parts as the clips": targets,
+            **mistakes(targets),
+            "the targets were made hard again: keep the parts": lambda: torch.eye(6)[
+                blend(targets, weight, rolled(targets)).argmax(1)
+            ],
+        },
+        what="the targets",
+    )
     passed("11.2", "clips and targets are blended in the same parts, with the same partner.")
 
 
 # ---- 11.3
+
 
 def check_drop_path(drop_path):
     """drop_path(branch [B, N, D], rate, training) -> [B, N, D]."""
@@ -141,13 +175,20 @@ def check_drop_path(drop_path):
 
 
 def check_evaluation(found, branch, rate):
-    close(found, branch, {
-        "at evaluation the branch was scaled by 1 - rate: that belongs to the older form, which does not scale in "
-        "training. Here training scales, and evaluation returns the branch as it is": branch * (1 - rate),
-        "at evaluation the branch was scaled by 1 / (1 - rate): only training scales": branch / (1 - rate),
-    } if not (found == 0).any() else {
-        "with training=False clips were dropped: at evaluation every clip passes": found,
-    }, what="the result with training=False")  # fmt: skip
+    close(
+        found,
+        branch,
+        {
+            "at evaluation the branch was scaled by 1 - rate: that belongs to the older form, which does not scale in "
+            "training. Here training scales, and evaluation returns the branch as it is": branch * (1 - rate),
+            "at evaluation the branch was scaled by 1 / (1 - rate): only training scales": branch / (1 - rate),
+        }
+        if not (found == 0).any()
+        else {
+            "with training=False clips were dropped: at evaluation every clip passes": found,
+        },
+        what="the result with training=False",
+    )
 
 
 def check_training(found, branch, rate):
@@ -157,19 +198,30 @@ def check_training(found, branch, rate):
     if share == 0:
         raise CheckFailed("with training=True and rate=0.3 nothing was dropped")
     if share == 1:
-        raise CheckFailed("with training=True everything was dropped, or one coin decided for the whole batch: draw one a clip")
+        raise CheckFailed(
+            "with training=True everything was dropped, or one coin decided for the whole batch: draw one a clip"
+        )
     if not torch.equal(zero, dropped.reshape(-1, 1, 1).expand_as(zero)):
         token = zero.all(2)
         which = "tokens" if torch.equal(zero, token[..., None].expand_as(zero)) else "single values"
-        raise CheckFailed(f"{which} were dropped, as dropout does it: here a clip skips the branch whole, so draw [B, 1, 1]")
+        raise CheckFailed(
+            f"{which} were dropped, as dropout does it: here a clip skips the branch whole, so draw [B, 1, 1]"
+        )
     if abs(share - (1 - rate)) < 0.05:
-        raise CheckFailed("70 % of the clips were dropped at rate=0.3: `rate` is the share that skips, not the share that stays")
+        raise CheckFailed(
+            "70 % of the clips were dropped at rate=0.3: `rate` is the share that skips, not the share that stays"
+        )
     if abs(share - rate) > 0.05:
         raise CheckFailed(f"{share:.0%} of the clips were dropped, expected were about {rate:.0%}")
     kept = branch[~dropped]
-    close(found[~dropped], kept / (1 - rate), {
-        "what stays was not scaled: over many steps the branch gives only 70 % of what it gives at evaluation. "
-        "Divide by 1 - rate": kept,
-        "what stays was multiplied by 1 - rate: divide by it": kept * (1 - rate),
-        "what stays was divided by rate: divide by 1 - rate, the share that stays": kept / rate,
-    }, what="what stays")  # fmt: skip
+    close(
+        found[~dropped],
+        kept / (1 - rate),
+        {
+            "what stays was not scaled: over many steps the branch gives only 70 % of what it gives at evaluation. "
+            "Divide by 1 - rate": kept,
+            "what stays was multiplied by 1 - rate: divide by it": kept * (1 - rate),
+            "what stays was divided by rate: divide by 1 - rate, the share that stays": kept / rate,
+        },
+        what="what stays",
+    )

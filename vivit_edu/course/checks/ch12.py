@@ -23,8 +23,10 @@ def check_schedule(schedule):
         check_cosine(found[first:], total, first)
     plain = [number(call(schedule, step, 20, PEAK, 0.0)) for step in range(20)]
     if abs(plain[0] - PEAK) > 0.01 * PEAK:
-        raise CheckFailed(f"without a warm-up (warmup=0) the first step has {plain[0]:.3g}, expected the peak, {PEAK}: "
-                          "go straight to the cosine")
+        raise CheckFailed(
+            f"without a warm-up (warmup=0) the first step has {plain[0]:.3g}, expected the peak, {PEAK}: "
+            "go straight to the cosine"
+        )
     passed("12.1", "up in a line, down in half a cosine, and nothing is left at the end.")
 
 
@@ -33,8 +35,10 @@ def number(found):
     if isinstance(found, torch.Tensor) and found.numel() == 1:
         found = found.item()
     if isinstance(found, bool) or not isinstance(found, (int, float)):
-        raise CheckFailed(f"your function returned {'None' if found is None else 'a ' + type(found).__name__}, "
-                          "expected one number: the learning rate of this step")
+        raise CheckFailed(
+            f"your function returned {'None' if found is None else 'a ' + type(found).__name__}, "
+            "expected one number: the learning rate of this step"
+        )
     if not math.isfinite(found):
         raise CheckFailed(f"your function returned {found}, which is no learning rate")
     return float(found)
@@ -44,15 +48,19 @@ def check_warmup(found, first):
     line = PEAK * torch.arange(first) / first  # from 0; one step further on, it starts above it: both are right
     late = PEAK * torch.arange(1, first + 1) / first
     if found.max() > 1.01 * PEAK:
-        raise CheckFailed(f"in the warm-up the rate rises to {found.max():.3g}, above the peak, {PEAK}: the line goes from 0 to "
-                          "`peak`, and `warmup` is a share of all steps, not a number of steps")
+        raise CheckFailed(
+            f"in the warm-up the rate rises to {found.max():.3g}, above the peak, {PEAK}: the line goes from 0 to "
+            "`peak`, and `warmup` is a share of all steps, not a number of steps"
+        )
     if (found >= 0.99 * PEAK).all():
         raise CheckFailed("there is no warm-up: in the first warmup · total steps the rate must rise in a line")
     if (found.diff() < 0).any():
         raise CheckFailed("in the warm-up the rate falls: a line from (almost) 0 up to `peak`")
     if (found < line - 0.01 * PEAK).any() and found[-1] < 0.5 * PEAK:
-        raise CheckFailed(f"at the end of the warm-up the rate is {found[-1]:.3g} instead of about {PEAK}: divide by the steps of "
-                          "the warm-up, not by all steps")
+        raise CheckFailed(
+            f"at the end of the warm-up the rate is {found[-1]:.3g} instead of about {PEAK}: divide by the steps of "
+            "the warm-up, not by all steps"
+        )
     if (found < line - 0.01 * PEAK).any() or (found > late + 0.01 * PEAK).any():
         raise CheckFailed("the warm-up is no straight line from 0 to `peak` over the first warmup · total steps")
 
@@ -64,21 +72,26 @@ def check_cosine(found, total, first):
     mistakes = {
         "after the warm-up the rate falls in a line: it should follow half a cosine": PEAK * (1 - left),
         "after the warm-up the rate stays at the peak: let it fall to 0 in half a cosine": PEAK + 0 * left,
-        "the cosine runs over a whole turn (2π), so that the rate rises again: half a turn, π": PEAK * 0.5 * (1 + torch.cos(2 * math.pi * left)),
-        "the cosine goes from 1 to -1 here, and a learning rate must not be negative: (1 + cos) / 2 goes from 1 to 0":
-            PEAK * torch.cos(math.pi * left),
-        "a quarter of a turn was taken (π/2): it also ends at 0, but falls fastest at the end. Half a cosine is (1 + cos(π·x)) / 2":
-            PEAK * torch.cos(math.pi / 2 * left),
+        "the cosine runs over a whole turn (2π), so that the rate rises again: half a turn, π": PEAK
+        * 0.5
+        * (1 + torch.cos(2 * math.pi * left)),
+        "the cosine goes from 1 to -1 here, and a learning rate must not be negative: (1 + cos) / 2 goes from 1 to 0": PEAK
+        * torch.cos(math.pi * left),
+        "a quarter of a turn was taken (π/2): it also ends at 0, but falls fastest at the end. Half a cosine is (1 + cos(π·x)) / 2": PEAK
+        * torch.cos(math.pi / 2 * left),
         "(1 + cos) goes from 2 to 0: halve it": PEAK * (1 + torch.cos(math.pi * left)),
         "the cosine began with step 0, so that the rate jumps down where the warm-up ends: count the steps since then, out of those "
         "that are left": PEAK * 0.5 * (1 + torch.cos(math.pi * steps / total)),
         "the cosine began after the warm-up, but is stretched over all steps, so that the rate does not reach 0: divide by the "
         "steps that are left, total - warmup · total": PEAK * 0.5 * (1 + torch.cos(math.pi * (steps - first) / total)),
-    }  # fmt: skip
-    close(found, expected, mistakes, what="the rate after the warm-up", tolerance=0.02)  # a step more or less is no mistake
+    }
+    close(
+        found, expected, mistakes, what="the rate after the warm-up", tolerance=0.02
+    )  # a step more or less is no mistake
 
 
 # ---- 12.2
+
 
 def check_average(update_average):
     """update_average(average, weights, decay): average, a list of tensors, becomes decay·average + (1 - decay)·weights."""
@@ -90,27 +103,45 @@ def check_average(update_average):
         trained = [torch.nn.Parameter(tensor.clone()) for tensor in weights]
         returned = call(update_average, average, trained, decay)
         if any(not torch.equal(now, before) for now, before in zip(trained, weights)):
-            raise CheckFailed("the weights have changed: training must go on from them as if there were no average. "
-                              "Write into `average` alone")
+            raise CheckFailed(
+                "the weights have changed: training must go on from them as if there were no average. "
+                "Write into `average` alone"
+            )
         if any(tensor.requires_grad for tensor in average):
-            raise CheckFailed("the average has become part of the graph of gradients, which would grow with every step: "
-                              "write `with torch.no_grad():` around the update")
+            raise CheckFailed(
+                "the average has become part of the graph of gradients, which would grow with every step: "
+                "write `with torch.no_grad():` around the update"
+            )
         unchanged = all(torch.equal(now, before) for now, before in zip(average, start))
         if unchanged:
-            hint = ("the result was returned in a new list" if isinstance(returned, (list, tuple)) else
-                    "`a = …` gives the name another tensor and leaves the one in the list alone")
-            raise CheckFailed(f"the average has not changed: {hint}. Write into the tensors, as mul_, add_, lerp_ and copy_ do")
+            hint = (
+                "the result was returned in a new list"
+                if isinstance(returned, (list, tuple))
+                else "`a = …` gives the name another tensor and leaves the one in the list alone"
+            )
+            raise CheckFailed(
+                f"the average has not changed: {hint}. Write into the tensors, as mul_, add_, lerp_ and copy_ do"
+            )
         for k, (now, old, new) in enumerate(zip(average, start, weights)):
-            close(now, decay * old + (1 - decay) * new, {
-                "the shares are exchanged: `decay`, close to 1, is the share of the old average; the new weights get the rest":
-                    (1 - decay) * old + decay * new,
-                "the average was overwritten with the weights: keep the share `decay` of the old one": new,
-                "this is the plain mean of the two: take the shares decay and 1 - decay": (old + new) / 2,
-                "the new weights were added whole: they get the share 1 - decay": decay * old + new,
-                "the old average was kept whole, so that the sum grows: it gets the share `decay`": old + (1 - decay) * new,
-                "only the old average was scaled, nothing of the weights came in": decay * old,
-                "this tensor was left as it was: go through all of them": old,
-            }, what=f"tensor {k} of the average")  # fmt: skip
+            close(
+                now,
+                decay * old + (1 - decay) * new,
+                {
+                    "the shares are exchanged: `decay`, close to 1, is the share of the old average; the new weights get the rest": (
+                        1 - decay
+                    )
+                    * old
+                    + decay * new,
+                    "the average was overwritten with the weights: keep the share `decay` of the old one": new,
+                    "this is the plain mean of the two: take the shares decay and 1 - decay": (old + new) / 2,
+                    "the new weights were added whole: they get the share 1 - decay": decay * old + new,
+                    "the old average was kept whole, so that the sum grows: it gets the share `decay`": old
+                    + (1 - decay) * new,
+                    "only the old average was scaled, nothing of the weights came in": decay * old,
+                    "this tensor was left as it was: go through all of them": old,
+                },
+                what=f"tensor {k} of the average",
+            )
     passed("12.2", "a slow copy follows the weights, and they do not notice.")
 
 
@@ -158,28 +189,44 @@ def check_resume(save_run, load_run):
         halfway = flat(model)
         call(save_run, path, model, optimiser, done)
         if not path.is_file():
-            raise CheckFailed(f"nothing was written to `path`: torch.save(…, path). In the folder is {sorted(p.name for p in Path(folder).iterdir())}")
+            raise CheckFailed(
+                f"nothing was written to `path`: torch.save(…, path). In the folder is {sorted(p.name for p in Path(folder).iterdir())}"
+            )
         if not torch.equal(flat(model), halfway):
             raise CheckFailed("saving has changed the model: it must go on as if it had not been saved")
         whole = finished(model, optimiser, done)
 
-        fresh, fresh_optimiser = little_run(seed=1)  # another process: other first weights, an optimiser that remembers nothing
+        fresh, fresh_optimiser = little_run(
+            seed=1
+        )  # another process: other first weights, an optimiser that remembers nothing
         again = call(load_run, path, fresh, fresh_optimiser)
         if isinstance(again, torch.Tensor) and again.numel() == 1:
             again = again.item()
         if not isinstance(again, int) or isinstance(again, bool):
-            raise CheckFailed(f"load_run returned {'None' if again is None else 'a ' + type(again).__name__}, expected the number "
-                              "of epochs that are done: whoever resumes must know where")
+            raise CheckFailed(
+                f"load_run returned {'None' if again is None else 'a ' + type(again).__name__}, expected the number "
+                "of epochs that are done: whoever resumes must know where"
+            )
         check_halfway(flat(fresh), halfway, whole)
         if again != done:
-            raise CheckFailed(f"{done} epochs were done when the run was saved, load_run says {again}: save the number, and return it as it is")
+            raise CheckFailed(
+                f"{done} epochs were done when the run was saved, load_run says {again}: save the number, and return it as it is"
+            )
         resumed = finished(fresh, fresh_optimiser, again)
         forgetful, new_optimiser = little_run(seed=1)
         forgetful.load_state_dict(fresh_weights(halfway, forgetful))
-        close(resumed, whole, {
-            "the resumed run goes on from the right weights, but to others than the run that was not stopped: AdamW remembers the means of its "
-            "gradients, and these are lost. Save optimiser.state_dict(), and load it": finished(forgetful, new_optimiser, done),
-        }, what="the weights at the end of the resumed run", tolerance=1e-6)  # fmt: skip
+        close(
+            resumed,
+            whole,
+            {
+                "the resumed run goes on from the right weights, but to others than the run that was not stopped: AdamW remembers the means of its "
+                "gradients, and these are lost. Save optimiser.state_dict(), and load it": finished(
+                    forgetful, new_optimiser, done
+                ),
+            },
+            what="the weights at the end of the resumed run",
+            tolerance=1e-6,
+        )
     passed("12.3", "stopped, saved, loaded, and the same numbers as without a stop.")
 
 
@@ -187,10 +234,16 @@ def check_halfway(found, halfway, whole):
     if torch.equal(found, halfway):
         return
     first = flat(little_run(seed=1)[0])
-    close(found, halfway, {
-        "load_run has left the new model's first weights as they were: model.load_state_dict(…)": first,
-        "the weights that were loaded are not those of the moment of saving": whole,
-    }, what="the loaded weights", tolerance=1e-7)  # fmt: skip
+    close(
+        found,
+        halfway,
+        {
+            "load_run has left the new model's first weights as they were: model.load_state_dict(…)": first,
+            "the weights that were loaded are not those of the moment of saving": whole,
+        },
+        what="the loaded weights",
+        tolerance=1e-7,
+    )
 
 
 def fresh_weights(values, model):

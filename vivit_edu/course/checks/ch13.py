@@ -28,33 +28,44 @@ def multiply(factors, left=True):
 
 # ---- 13.1
 
+
 def check_rollout(rollout):
     """rollout(layers): a list of weights [B, heads, N, N], first layer first -> R [B, N, N]."""
     layers, eye = example_layers(), torch.eye(N)
     means = [a.mean(dim=1) for a in layers]
     found = call(rollout, [a.clone() for a in layers])
     expected = multiply([(a + eye) / 2 for a in means])
-    close(found, expected, {
-        "the order is reversed: the last layer stands on the left, R = Â_L … Â_1, since a row of R says what a token "
-        "at the end is made of": multiply([(a + eye) / 2 for a in means], left=False),
-        "the identity is missing: without the residual connection each token forgets itself in every layer":
-            multiply(means),
-        "the rows do not sum to 1: A + I has to be halved": multiply([a + eye for a in means]),
-        "the identity is missing from the first layer": multiply([means[0], *((a + eye) / 2 for a in means[1:])]),
-        "the first layer is not there": multiply([(a + eye) / 2 for a in means[1:]]),
-        "this is the last layer alone": (means[-1] + eye) / 2,
-        "the layers were added, not multiplied: what a layer reads was already mixed by the layers before it":
-            sum((a + eye) / 2 for a in means) / LAYERS,
-        "the maximum over heads was taken, and rows no longer sum to 1: take the mean": lambda: multiply(
-            [(a.amax(dim=1) + eye) / 2 for a in layers]),
-        "the heads were rolled out one by one and averaged at the end; after each layer W_O mixes them, so average "
-        "before multiplying": lambda: per_head(layers).mean(dim=1),
-        "the columns were normalised, not the rows: sum over the last axis, with keepdim=True": lambda: multiply(
-            [(a + eye) / (a + eye).sum(dim=1, keepdim=True) for a in means]),
-        "normalised without keepdim=True: the sums were laid along the wrong axis": lambda: multiply(
-            [x / x.sum(dim=1)[:, None] for x in (a + eye for a in means)]),
-        "R is transposed: rows are the tokens at the end, columns those at the start": expected.transpose(1, 2),
-    })  # fmt: skip
+    close(
+        found,
+        expected,
+        {
+            "the order is reversed: the last layer stands on the left, R = Â_L … Â_1, since a row of R says what a token "
+            "at the end is made of": multiply([(a + eye) / 2 for a in means], left=False),
+            "the identity is missing: without the residual connection each token forgets itself in every layer": multiply(
+                means
+            ),
+            "the rows do not sum to 1: A + I has to be halved": multiply([a + eye for a in means]),
+            "the identity is missing from the first layer": multiply([means[0], *((a + eye) / 2 for a in means[1:])]),
+            "the first layer is not there": multiply([(a + eye) / 2 for a in means[1:]]),
+            "this is the last layer alone": (means[-1] + eye) / 2,
+            "the layers were added, not multiplied: what a layer reads was already mixed by the layers before it": sum(
+                (a + eye) / 2 for a in means
+            )
+            / LAYERS,
+            "the maximum over heads was taken, and rows no longer sum to 1: take the mean": lambda: multiply(
+                [(a.amax(dim=1) + eye) / 2 for a in layers]
+            ),
+            "the heads were rolled out one by one and averaged at the end; after each layer W_O mixes them, so average "
+            "before multiplying": lambda: per_head(layers).mean(dim=1),
+            "the columns were normalised, not the rows: sum over the last axis, with keepdim=True": lambda: multiply(
+                [(a + eye) / (a + eye).sum(dim=1, keepdim=True) for a in means]
+            ),
+            "normalised without keepdim=True: the sums were laid along the wrong axis": lambda: multiply(
+                [x / x.sum(dim=1)[:, None] for x in (a + eye for a in means)]
+            ),
+            "R is transposed: rows are the tokens at the end, columns those at the start": expected.transpose(1, 2),
+        },
+    )
     passed("13.1", "rows sum to 1, and the last layer stands on the left.")
 
 
@@ -67,6 +78,7 @@ def per_head(layers):
 
 # ---- 13.2
 
+
 def check_relevance(relevance):
     """relevance(layers, gradients): two lists of [B, heads, N, N], first layer first -> R [B, N, N]."""
     layers, gradients, eye = example_layers(), example_gradients(), torch.eye(N)
@@ -76,32 +88,51 @@ def check_relevance(relevance):
         return multiply([eye + f for f in factors], left)
 
     found = call(relevance, [a.clone() for a in layers], [g.clone() for g in gradients])
-    close(found, accumulate([p.clamp(min=0).mean(dim=1) for p in products]), {
-        "the negative part was cut off after the mean over heads: a head that speaks against the class then cancels "
-        "one that speaks for it. Cut off first, then average": accumulate([p.mean(dim=1).clamp(min=0) for p in products]),
-        "the negative part is still there: (…)⁺ keeps what speaks for the class": accumulate([p.mean(dim=1) for p in products]),
-        "the absolute value was taken: what speaks against the class counts as much as what speaks for it":
-            accumulate([p.abs().mean(dim=1) for p in products]),
-        "this is the gradient alone: multiply it with the weights, element by element":
-            accumulate([g.clamp(min=0).mean(dim=1) for g in gradients]),
-        "the negative part of the gradients was cut off, but the weights are missing or were multiplied as matrices":
-            lambda: accumulate([(g @ a).clamp(min=0).mean(dim=1) for g, a in zip(gradients, layers)]),
-        "these are the weights without their gradients: this is the same for all classes": accumulate([a.mean(dim=1) for a in layers]),
-        "R itself is missing from the sum: R ← R + (…)⁺ R": multiply([p.clamp(min=0).mean(dim=1) for p in products]),
-        "the sum over heads was taken, not the mean": accumulate([p.clamp(min=0).sum(dim=1) for p in products]),
-        "halved as in rollout: here R stays whole and relevance is added to it":
-            multiply([(eye + p.clamp(min=0).mean(dim=1)) / 2 for p in products]),
-        "the order is reversed: the new factor stands on the left of R":
-            accumulate([p.clamp(min=0).mean(dim=1) for p in products], left=False),
-        "every layer was added to the identity alone: the factor multiplies the R of the layers before":
-            eye + sum(p.clamp(min=0).mean(dim=1) for p in products),
-        "this is right but for the identity that R starts from: leave it in, the chapter takes it off afterwards":
-            lambda: accumulate([p.clamp(min=0).mean(dim=1) for p in products]) - eye,
-    })  # fmt: skip
+    close(
+        found,
+        accumulate([p.clamp(min=0).mean(dim=1) for p in products]),
+        {
+            "the negative part was cut off after the mean over heads: a head that speaks against the class then cancels "
+            "one that speaks for it. Cut off first, then average": accumulate(
+                [p.mean(dim=1).clamp(min=0) for p in products]
+            ),
+            "the negative part is still there: (…)⁺ keeps what speaks for the class": accumulate(
+                [p.mean(dim=1) for p in products]
+            ),
+            "the absolute value was taken: what speaks against the class counts as much as what speaks for it": accumulate(
+                [p.abs().mean(dim=1) for p in products]
+            ),
+            "this is the gradient alone: multiply it with the weights, element by element": accumulate(
+                [g.clamp(min=0).mean(dim=1) for g in gradients]
+            ),
+            "the negative part of the gradients was cut off, but the weights are missing or were multiplied as matrices": lambda: (
+                accumulate([(g @ a).clamp(min=0).mean(dim=1) for g, a in zip(gradients, layers)])
+            ),
+            "these are the weights without their gradients: this is the same for all classes": accumulate(
+                [a.mean(dim=1) for a in layers]
+            ),
+            "R itself is missing from the sum: R ← R + (…)⁺ R": multiply(
+                [p.clamp(min=0).mean(dim=1) for p in products]
+            ),
+            "the sum over heads was taken, not the mean": accumulate([p.clamp(min=0).sum(dim=1) for p in products]),
+            "halved as in rollout: here R stays whole and relevance is added to it": multiply(
+                [(eye + p.clamp(min=0).mean(dim=1)) / 2 for p in products]
+            ),
+            "the order is reversed: the new factor stands on the left of R": accumulate(
+                [p.clamp(min=0).mean(dim=1) for p in products], left=False
+            ),
+            "every layer was added to the identity alone: the factor multiplies the R of the layers before": eye
+            + sum(p.clamp(min=0).mean(dim=1) for p in products),
+            "this is right but for the identity that R starts from: leave it in, the chapter takes it off afterwards": lambda: (
+                accumulate([p.clamp(min=0).mean(dim=1) for p in products]) - eye
+            ),
+        },
+    )
     passed("13.2", "positive parts head by head, averaged, and added to what was there.")
 
 
 # ---- 13.3
+
 
 def check_deletion(deletion):
     """deletion(scores [N]): bool [N + 1, N], the tubelets that stay after 0, 1, …, N of the best are gone."""
@@ -109,17 +140,24 @@ def check_deletion(deletion):
         n = len(scores)
         found = call(deletion, scores.clone())
         if isinstance(found, torch.Tensor) and list(found.shape) == [n, n]:
-            raise CheckFailed(f"there are {n} rows, expected {n + 1}: the curve starts at the whole clip (nothing gone) and "
-                              "ends at an empty one (everything gone)")
+            raise CheckFailed(
+                f"there are {n} rows, expected {n + 1}: the curve starts at the whole clip (nothing gone) and "
+                "ends at an empty one (everything gone)"
+            )
         same_shape(found, (n + 1, n))
         order = scores.argsort(descending=True)
         ranks, steps = order.argsort(), torch.arange(n + 1)[:, None]
-        close(found.float(), (ranks >= steps).float(), {
-            "the worst tubelets go first: the best must, so sort in descending order":
-                (scores.argsort().argsort() >= steps).float(),
-            "this is insertion: True means that a tubelet stays": (ranks < steps).float(),
-            "the order was taken for the ranks: scores.argsort(…) says which tubelet is first, its argsort() says at "
-            "which place each tubelet stands": (order >= steps).float(),
-            "one step off: in row k exactly k tubelets are gone": (ranks > steps).float(),
-        })  # fmt: skip
+        close(
+            found.float(),
+            (ranks >= steps).float(),
+            {
+                "the worst tubelets go first: the best must, so sort in descending order": (
+                    scores.argsort().argsort() >= steps
+                ).float(),
+                "this is insertion: True means that a tubelet stays": (ranks < steps).float(),
+                "the order was taken for the ranks: scores.argsort(…) says which tubelet is first, its argsort() says at "
+                "which place each tubelet stands": (order >= steps).float(),
+                "one step off: in row k exactly k tubelets are gone": (ranks > steps).float(),
+            },
+        )
     passed("13.3", "from all tubelets to none, the best ones first to go.")

@@ -20,6 +20,7 @@ def number(found, what):
 
 # ---- 14.1
 
+
 def check_growth(growth):
     """growth(frames, seconds) -> the exponent p of seconds ~ frames^p, by least squares on logarithms."""
     frames = [28, 56, 112]
@@ -47,10 +48,14 @@ def compare(growth, frames, seconds, expected):
         "the axes are exchanged: frames^p, so the frames lie along x": plain_slope(y, x) if expected else None,
         "only the first and the last measurement count here: lay the line through all": (y[-1] - y[0]) / (x[-1] - x[0]),
         "this is where the line meets the axis, not its slope: polyfit gives the slope first": intercept(x, y),
-    }  # fmt: skip
+    }
     if abs(found - expected) > 1e-3:
-        named = next((text for text, value in mistakes.items() if value is not None and abs(found - value) < 1e-3), None)
-        raise CheckFailed(f"{shown} your exponent is {found:.3g}" + (f": {named}" if named else f", expected {expected:.3f}"))
+        named = next(
+            (text for text, value in mistakes.items() if value is not None and abs(found - value) < 1e-3), None
+        )
+        raise CheckFailed(
+            f"{shown} your exponent is {found:.3g}" + (f": {named}" if named else f", expected {expected:.3f}")
+        )
 
 
 def plain_slope(x, y):
@@ -67,6 +72,7 @@ def intercept(x, y):
 
 
 # ---- 14.2
+
 
 def check_shuffle_frames(shuffle_frames):
     """shuffle_frames(clips [N, C, T, H, W], generator) -> each clip's frames in an order of its own."""
@@ -87,26 +93,38 @@ def check_shuffle_frames(shuffle_frames):
     check_places(found, clips)
     orders = found[:, 0, :, 0, 0] % (c * t * h * w) // (h * w)  # [N, T]: which frame stands where
     if len(set(map(tuple, orders.tolist()))) == 1:
-        same = "the frames stand as they stood" if orders[0].tolist() == list(range(t)) else \
-            "all clips have one order: draw one for each clip"
+        same = (
+            "the frames stand as they stood"
+            if orders[0].tolist() == list(range(t))
+            else "all clips have one order: draw one for each clip"
+        )
         raise CheckFailed(same)
     ordered = [sorted(order) for order in orders.tolist()]
     if any(order != list(range(t)) for order in ordered):
-        raise CheckFailed("some frames stand there twice and others are gone: draw an order (argsort of random numbers, "
-                          "randperm), not places at random (randint)")
+        raise CheckFailed(
+            "some frames stand there twice and others are gone: draw an order (argsort of random numbers, "
+            "randperm), not places at random (randint)"
+        )
     if all((order.roll(-int(order.argmin())) == torch.arange(t)).all() for order in orders):
         raise CheckFailed("each clip was only rolled: its frames begin elsewhere and follow each other as before")
     if not torch.equal(found, again):
-        raise CheckFailed("the same seed gave another order: draw from the generator that is given (generator=generator)")
+        raise CheckFailed(
+            "the same seed gave another order: draw from the generator that is given (generator=generator)"
+        )
     if torch.equal(found, other):
-        raise CheckFailed("another seed gave the same order: draw from the generator that is given, and set no seed inside")
+        raise CheckFailed(
+            "another seed gave the same order: draw from the generator that is given, and set no seed inside"
+        )
     passed("14.2", "all frames are there, each whole, in an order of each clip's own.")
 
 
 def check_places(found, clips):
     """Whole frames of the same clip, all channels alike; what moved instead is named."""
     n, c, t, h, w = clips.shape
-    if not torch.equal(found.flatten().sort().values.unique(), found.flatten().unique()) or not torch.isin(found, clips).all():
+    if (
+        not torch.equal(found.flatten().sort().values.unique(), found.flatten().unique())
+        or not torch.isin(found, clips).all()
+    ):
         raise CheckFailed("there are values that no clip holds: frames change places, nothing is computed")
     clip, rest = found // (c * t * h * w), found % (c * t * h * w)
     channel, frame, place = rest // (t * h * w), rest % (t * h * w) // (h * w), rest % (h * w)
@@ -115,8 +133,9 @@ def check_places(found, clips):
     if not torch.equal(channel, clips % (c * t * h * w) // (t * h * w)):
         raise CheckFailed("the channels changed places: the frames are axis 2 of [N, C, T, H, W]")
     if not torch.equal(place, clips % (h * w)):
-        raise CheckFailed("frames are not whole any more, voxels moved within them: only axis 2 of [N, C, T, H, W] "
-                          "changes its order")
+        raise CheckFailed(
+            "frames are not whole any more, voxels moved within them: only axis 2 of [N, C, T, H, W] changes its order"
+        )
     if not torch.equal(frame, frame[:, :, :, :1, :1].expand_as(frame)):
         raise CheckFailed("a frame was put together of several: each place of a frame drew an order of its own")
     if not torch.equal(frame, frame[:, :1].expand_as(frame)):
@@ -124,6 +143,7 @@ def check_places(found, clips):
 
 
 # ---- 14.3
+
 
 def check_wrong_side(wrong_side):
     """wrong_side(labels [N], answers [N], permutation) -> of the clips of sided classes, the share answered by the twin side."""
@@ -141,23 +161,32 @@ def check_wrong_side(wrong_side):
     def share(hits, of):
         return (hits & of).sum().item() / of.sum().item()
 
-    close(found, confused.sum().item() / count, {
-        "the share is of all clips: only those whose class has a side can be on the wrong one":
-            confused.float().mean().item(),
-        "every wrong answer was counted: a kidney called spleen is wrong, but on no other side":
-            share(wrong, sided),
-        "classes without a side were counted, too: their permutation leads to themselves, so each right answer looks "
-        "like the other side": other.float().mean().item(),
-        "classes without a side were counted as confused, and the sum was divided by the clips with one":
-            other.sum().item() / count,
-        "this is the share of the wrong answers: it is asked of all clips of sided classes": share(confused, wrong),
-        "this is the share of the wrong answers among sided clips: it is asked of all sided clips":
-            share(confused, wrong & sided),
-        "this is the share on the right side": share(answers == labels, sided),
-        "this is a number of clips: divide by how many have a side": confused.sum().item(),
-        "whether the answer has a side was asked: it is the label that says whether the clip has one":
-            share(other, swap[answers] != answers),
-    }, what="the share")  # fmt: skip
+    close(
+        found,
+        confused.sum().item() / count,
+        {
+            "the share is of all clips: only those whose class has a side can be on the wrong one": confused.float()
+            .mean()
+            .item(),
+            "every wrong answer was counted: a kidney called spleen is wrong, but on no other side": share(
+                wrong, sided
+            ),
+            "classes without a side were counted, too: their permutation leads to themselves, so each right answer looks "
+            "like the other side": other.float().mean().item(),
+            "classes without a side were counted as confused, and the sum was divided by the clips with one": other.sum().item()
+            / count,
+            "this is the share of the wrong answers: it is asked of all clips of sided classes": share(confused, wrong),
+            "this is the share of the wrong answers among sided clips: it is asked of all sided clips": share(
+                confused, wrong & sided
+            ),
+            "this is the share on the right side": share(answers == labels, sided),
+            "this is a number of clips: divide by how many have a side": confused.sum().item(),
+            "whether the answer has a side was asked: it is the label that says whether the clip has one": share(
+                other, swap[answers] != answers
+            ),
+        },
+        what="the share",
+    )
     nobody = call(wrong_side, torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), permutation)
     close(number(nobody, "the share"), 0.0, what="the share where every answer is right")
     passed("14.3", "of the clips that have a side, those that were answered with the other one.")

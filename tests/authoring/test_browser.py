@@ -1,0 +1,175 @@
+"""The course in JupyterLab, in a real browser: every chapter opens, and a slider that is moved changes its picture.
+
+Needs Chromium (or Chrome), headless; skipped with a word where there is none. $VIVIT_EDU_BROWSER names another
+one, and where it is set the tests fail rather than skip.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from vivit_edu.authoring import notebooks as harness
+from vivit_edu.authoring.masters import master_paths, read
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+MASTERS = master_paths(FOLDER)
+# Cells out of sight are drawn too, and nothing asks for news.
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
+}
+MINUTE = 60_000  # milliseconds, as Playwright counts
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a copy of the notebooks; its address, ending in a slash."""
+    home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(FOLDER, home / "notebooks")
+    for name, values in SETTINGS.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "RUNTIME")}
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--expose-app-in-browser",
+        "--ip=127.0.0.1",
+        "--port=0",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={home / 'notebooks'}",
+        f"--LabApp.user_settings_dir={home / 'settings'}",
+        f"--LabApp.workspaces_dir={home / 'workspaces'}",
+    ]
+    with running(
+        command, home / "log", os.environ | harness.ENVIRONMENT | folders | {"OMP_NUM_THREADS": "1"}
+    ) as process:
+        yield address_of(process, home / "log")
+
+
+@contextmanager
+def running(command, log, environment):
+    """A process for as long as the block runs; what it prints goes to a file."""
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def address_of(process, log):
+    """Where JupyterLab answers, once it does."""
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()
+        if found := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text()):
+            try:
+                urlopen(found[0] + "api")
+                return found[0]
+            except OSError:
+                pass
+        time.sleep(0.25)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+def open_notebook(page, lab, path):
+    """Opens a notebook in JupyterLab by its address and waits until all of its cells are drawn."""
+    page.goto(f"{lab}lab/tree/{path.name}?reset", timeout=2 * MINUTE)
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=MINUTE)
+    cells = len(read(path).nb.cells)
+    page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length >= {cells}", timeout=MINUTE)
+
+
+def run_all(page):
+    """Runs all cells and waits until the kernel has ended the last one."""
+    page.evaluate("""async () => {
+        const panel = window.jupyterapp.shell.currentWidget;
+        await panel.context.ready;
+        await panel.sessionContext.ready;
+        await window.jupyterapp.commands.execute('notebook:run-all-cells');
+    }""")
+
+
+@pytest.mark.parametrize("path", MASTERS, ids=[path.stem for path in MASTERS])
+def test_a_chapter_opens_with_its_saved_figures(page, lab, path):
+    master = read(path)
+    drawn = [output for _, cell in master.code for output in cell.outputs if "image/png" in output.get("data", {})]
+    open_notebook(page, lab, path)
+    title = master.nb.cells[0].source.splitlines()[0].removeprefix("# ")
+    assert page.locator(".jp-Notebook h1").first.inner_text().strip().rstrip("¶") == title
+    page.wait_for_function(f"document.querySelectorAll('.jp-OutputArea img').length == {len(drawn)}", timeout=MINUTE)
+    assert page.evaluate(
+        "[...document.querySelectorAll('.jp-OutputArea img')].every(i => i.complete && i.naturalWidth > 50)"
+    )
+    assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
+    assert not page.locator(".merror, mjx-merror").count(), "a formula that MathJax cannot read"
+
+
+EXPLORERS = {"00": ["slice"], "03": ["time", "space"], "13": ["sample", "layer", "head", "token"]}
+
+
+@pytest.mark.parametrize("chapter", EXPLORERS)
+def test_a_slider_that_is_moved_changes_the_picture_and_a_reload_shows_what_was_saved(page, lab, phantom, chapter):
+    path = next(path for path in MASTERS if path.name.startswith(chapter))
+    open_notebook(page, lab, path)
+    run_all(page)
+    assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
+    assert not page.locator(".jupyter-widgets-error-widget").count()
+    for name in EXPLORERS[chapter]:
+        explorer = page.locator(".widget-vbox", has=page.get_by_text(name, exact=True))
+        slider = explorer.locator(".widget-hslider", has=page.get_by_text(name, exact=True))
+        handle, reading = slider.locator(".noUi-handle"), slider.locator(".widget-readout")
+        before, value, words = pixels(explorer), reading.inner_text(), explorer.locator("img").get_attribute("alt")
+        at_the_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+        there, back = ("ArrowLeft", "ArrowRight") if at_the_end else ("ArrowRight", "ArrowLeft")
+        handle.press(there)
+        wait_until(lambda: pixels(explorer) != before)
+        assert reading.inner_text() != value and explorer.locator("img").get_attribute("alt") != words
+        handle.press(back)
+        wait_until(lambda: pixels(explorer) == before)
+        assert reading.inner_text() == value
+    drawn = page.locator(".jp-RenderedImage img").count()
+    assert drawn
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    open_notebook(page, lab, path)
+    page.wait_for_function(f"document.querySelectorAll('.jp-RenderedImage img').length == {drawn}", timeout=MINUTE)
+    assert page.evaluate(
+        "[...document.querySelectorAll('.jp-RenderedImage img')].every(i => i.complete && i.naturalWidth > 50)"
+    )
+
+
+def pixels(explorer):
+    """The picture of an explorer as the browser shows it, scaled down; never of another one."""
+    return explorer.locator("img").evaluate(
+        "async i => { await i.decode(); const c = document.createElement('canvas'); c.width = c.height = 64;"
+        " const x = c.getContext('2d'); x.drawImage(i, 0, 0, 64, 64); return c.toDataURL(); }"
+    )
+
+
+def wait_until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "the picture did not change as expected"
+        time.sleep(0.1)

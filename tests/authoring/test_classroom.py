@@ -1,0 +1,274 @@
+"""The classroom, end to end with the real nbgrader: hand out, grade right, wrong and broken submissions, give back.
+
+The chapter that is graded is a short one with chapter 03's own exercises and checks.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vivit_edu.authoring.classroom import classroom, lead_out, source_notebook
+from vivit_edu.authoring.exercises import BEGIN, END
+from vivit_edu.authoring.masters import as_text, master_paths, read
+from vivit_edu.cli import main
+from vivit_edu.errors import ConfigError
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+MASTERS = master_paths(FOLDER)
+NAME = "03_tubelet_embedding"
+each_master = pytest.mark.parametrize("path", MASTERS, ids=[path.stem for path in MASTERS])
+
+
+# ---- what is written for each chapter
+
+
+def by_id(nb, grade_id):
+    return next(cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
+
+
+@each_master
+def test_a_source_keeps_solutions_and_points_and_drops_outputs_and_guesses(path):
+    master = read(path)
+    nb = source_notebook(master, [path.stem])
+    nbformat.validate(nb)
+    theirs = [cell for cell in master.nb.cells if "nbgrader" in cell.metadata]
+    assert [cell for cell in nb.cells if "nbgrader" in cell.metadata][: len(theirs)] == [
+        cell if cell.cell_type == "markdown" else cell | {"outputs": [], "execution_count": None} for cell in theirs
+    ]
+    assert not any(cell.get("outputs") for cell in nb.cells)
+    for cell in nb.cells:
+        assert not re.search(r"guess=(?!None)", cell.source)
+        assert "colab.research" not in cell.source, "what is handed in is this file, not one in Colab"
+        for target in re.findall(r"\]\(([^)#\s]+)", cell.source):
+            assert re.match(r"https?:", target), f"{target} leads out of the course"
+    points = [cell.metadata.nbgrader for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("points")]
+    assert any(meta.solution or meta.task for meta in points), "something to answer in words"
+    assert master.nb.metadata.get("vivit_edu") and "vivit_edu" not in nb.metadata, "the master is left as it is"
+
+
+def test_the_capstone_is_marked_by_hand_and_its_scheme_is_kept_from_students(tmp_path):
+    from vivit_edu.authoring.exercises import student_notebook
+
+    master = read(next(FOLDER.glob("14_*.ipynb")))
+    nb = source_notebook(master, [master.name])
+    cells = {name: by_id(nb, f"ch14-capstone-{name}") for name in ("plan", "report")}
+    assert [cell.metadata.nbgrader.points for cell in cells.values()] == [6, 14]
+    assert all("For whoever marks it.*" in cell.source for cell in cells.values())
+    assert not [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == "ch14-words"], (
+        "one task is enough"
+    )
+    student = student_notebook(master)
+    for name in cells:
+        assert by_id(student, f"ch14-capstone-{name}").source == "YOUR ANSWER HERE"
+    assert "For whoever marks it" not in as_text(student)
+    classroom(tmp_path / "class", "14")
+    assert re.search(r"^\| 14_cnn_or_vivit \| 3 \| 6 \| 20 \|$", (tmp_path / "class" / "README.md").read_text(), re.M)
+
+
+@pytest.mark.parametrize(
+    "link, leads",
+    [
+        ("[four](04_attention.ipynb)", "[four](../04_attention/04_attention.ipynb)"),
+        ("[four](04_attention.ipynb#Heads)", "[four](../04_attention/04_attention.ipynb#Heads)"),
+        (
+            "[five](05_model1_spacetime.ipynb)",
+            "[five](https://github.com/a/b/blob/main/notebooks/05_model1_spacetime.ipynb)",
+        ),
+        ("[card](../data/README.md#a)", "[card](https://github.com/a/b/blob/main/data/README.md#a)"),
+        ("[here](#Heads) [web](https://arxiv.org)", "[here](#Heads) [web](https://arxiv.org)"),
+    ],
+)
+def test_links_lead_to_assignments_of_the_course_or_to_the_repository(link, leads):
+    assert lead_out(link, ["04_attention"], "https://github.com/a/b") == leads
+
+
+def test_the_command_writes_the_chapters_asked_for_and_keeps_a_changed_configuration(tmp_path, capsys):
+    course = tmp_path / "class"
+    assert main(["classroom", str(course), "--chapters", "03,4"]) == 0
+    assert sorted(path.name for path in (course / "source").iterdir()) == [NAME, "04_attention"]
+    text = (course / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"\| {NAME} \| 3 \| 7 \| 3 \|", text)
+    assert re.findall(r"^nbgrader (\w+) 04_attention$", text, re.M) == [
+        "generate_assignment",
+        "autograde",
+        "generate_feedback",
+    ]
+    (course / "nbgrader_config.py").write_text("c = get_config()\n")
+    assert main(["classroom", str(course)]) == 0
+    assert (course / "nbgrader_config.py").read_text() == "c = get_config()\n"
+    assert sorted(path.name for path in (course / "source").iterdir()) == [path.stem for path in MASTERS]
+
+
+def test_what_cannot_be_a_course_is_refused(tmp_path, capsys):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(ConfigError, match="holds other files"):
+        classroom(tmp_path)
+    with pytest.raises(ConfigError, match="is a file"):
+        classroom(tmp_path / "mine.txt")
+    assert main(["classroom", str(tmp_path / "new"), "--chapters", "77"]) == 2
+    assert "no chapter 77" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+# ---- the three commands
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A course of one short chapter: chapter 03's exercises without the lesson around them."""
+    root = tmp_path_factory.mktemp("classroom")
+    master = read(next(path for path in MASTERS if path.stem == NAME))
+    cells = master.nb.cells
+    ids = ["ch03-ex1", "ch03-ex1-check", "ch03-ex2", "ch03-ex2-check"]
+    master.nb.cells = [*cells[:3], cells[3], *(by_id(master.nb, name) for name in ids), *cells[-2:]]
+    (root / "masters").mkdir()
+    (root / "masters" / f"{NAME}.ipynb").write_text(as_text(master.nb), encoding="utf-8")
+    return classroom(root / "class", masters=root / "masters")
+
+
+def nbgrader(course, *arguments):
+    """One command as the course's README has it; fails only where nbgrader itself cannot go on."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments],
+        cwd=course,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="module")
+def released(course):
+    code, log = nbgrader(course, "generate_assignment", NAME)
+    assert code == 0, log
+    return course / "release" / NAME / f"{NAME}.ipynb"
+
+
+def test_what_students_get_holds_no_solution_and_no_output(released):
+    text = released.read_text(encoding="utf-8")
+    assert (
+        BEGIN not in text
+        and END not in text
+        and "rearrange(tubelets, pattern" not in text
+        and "whoever marks" not in text
+    )
+    nb = nbformat.read(released, as_version=4)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in nb.cells)
+    assert "NotImplementedError" in by_id(nb, "ch03-ex1").source
+    assert by_id(nb, "ch03-words").source == "YOUR ANSWER HERE"
+    assert by_id(nb, "ch03-ex1-check").metadata.nbgrader.locked
+
+
+def answers(nb, solved):
+    """Writes the masters' solutions into a student's notebook."""
+    for name in ("ch03-ex1", "ch03-ex2"):
+        by_id(nb, name).source = by_id(solved, name).source
+    by_id(nb, "ch03-words").source = "I guessed 8 and it was 64: three axes, squared."
+
+
+def mistaken(nb):
+    by_id(
+        nb, "ch03-ex2"
+    ).source = (
+        "def token_grid(size, tubelet, remainder='refuse'):\n    return tuple(a // b for a, b in zip(size, tubelet))"
+    )
+
+
+def deleted(nb):
+    """One check, and one exercise with its check."""
+    for name in ("ch03-ex1-check", "ch03-ex2", "ch03-ex2-check"):
+        nb.cells.remove(by_id(nb, name))
+
+
+def typing_error(nb):
+    by_id(nb, "ch03-ex1").source = "def join_tubelets(tubelets, grid, tubelet:\n    return tubelets"
+    by_id(nb, "ch03-words").source = "YOUR ANSWER HERE"
+
+
+def endless(nb):
+    by_id(nb, "ch03-ex1").source = "import time\n\nwhile True:\n    time.sleep(0.1)"
+
+
+def changed_check(nb):
+    by_id(nb, "ch03-ex1").source = "def join_tubelets(tubelets, grid, tubelet):\n    return tubelets"
+    check = by_id(nb, "ch03-ex1-check")
+    check.source, check.metadata.nbgrader["points"] = "print('Passed.')", 50
+
+
+# student: what was done to the right answers, the points of 03.1 and 03.2, and whether the words wait for a reader
+CASES = {
+    "right": (lambda nb: None, (2, 2), True),
+    "mistaken": (mistaken, (2, 0), True),
+    "deleted": (deleted, (2, 0), True),
+    "typing_error": (typing_error, (0, 2), False),
+    "endless": (endless, (0, 2), True),
+    "changed_check": (changed_check, (0, 2), True),
+}
+
+
+@pytest.fixture(scope="module")
+def graded(course, released):
+    """All submissions, graded by one command; its log."""
+    solved = nbformat.read(course / "source" / NAME / f"{NAME}.ipynb", as_version=4)
+    for student, (edit, *_) in CASES.items():
+        nb = nbformat.read(released, as_version=4)
+        answers(nb, solved)
+        edit(nb)
+        (course / "submitted" / student / NAME).mkdir(parents=True)
+        nbformat.write(nb, course / "submitted" / student / NAME / f"{NAME}.ipynb")
+    with open(
+        course / "nbgrader_config.py", "a", encoding="utf-8"
+    ) as file:  # an instructor's shorter limit, for one cell
+        file.write("\nc.Execute.timeout_func = lambda cell: 3 if 'while True' in cell.source else 180\n")
+    code, log = nbgrader(course, "autograde", NAME)
+    assert code == 0, log
+    return log
+
+
+@pytest.mark.parametrize("student", CASES)
+def test_each_submission_gets_exactly_the_points_it_should(course, graded, student):
+    from nbgrader.api import Gradebook
+
+    _, points, unread = CASES[student]
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+        (notebook,) = book.find_submission(NAME, student).notebooks
+        grades = {grade.name: grade for grade in notebook.grades}
+        assert {name: grade.max_score for name, grade in grades.items()} == {
+            "ch03-ex1-check": 2,
+            "ch03-ex2-check": 2,
+            "ch03-words": 3,
+        }
+        assert (grades["ch03-ex1-check"].auto_score, grades["ch03-ex2-check"].auto_score) == points
+        assert not grades["ch03-ex1-check"].needs_manual_grade and not grades["ch03-ex2-check"].needs_manual_grade
+        assert grades["ch03-words"].needs_manual_grade is unread
+
+
+def test_what_was_tampered_with_is_reported(graded):
+    about = dict(zip(re.findall(r"Sanitizing .*submitted.(\w+).", graded), re.split(r"Sanitizing ", graded)[1:]))
+    assert set(about) == set(CASES)
+    assert "Missing grade cell ch03-ex1-check" in about["deleted"] and "Missing exercise ch03-ex2 " in about["deleted"]
+    assert "Attribute 'checksum' for cell ch03-ex1-check has changed!" in about["changed_check"]
+    assert "Attribute 'points' for cell ch03-ex1-check has changed! (should be: 2.0, got: 50" in about["changed_check"]
+    assert "Timeout waiting for execute reply" in about["endless"]
+    for student in ("right", "mistaken", "typing_error"):
+        assert "WARNING" not in re.sub(r"\[IPKernelApp\] WARNING.*", "", about[student])
+
+
+def test_feedback_shows_the_checks_own_messages(course, graded):
+    code, log = nbgrader(course, "generate_feedback", NAME)
+    assert code == 0, log
+    pages = {
+        student: (course / "feedback" / student / NAME / f"{NAME}.html").read_text(encoding="utf-8")
+        for student in CASES
+    }
+    assert "Passed 03.1" in pages["right"] and "Passed 03.2" in pages["right"] and "CheckFailed" not in pages["right"]
+    assert "Passed 03.1" in pages["mistaken"] and re.search(r"CheckFailed: .*rounded down", pages["mistaken"])
+    assert "SyntaxError" in pages["typing_error"] and "CellTimeoutError" in pages["endless"]
+    assert "Passed 03.1" not in pages["changed_check"] and "CheckFailed" in pages["changed_check"]
+    assert "still to be written" in pages["deleted"]

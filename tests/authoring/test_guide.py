@@ -1,0 +1,95 @@
+"""The instructor's guide says what the masters and the tests of the checks say."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from vivit_edu.authoring import guide
+from vivit_edu.authoring.masters import master_paths, read
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")
+TESTS = Path(__file__).parents[1] / "exercises"
+
+
+def test_its_tables_are_in_step_with_masters_and_tests():
+    assert guide.filled_in(TEXT, FOLDER) == TEXT, "run `vivit-edu notebooks`"
+
+
+@pytest.mark.parametrize("path", master_paths(FOLDER), ids=lambda path: path.stem)
+def test_every_exercise_stands_there_with_its_points_and_mistakes(path):
+    master = read(path)
+    graded = [cell for _, cell in master.code if cell.metadata.get("nbgrader", {}).get("points")]
+    rows = guide.exercise_rows(master, guide.mistakes(TESTS / f"test_ch{master.chapter}.py"))
+    assert [row["number"] for row in rows] == [f"{master.chapter}.{k + 1}" for k in range(len(rows))]
+    assert sum(row["points"] for row in rows) == sum(cell.metadata["nbgrader"]["points"] for cell in graded) > 0
+    for row in rows:
+        assert (
+            len(row["mistakes"]) >= 4
+            and f"| {row['number']} {row['title']} ({row['difficulty']}) | {row['minutes']} |" in TEXT
+        )
+
+
+def test_the_capstone_stands_there_with_the_points_that_its_rubric_gives():
+    master = read(next(FOLDER.glob("14_*.ipynb")))
+    task = guide.capstone(master)
+    assert f"| {task['title']} (open) | {task['minutes']} | {task['points']} | none: marked by hand" in TEXT
+    rubric = next(cell.source for _, cell in master.text if "| what is marked | points |" in cell.source)
+    assert sum(map(int, re.findall(r"^\| \*\*.*\| (\d+) \|$", rubric, re.M))) == task["points"] == 20
+    assert f"{task['points']} points" in rubric
+    assert guide.capstone(read(next(FOLDER.glob("03_*.ipynb")))) is None
+    masters = [read(path) for path in master_paths(FOLDER)]
+    given = sum(cell.metadata.get("nbgrader", {}).get("points") or 0 for master in masters for cell in master.nb.cells)
+    assert f"\n{given} points in {len(masters)} chapters" in TEXT
+
+
+def test_mistakes_are_read_with_the_words_of_their_message(tmp_path):
+    (tmp_path / "test_ch03.py").write_text(
+        'test_a = run_cases(ch03.check_a, right=[f, g], wrong={"upside down": (f, "swapped"), "shape": (g, r"\\[2, 3\\]")})\n'
+        "test_b = run_cases(ch03.check_b, right=[f, g], wrong=dict(x=1))\n",
+        encoding="utf-8",
+    )
+    assert guide.mistakes(tmp_path / "test_ch03.py") == {
+        "check_a": [("upside down", "swapped"), ("shape", "")],
+        "check_b": [],
+    }
+    assert guide.mistakes(tmp_path / "test_ch04.py") == {}
+
+
+def test_the_ideas_for_the_board_are_cases_of_the_tests():
+    named = re.findall(r"\*([^*]+)\* \((\d\d)\.(\d)\)", TEXT.split("## Ideas to take apart")[1].split("## Points")[0])
+    assert len(named) >= 8
+    for name, chapter, k in named:
+        master = read(next(FOLDER.glob(f"{chapter}_*.ipynb")))
+        row = guide.exercise_rows(master, guide.mistakes(TESTS / f"test_ch{chapter}.py"))[int(k) - 1]
+        assert name in [mistake for mistake, _ in row["mistakes"]], f"{chapter}.{k} has no wrong answer {name!r}"
+
+
+def test_its_links_lead_somewhere():
+    anchors = {
+        re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", TEXT, re.M)
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXT):
+        file, _, anchor = target.partition("#")
+        assert re.match("https?:", target) or (FOLDER / file).exists(), target
+        assert file or anchor in anchors, target
+
+
+def test_its_hidden_test_is_python_and_true():
+    from vivit_edu.authoring.masters import load_definitions
+
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    chapter = load_definitions(FOLDER / "03_tubelet_embedding.ipynb")
+    (hidden,) = [node for node in ast.parse(code).body if isinstance(node, ast.Assert)]
+    exec(ast.unparse(hidden), {"token_grid": chapter.token_grid})
+
+
+def test_the_timetables_name_all_fifteen_chapters():
+    four, eight = TEXT.split("**Four weeks**")[1].split("**Eight weeks**")
+    eight = eight.split("## ")[0]
+    numbers = {f"{n:02d}" for n in range(15)}
+    assert numbers <= set(re.findall(r"\b\d\d\b", four)) | {"07"}  # 06 to 08
+    assert numbers <= set(re.findall(r"\b\d\d\b", eight)) | {"08"}

@@ -1,0 +1,247 @@
+"""The course as a web site: every chapter whole, every figure there and described, every link alive, light and dark."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+
+from tests.sample_chapter import sample_notebook
+from vivit_edu.authoring.masters import master_paths, read
+from vivit_edu.authoring.rules import prose
+from vivit_edu.authoring.site import inside, mathml, page, site
+from vivit_edu.cli import main
+from vivit_edu.errors import ConfigError
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+MASTERS = master_paths(FOLDER)
+PAGES = ["index", "guide", *(path.stem for path in MASTERS)]
+each_master = pytest.mark.parametrize("path", MASTERS, ids=[path.stem for path in MASTERS])
+pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated. Check CHANGES")  # Sphinx, to its extensions
+each_page = pytest.mark.parametrize("name", PAGES)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages") / "site"
+    assert main(["site", str(folder)]) == 0
+    return folder
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: its tags with their attributes, ids, headings, and the text of formulas."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.headings, self.formulas, self.inside = [], [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.ids = {attributes["id"] for _, attributes in self.tags if "id" in attributes}
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "article":  # the headings beside it are the theme's, for print
+            self.headings = []
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append([int(tag[1]), ""])
+        if re.fullmatch("h[1-6]|math", tag):
+            self.inside.append(tag)
+            if tag == "math":
+                self.formulas.append("")
+
+    def handle_endtag(self, tag):
+        if self.inside and self.inside[-1] == tag:
+            self.inside.pop()
+
+    def handle_data(self, data):
+        if self.inside and self.inside[-1] == "math":
+            self.formulas[-1] += data
+        if self.inside and self.inside[0] != "math":
+            self.headings[-1][1] += data
+
+    def all(self, tag, name):
+        return [attributes[name] for found, attributes in self.tags if found == tag and name in attributes]
+
+
+@pytest.fixture(scope="module")
+def pages(built):
+    return {name: Page(built / f"{name}.html") for name in PAGES}
+
+
+@each_master
+def test_a_chapter_is_there_whole(pages, built, path):
+    master, found = read(path), pages[path.stem]
+    titles = [title for _, cell in master.text for title in re.findall(r"^#{1,6} +(.*?)\s*$", prose(cell), re.M)]
+    plain = [re.sub(r"\W", "", re.sub(r"\$[^$]*\$|`[^`]*`", "", title)) for title in titles]
+    shown = [re.sub(r"\W", "", text) for _, text in found.headings]
+    assert all(any(title in text for text in shown) for title in plain)
+    cells = [attributes for tag, attributes in found.tags if "cell_input" in attributes.get("class", "").split()]
+    assert len(cells) == len(master.code) - 1, "all but the bootstrap"
+    figures = [output for _, cell in master.code for output in cell.outputs if "image/png" in output.get("data", {})]
+    drawn = [src for src in found.all("img", "src") if src.startswith("_images/")]
+    assert len(drawn) == len(figures)
+    solutions = sum(cell.metadata.get("nbgrader", {}).get("solution", False) for _, cell in master.code)
+    assert (built / f"{path.stem}.html").read_text(encoding="utf-8").count("Show a solution") == solutions
+
+
+@each_page
+def test_every_picture_is_there_and_described(pages, built, name):
+    for attributes in (attributes for tag, attributes in pages[name].tags if tag == "img"):
+        assert (built / unquote(attributes["src"])).is_file(), attributes["src"]
+        assert len(attributes.get("alt", "").strip()) > 3, attributes["src"]
+        assert not attributes["alt"].startswith("_images")
+
+
+@each_page
+def test_no_link_is_dead_and_nothing_comes_from_the_network(pages, built, name):
+    found = pages[name]
+    for target in found.all("a", "href") + found.all("link", "href") + found.all("script", "src"):
+        file, _, anchor = target.partition("#")
+        file = unquote(file.partition("?")[0])
+        if re.match("https?:", target):
+            assert target in found.all("a", "href"), f"{target} is loaded from the network"
+            continue
+        assert not file or (built / file).exists(), target
+        if anchor and (Path(file).stem in pages or not file):
+            assert unquote(anchor) in pages[Path(file).stem if file else name].ids, target
+
+
+@each_page
+def test_headings_leave_no_level_out(pages, name):
+    levels = [level for level, text in pages[name].headings if text.strip()]
+    assert levels.count(1) == 1 and levels[0] == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:])), pages[name].headings
+
+
+@each_page
+def test_formulas_are_drawn(pages, name):
+    """What the converter does not know it leaves as it was, backslash included."""
+    assert not [formula for formula in pages[name].formulas if "\\" in formula]
+    if name == "04_attention":
+        assert len(pages[name].formulas) > 10
+
+
+def test_no_page_holds_a_path_of_this_machine(built):
+    here = (str(built.parent), str(FOLDER.parent), str(Path.home()) + "/")
+    for path in built.rglob("*.html"):
+        assert not any(folder in path.read_text(encoding="utf-8") for folder in here), path.name
+
+
+# ---- what is refused, and small parts
+
+
+def masters_with(tmp_path, text):
+    nb = sample_notebook()
+    nb.cells[3].source = text
+    (tmp_path / "masters").mkdir()
+    nbformat.write(nb, tmp_path / "masters" / "03_sample.ipynb")
+    return tmp_path / "masters"
+
+
+def test_a_dead_anchor_is_named(tmp_path):
+    masters = masters_with(tmp_path, "## Doubling\n\n[there](03_sample.ipynb#nowhere)")
+    with pytest.raises(ConfigError, match="nowhere"):
+        site(tmp_path / "site", masters=masters)
+
+
+def test_a_second_site_can_be_built_in_the_same_process(tmp_path):
+    masters = masters_with(tmp_path, "## Doubling")
+    for name in ("first", "second"):
+        page = Page(site(tmp_path / name, masters=masters) / "03_sample.html")
+        assert "what-to-take-along" in page.ids and "#what-to-take-along" in page.all("a", "href")
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["site", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err and (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "target, leads",
+    [
+        ("04_attention.ipynb", "04_attention.ipynb"),
+        ("04_attention.ipynb#Two-Heads", "04_attention.ipynb#two-heads"),
+        ("../data/README.md", "https://github.com/a/b/blob/main/data/README.md"),
+        ("results/x.png", "https://github.com/a/b/raw/main/notebooks/results/x.png"),
+    ],
+)
+def test_links_stay_inside_or_lead_to_the_repository(target, leads):
+    assert inside(target, {"04_attention.ipynb"}, "https://github.com/a/b") == leads
+
+
+@each_master
+def test_a_page_loses_nothing_but_the_bootstrap(path):
+    master = read(path)
+    before = len(master.nb.cells)
+    shown = page(master, {path.name for path in MASTERS})
+    assert len(shown.cells) == before - 1 == len(master.nb.cells) - 1
+    assert not any("colab-badge" in cell.source for cell in shown.cells)
+
+
+def test_mathml_is_marked_as_block_or_inline():
+    assert 'display="block"' in mathml(r"\frac{a}{b}", display=True) and "<mfrac>" in mathml(
+        r"\frac{a}{b}", display=True
+    )
+    assert 'display="inline"' in mathml("x", display=False)
+
+
+# ---- in a browser
+
+# Text whose contrast with what lies behind it is too low to read (WCAG AA: 4.5, 3 for large letters), as strings.
+PALE = """() => {
+    const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+    const luminance = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = element => {
+        for (let e = element; e; e = e.parentElement) {
+            const colour = parse(getComputedStyle(e).backgroundColor);
+            if (colour.length == 3 || colour[3] > 0.9) return colour;
+        }
+        return [255, 255, 255];
+    };
+    const found = new Set();
+    for (const element of document.querySelectorAll('article *')) {
+        const own = [...element.childNodes].some(node => node.nodeType == 3 && node.textContent.trim());
+        if (!own || !element.getClientRects().length || element.closest('math, .headerlink')) continue;
+        const style = getComputedStyle(element), size = parseFloat(style.fontSize);
+        const [a, b] = [luminance(parse(style.color)), luminance(behind(element))];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < (size >= 24 ? 3 : 4.5)) found.add(`${element.tagName}.${element.className} ${style.color} ${ratio.toFixed(1)}: ${element.textContent.trim().slice(0, 40)}`);
+    }
+    return [...found];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_open_in_a_browser(built, browser, scheme):
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1300, "height": 900})
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda request: faults.append(request.url))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or faults.append(request.url))
+    for name in PAGES:
+        page.goto((built / f"{name}.html").as_uri())
+        page.evaluate("document.querySelectorAll('article img').forEach(i => i.loading = 'eager')")
+        page.wait_for_function(
+            "[...document.querySelectorAll('article img')].every(i => i.complete && i.naturalWidth > 50)"
+        )
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(map(int, re.findall(r"\d+", ground)[:3])) / 3
+        assert brightness > 200 if scheme == "light" else brightness < 60, f"{name}: {ground}"
+        assert page.evaluate(PALE) == [], name
+    assert faults == []
+    context.close()
+
+
+def test_a_telephone_shows_a_chapter_without_scrolling_sideways_and_a_solution_unfolds(built, browser):
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.goto((built / "03_tubelet_embedding.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    solution = page.locator("details", has_text="Show a solution").first
+    assert not solution.locator("pre").first.is_visible()
+    solution.locator("summary").click()
+    assert solution.locator("pre").first.is_visible()
+    context.close()

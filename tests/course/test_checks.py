@@ -1,0 +1,284 @@
+"""The framework of the exercises: messages name the mistake, predictions are scored."""
+
+import json
+
+import pytest
+import torch
+from einops import rearrange
+
+from tests.exercises.cases import run_cases
+from vivit_edu.course import checks, journal
+from vivit_edu.course.checks import CheckFailed, call, close, passed, predict, progress, reveal, same_shape
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    """A new working directory and a new process, as far as the journal can tell."""
+    monkeypatch.chdir(tmp_path)
+    for events in (journal._guesses, journal._passed, journal._came_true):
+        events.clear()
+
+
+def message(function, *args, **kwargs):
+    with pytest.raises(CheckFailed) as failed:
+        function(*args, **kwargs)
+    return str(failed.value)
+
+
+# ---- call
+
+
+def test_call_gives_what_the_function_gives():
+    assert call(lambda a, b: a - b, 5, b=2) == 3
+
+
+def test_an_error_is_told_in_one_line_with_the_learners_own_line():
+    def mixed_up(x):
+        y = x.transpose(0, 1)
+        return rearrange(y, "h w -> h w d")  # raised inside einops, caused here
+
+    text = message(call, mixed_up, torch.ones(2, 3))
+    line = mixed_up.__code__.co_firstlineno + 2
+    assert text.startswith("your code raised EinopsError: ") and "\n" not in text
+    assert f"(line {line} of your code: `return rearrange(y" in text
+
+
+def test_an_error_in_a_module_is_found_behind_torchs_frames():
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return x.nonsense
+
+    line = Broken.forward.__code__.co_firstlineno + 1
+    assert f"(line {line} of your code: `return x.nonsense`" in message(call, Broken(), torch.ones(2))
+
+
+def test_of_the_learners_own_functions_the_innermost_is_named():
+    def helper(x):
+        return x[5]
+
+    def outer(x):
+        return helper(x)
+
+    line = helper.__code__.co_firstlineno + 1
+    assert f"(line {line} of your code: `return x[5]`" in message(call, outer, [1])
+
+
+def test_an_error_below_the_packages_own_functions_points_at_the_learners_call():
+    from vivit_edu.attention import attend
+
+    text = message(call, lambda q: attend(q, q[..., :2], q, record=[]), torch.ones(1, 1, 3, 4))
+    assert "of your code: `text = message(call, lambda q" in text
+
+
+def test_wrong_arguments_and_an_empty_solution_are_told_as_such():
+    assert "positional argument" in message(call, lambda: 0, 1) and "line" not in message(call, lambda: 0, 1)
+
+    def empty(x):
+        raise NotImplementedError()
+
+    assert message(call, empty, 1).startswith("still to be written")
+
+
+def test_an_operation_that_torch_does_not_have_for_a_type_is_the_learners_mistake():
+    text = message(call, lambda clips: clips.mean(dim=0), torch.ones(2, 3, dtype=torch.uint8))
+    assert "your code raised" in text and "floating point" in text
+
+
+def test_a_failed_check_inside_is_passed_on_as_it_is():
+    def inner():
+        raise CheckFailed("swapped")
+
+    assert message(call, inner) == "swapped"
+
+
+def test_jupyter_shows_the_message_alone():
+    assert CheckFailed("axes were swapped")._render_traceback_() == ["CheckFailed: axes were swapped"]
+
+
+# ---- shapes and values
+
+
+@pytest.mark.parametrize(
+    "found, text",
+    [
+        (None, "the tokens is None: does your function end in `return ...`?"),
+        ([1, 2], "the tokens is a list, expected a tensor of shape [2, 3]"),
+        (torch.ones(3, 2), "the tokens has shape [3, 2], expected [2, 3]: the right axes in another order"),
+        (torch.ones(1, 6), "the tokens has shape [1, 6], expected [2, 3]: the right number of values"),
+        (torch.ones(1, 2, 3), "the tokens has shape [1, 2, 3], expected [2, 3]: 3 axes instead of 2"),
+        (torch.ones(2, 4), "the tokens has shape [2, 4], expected [2, 3]"),
+    ],
+)
+def test_wrong_shapes(found, text):
+    assert message(same_shape, found, (2, 3), "the tokens").startswith(text)
+    assert message(close, found, torch.ones(2, 3), what="the tokens").startswith(text)
+
+
+def test_right_shapes_and_values_pass():
+    x = torch.rand(2, 3, requires_grad=True)
+    same_shape(x, (2, 3))
+    same_shape(x, torch.ones(2, 3))
+    close(x, x.detach() + 1e-7)
+    close(3, 3.0)
+    close(torch.tensor([1, 2]), torch.tensor([1.0, 2.0]))
+    close(torch.zeros(2), torch.zeros(2))
+
+
+def test_a_mistakes_value_is_named_and_others_are_not():
+    x = torch.arange(6.0).reshape(2, 3)
+    mistakes = {"it was doubled": 2 * x, "it was halved": lambda: x / 2, "the rows were swapped": x.flip(0)}
+    assert message(close, 2 * x, x, mistakes) == "it was doubled"
+    assert message(close, x / 2, x, mistakes) == "it was halved"
+    text = message(close, x + 1, x, mistakes, "the sum")
+    assert text == "the sum is wrong in 6 of 6 values, first at [0, 0]: found 1, expected 0"
+    close(x, x, mistakes)
+
+
+def test_a_wrong_shape_comes_first_and_names_its_mistake():
+    x = torch.arange(6.0).reshape(2, 3)
+    text = message(close, x.T, x, {"rows and columns were swapped": x.T})
+    assert text == (
+        "the result has shape [3, 2], expected [2, 3]: the right axes in another order; rows and columns were swapped"
+    )
+
+
+def test_one_small_difference_is_found_and_placed():
+    x = torch.full((4, 5), 100.0)
+    y = x.clone()
+    y[2, 3] += 0.1
+    text = message(close, y, x)
+    assert text == "the result is wrong in 1 of 20 values, first at [2, 3]: found 100.1, expected 100"
+    assert message(close, 3, 4, what="the count") == "the count is wrong: found 3, expected 4"
+
+
+def test_the_tolerance_is_a_share_of_the_largest_value():
+    close(torch.tensor([1e4, 0.0]), torch.tensor([1e4, 0.01]))
+    assert "wrong in 1 of 2" in message(close, torch.tensor([1e-7, 0.0]), torch.tensor([1e-7, 1e-9]))
+    close(torch.tensor([1.0, 2.1]), torch.tensor([1.0, 2.0]), tolerance=0.1)
+
+
+def test_what_is_not_a_number_is_never_right():
+    nan = torch.tensor([float("nan"), 1.0])
+    assert "found nan" in message(close, nan, torch.ones(2))
+    assert "found nan" in message(close, nan, torch.zeros(2), {"never": nan})
+
+
+# ---- run_cases, tried on a small check
+
+
+def check_double(function):
+    x = torch.arange(3.0)
+    close(call(function, x), 2 * x, {"squared instead of doubled": x**2, "not changed at all": x})
+    passed("99.1", "doubled")
+
+
+def plus(x):
+    return x + x
+
+
+def times(x):
+    return 2 * x
+
+
+test_run_cases = run_cases(
+    check_double,
+    right=[plus, times],
+    wrong={
+        "squared": (lambda x: x**2, "squared instead"),
+        "unchanged": (lambda x: x, "not changed"),
+        "no return": (lambda x: None, "return"),
+        "an axis too many": (lambda x: 2 * x[None], "2 axes instead of 1"),
+        "negative": (lambda x: -2 * x, "first at"),
+    },
+)
+
+
+# ---- predictions and progress
+
+
+@pytest.mark.parametrize(
+    "guess, truth, verdict",
+    [
+        (64, 64, "64 tokens. Your guess was right."),
+        (60, 64, "64 tokens. Your guess, 60, was near enough."),
+        (57, 64, "64 tokens. Your guess, 57, was 11% too small."),
+        (343, 64, "64 tokens. Your guess, 343, was 5.36 times too large."),
+        (8, 64, "64 tokens. Your guess, 8, was 8 times too small."),
+        (-64, 64, "64 tokens. Your guess, -64, was another number."),
+        (0, 64, "64 tokens. Your guess, 0, was another number."),
+        (1, 0, "0 tokens. Your guess, 1, was another number."),
+        ([2, 64], torch.Size([2, 64]), "(2, 64) tokens. Your guess was right."),
+        ((64, 2), [2, 64], "(2, 64) tokens. You guessed (64, 2)."),
+        ("Model 3", "Model 2", "Model 2 tokens. You guessed Model 3."),
+        (torch.tensor([2, 64]), (2, 64), "(2, 64) tokens. Your guess was right."),
+        (True, False, "False tokens. You guessed True."),
+        (None, 64, "64 tokens. You made no guess."),
+        (1030301, torch.tensor(1030301), "1,030,301 tokens. Your guess was right."),
+        (0.3, 1 / 3, "0.3333 tokens. Your guess, 0.3, was near enough."),
+    ],
+)
+def test_predictions_are_scored(guess, truth, verdict, capsys):
+    predict("03.tokens", "How many?", guess, unit="tokens")
+    reveal("03.tokens", truth)
+    assert capsys.readouterr().out.splitlines()[-1] == f"03.tokens: {verdict}"
+    progress(3)
+    right = int("right" in verdict or "near" in verdict)
+    assert capsys.readouterr().out.endswith(f"came true: {right} of 1.\n")
+
+
+def test_predict_prints_the_question_and_the_choices(capsys):
+    predict("06.model", "Which one?", "Model 5", choices=["Model 1", "Model 2"])
+    assert capsys.readouterr().out.splitlines() == [
+        "Prediction 06.model: Which one?",
+        "  Choose from: Model 1, Model 2.",
+        "  Model 5 is not among the choices.",
+    ]
+    reveal("06.model", "Model 2")
+    assert capsys.readouterr().out == "06.model: Model 2. You made no guess.\n"
+    reveal("06.never_asked", 3)
+    assert capsys.readouterr().out == "06.never_asked: 3. You made no guess.\n"
+
+
+def test_tolerance(capsys):
+    predict("09.time", "How long?", 1.5, unit="s")
+    reveal("09.time", 1.0, tolerance=0.5)
+    assert "near enough" in capsys.readouterr().out
+
+
+def test_progress_counts_this_run_and_this_chapter_only(capsys):
+    journal.PROGRESS_FILE.parent.mkdir()
+    journal.PROGRESS_FILE.write_text(json.dumps({"passed": {"03.2": True}, "predictions": {"03.x": True}}))
+    progress("03")
+    assert capsys.readouterr().out == ("Chapter 03: exercises passed: none yet.\n")
+    passed("03.1", "tokens and voxels agree")
+    passed("03.1", "once more")
+    passed("04.1", "another chapter's")
+    predict("03.a", "?", 1)
+    reveal("03.a", 2)
+    reveal("04.a", 2)
+    capsys.readouterr()
+    progress(3)
+    assert capsys.readouterr().out == ("Chapter 03: exercises passed: 03.1; predictions that came true: 0 of 1.\n")
+    assert json.loads(journal.PROGRESS_FILE.read_text()) == {
+        "passed": {"03.2": True, "03.1": True, "04.1": True},
+        "predictions": {"03.x": True, "03.a": False, "04.a": False},
+    }
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", "{}", '{"passed": 1, "predictions": 2}'])
+def test_a_damaged_progress_file_is_begun_anew(content):
+    journal.PROGRESS_FILE.parent.mkdir()
+    journal.PROGRESS_FILE.write_text(content)
+    passed("03.1", "fine")
+    assert json.loads(journal.PROGRESS_FILE.read_text()) == {"passed": {"03.1": True}, "predictions": {}}
+
+
+def test_a_folder_that_cannot_be_written_to_stops_nothing(capsys, tmp_path):
+    (tmp_path / ".vivit_edu").write_text("a file where the folder should be")
+    passed("03.1", "fine")
+    progress(3)
+    assert "exercises passed: 03.1" in capsys.readouterr().out
+
+
+def test_the_names_that_notebooks_take_from_checks():
+    assert {"CheckFailed", "passed", "predict", "reveal", "progress"} <= set(dir(checks))

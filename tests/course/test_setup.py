@@ -1,0 +1,84 @@
+"""The set-up check says what is missing, what is too old and how to get it."""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from vivit_edu.course import setup
+
+
+def installed(monkeypatch, **changes):
+    """Everything at its least version but for these packages (None: not installed)."""
+    least = {name: version for name, version, _ in setup.NEEDED} | changes
+
+    def version(name):
+        if least[name] is None:
+            raise PackageNotFoundError(name)
+        return least[name]
+
+    monkeypatch.setattr(setup, "version", version)
+
+
+def test_the_least_versions_are_those_of_the_project():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = project["dependencies"] + project["optional-dependencies"]["notebooks"]
+    least = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in stated)
+    assert {name: version for name, version, _ in setup.NEEDED} == {name: least[name] for name, *_ in setup.NEEDED}
+    assert set(project_names(project["dependencies"])) - {"pillow"} <= {name for name, *_ in setup.NEEDED}
+
+
+def project_names(lines):
+    return [re.match(r"[\w-]+", line)[0] for line in lines]
+
+
+def test_all_there(monkeypatch, capsys):
+    installed(monkeypatch, torch="2.15.0+cu128", numpy="2.0.1")
+    assert setup.setup_check()
+    text = capsys.readouterr().out
+    assert "All is there." in text and "pip" not in text and "MISSING" not in text
+    assert re.search(r"GPU", text) and "phantom" in text
+
+
+@pytest.mark.parametrize(
+    "package, version, state",
+    [
+        ("einops", None, "MISSING"),
+        ("torch", None, "MISSING"),
+        ("torch", "2.7.1", "TOO OLD, needs 2.8"),
+        ("numpy", "1.9.3", "TOO OLD, needs 1.26"),
+        ("medmnist", "", "TOO OLD"),
+    ],
+)
+def test_what_is_wanting_is_named_with_what_to_type(monkeypatch, capsys, package, version, state):
+    installed(monkeypatch, **{package: version})
+    assert not setup.setup_check()
+    text = capsys.readouterr().out
+    least = {name: least for name, least, _ in setup.NEEDED}[package]
+    assert re.search(rf"^{package} .*{state}", text, re.M)
+    assert f'pip install "{package}>={least}"\n' in text and "uv sync" in text
+
+
+def test_a_newer_version_is_not_compared_as_text(monkeypatch):
+    installed(monkeypatch, torch="2.10.0", tqdm="4.100")
+    assert all(package.fine for package in setup.packages())
+
+
+@pytest.mark.parametrize(
+    "here, words",
+    [
+        ((), "fetched on first use; the phantom is generated"),
+        (("organphantom3d",), "the phantom is here"),
+        (("organmnist3d",), "OrganMNIST3D is here"),
+    ],
+)
+def test_the_data_are_looked_for_and_not_fetched(monkeypatch, tmp_path, here, words):
+    monkeypatch.setenv("VIVIT_EDU_DATA", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for name in here:
+        (tmp_path / f"{name}.npz").touch()
+    line = setup.data_line()
+    assert words in line and str(tmp_path) not in line
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.npz" for name in here]

@@ -1,0 +1,564 @@
+"""Files that were cut short, altered, swapped or made to do harm: refused in one message, or read as they were written.
+
+What hypothesis draws is the same every time, so that a failure can be looked at.
+"""
+
+import io
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import warnings
+import zipfile
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from tests.test_bad_input import ANYTHING, SMALL
+from tests.test_data import small_set
+from tests.tiny import make_tiny_volumes, tiny_recipe
+from vivit_edu import build_model, data, load_pretrained, load_volumes
+from vivit_edu.errors import CheckpointError, DataError, VivitEduError
+from vivit_edu.experiments import runs
+from vivit_edu.experiments.pretraining import timm_names
+from vivit_edu.experiments.runs import evaluate_run, read_run, train_run
+from vivit_edu.support import files
+from vivit_edu.support.checkpoint import LATEST, PREVIOUS, read_newest
+from vivit_edu.weights import files as weight_files
+
+DRAWN = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+FEWER = settings(DRAWN, max_examples=50)  # where each takes a tenth of a second
+# where to cut a file off, or which of its bits to turn, as shares of its length
+DAMAGE = st.one_of(
+    st.floats(0, 0.999), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 7)), min_size=1, max_size=3)
+)
+
+
+def damaged(content, damage):
+    """The bytes cut off at a share of them, or with single bits turned."""
+    if isinstance(damage, float):
+        return content[: int(damage * len(content))]
+    content = bytearray(content)
+    for share, bit in damage:
+        content[int(share * len(content))] ^= 1 << bit
+    return bytes(content)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nowhere_else(tmp_path_factory):
+    """No medmnist to know the right checksum, no network, and a folder in which executed code would show."""
+
+    def unreachable(*_, **__):
+        raise OSError("no network")
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(data, "_medmnist_info", lambda: None)
+        patch.setattr(files.urllib.request, "urlopen", unreachable)
+        patch.setattr(
+            runs, "load_volumes", lambda name, **o: make_tiny_volumes() if name == "tiny" else load_volumes(name, **o)
+        )
+        folder = tmp_path_factory.mktemp("work")
+        patch.setenv("HOME", str(folder))
+        patch.chdir(folder)
+        yield folder
+        assert not (folder / "executed").exists()
+
+
+# ---- data files
+
+
+SET = {key: array // 255 if key.endswith("images") else array for key, array in small_set(counts=(2, 2, 2)).items()}
+
+
+def compressed(arrays):
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+GOOD = compressed(SET)
+
+
+def load(content, folder):
+    (folder / "adrenalmnist3d.npz").write_bytes(content)
+    return load_volumes("adrenalmnist3d", root=folder, download=False)
+
+
+@DRAWN
+@given(damage=DAMAGE)
+def test_a_damaged_data_file_is_refused_or_read_as_it_was(damage, nowhere_else):
+    try:
+        volumes = load(damaged(GOOD, damage), nowhere_else)
+    except DataError as error:
+        assert "adrenalmnist3d.npz" in str(error)
+        return
+    for split in ("train", "val", "test"):  # a byte that nothing reads, such as a time of day
+        assert np.array_equal(getattr(volumes, split).clips[:, 0].numpy(), SET[f"{split}_images"])
+
+
+DTYPES = ("u1", "i8", "f4", "?", "O", "S3", "M8[s]", "c8", "u1,f4")
+
+
+@DRAWN
+@given(key=st.sampled_from(sorted(SET)), kind=st.sampled_from(DTYPES), shape=st.lists(st.integers(0, 29), max_size=4))
+@example(key="train_labels", kind="i8", shape=[2, 1])
+@example(key="train_images", kind="u1", shape=[0, 28, 28, 28])
+@example(key="val_labels", kind="O", shape=[2, 1])
+def test_arrays_of_another_kind_are_refused(key, kind, shape, nowhere_else):
+    if np.prod(shape, dtype=float) > 1e5:
+        return
+    array = np.zeros(shape, kind) if kind != "O" else np.full(shape, Evil(), object)
+    right = key.endswith("labels") and kind in ("u1", "i8") and shape == [2, 1]
+    if right:
+        array[1] = 1
+    if right:
+        assert load(compressed(SET | {key: array}), nowhere_else).train.labels.dtype == torch.int64
+    else:
+        with pytest.raises(DataError, match="adrenalmnist3d.npz"):
+            load(compressed(SET | {key: array}), nowhere_else)
+
+
+@DRAWN
+@given(labels=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-1, 3), min_size=2, max_size=2))
+def test_labels_out_of_range_are_refused(labels, nowhere_else):
+    content = compressed(SET | {"test_labels": np.array(labels)[:, None]})
+    if set(labels) <= {0, 1}:
+        assert load(content, nowhere_else).test.labels.tolist() == labels
+    else:
+        with pytest.raises(DataError, match="labels of test run from"):
+            load(content, nowhere_else)
+
+
+def test_a_header_that_unpacks_to_gigabytes_is_not_unpacked(nowhere_else):
+    """Version 2 of the format lets an array's header claim a length of 4 GiB, and zeros pack a thousandfold."""
+    header = np.lib.format.magic(2, 0) + struct.pack("<I", 2**28) + b" " * 2**28
+    with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for key in SET:
+            archive.writestr(f"{key}.npy", header if key == "train_images" else b"")
+    del header
+    (nowhere_else / "bomb.npz").write_bytes(packed.getvalue())
+    tracemalloc.start()
+    for read in (
+        lambda: files.npz_headers(nowhere_else / "bomb.npz", ["train_images"]),
+        lambda: load_pretrained(MODEL, nowhere_else / "bomb.npz"),
+    ):
+        with pytest.raises(VivitEduError, match="bomb.npz: the array train_images is damaged|bomb.npz"):
+            read()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**23
+
+
+# ---- checkpoints
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, nowhere_else):
+    """A run folder of two epochs, and the two checkpoints in it as bytes and as contents."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    train_run(make_tiny_volumes(), tiny_recipe(epochs=2), out=folder, device="cpu", figures=False)
+    return Run((folder, *[((folder / name).read_bytes(), torch.load(folder / name)) for name in (LATEST, PREVIOUS)]))
+
+
+class Run(tuple):
+    def __repr__(self):  # hypothesis shows what a test failed on
+        return "a run"
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return set(one) == set(other) and all(same(one[key], other[key]) for key in one)
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@DRAWN
+@given(damage=DAMAGE)
+@example(damage=[(0.5, 6)])
+def test_a_damaged_checkpoint_is_read_as_it_was_or_passed_over_in_words(damage, run, nowhere_else):
+    _, (latest, content), (previous, before) = run
+    (nowhere_else / LATEST).write_bytes(damaged(latest, damage))
+    (nowhere_else / PREVIOUS).write_bytes(previous)
+    with redirect_stdout(io.StringIO()) as said:
+        found = read_newest(nowhere_else)
+    if same(found, before):
+        assert (
+            "A checkpoint is damaged" in said.getvalue()
+            and "going on from checkpoint.previous.pt, after epoch 1" in said.getvalue()
+        )
+    else:
+        assert same(found, content)
+
+
+KEYS = ["epochs_done", "model", "averaged", "optimiser", "history", "recipe", "seed"]
+TENSORS = st.builds(torch.zeros, st.lists(st.integers(0, 3), max_size=3))
+
+
+@DRAWN
+@given(content=st.one_of(ANYTHING, st.dictionaries(st.sampled_from(KEYS), ANYTHING | TENSORS)))
+def test_what_is_no_checkpoint_is_refused(content, nowhere_else):
+    (nowhere_else / PREVIOUS).unlink(missing_ok=True)
+    torch.save(content, nowhere_else / LATEST)
+    with pytest.raises(CheckpointError, match="no checkpoint in .* can be read"):
+        read_newest(nowhere_else)
+
+
+@FEWER
+@given(
+    where=st.sampled_from(
+        [
+            ("model",),
+            ("averaged",),
+            ("optimiser", "state"),
+            ("optimiser", "state", 0),
+            ("optimiser", "param_groups", 0),
+            ("optimiser", "state", 0, "exp_avg"),
+            ("history", 0),
+            ("recipe",),
+            ("recipe", "options"),
+            (),
+        ]
+    ),
+    key=st.sampled_from(
+        ["head.weight", "exp_avg", "step", "lr", "params", "depth", "epochs_done", "seed", "loss", "epoch", 0, 1]
+    ),
+    value=ANYTHING | TENSORS,
+)
+def test_a_checkpoint_with_something_foreign_in_it_is_refused_or_trains_on(where, key, value, run, nowhere_else):
+    """A resumed run ends in a message or in a whole history, and never inside torch."""
+    folder, (latest, _), _ = run
+    content = place = torch.load(io.BytesIO(latest))
+    for step in where:
+        place = place[step] if isinstance(place, (list, dict)) else {}
+    if not isinstance(place, dict):
+        return
+    place[key] = value
+    work = nowhere_else / "resumed"
+    work.mkdir(exist_ok=True)
+    (work / "run.json").write_bytes((folder / "run.json").read_bytes())
+    torch.save(content, work / LATEST)
+    try:
+        metrics = train_run(
+            make_tiny_volumes(), tiny_recipe(epochs=2), out=work, resume=True, device="cpu", figures=False
+        )
+    except VivitEduError as error:
+        assert str(error).strip()
+        return
+    assert metrics["epochs"] == 2 and 0 <= metrics["test"]["auc"] <= 1
+
+
+def archive_of(pickled, compression=zipfile.ZIP_STORED):
+    """A file as torch writes it, but for the pickle in it."""
+    torch.save({}, good := io.BytesIO())
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(new := io.BytesIO(), "w", compression) as archive:
+        for name in old.namelist():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else old.read(name))
+    return new.getvalue()
+
+
+HARM = {
+    "code": archive_of(pickle.dumps(Evil(), 2)),
+    "code, as torch wrote before 1.6": pickle.dumps(Evil(), 2),
+    "code under the weights": archive_of(pickle.dumps({"head.weight": Evil()}, 2)),
+    "eval": archive_of(b"\x80\x02cbuiltins\neval\nX\x13\x00\x00\x00open('executed','w')\x85R."),
+    "a byte array of gigabytes": archive_of(b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85R."),
+    "compressed": archive_of(pickle.dumps({}, 2), zipfile.ZIP_DEFLATED),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_what_could_run_code_or_fill_the_memory_does_not_reach_torch(harm, nowhere_else, monkeypatch):
+    if "code" not in harm and harm != "eval":  # torch refuses code itself; the rest it would have read
+        monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    path = nowhere_else / LATEST
+    path.write_bytes(HARM[harm])
+    (nowhere_else / PREVIOUS).unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        read_newest(nowhere_else)
+    with pytest.raises(CheckpointError, match="checkpoint.pt"):
+        load_pretrained(MODEL, path)
+
+
+def test_parts_that_share_their_bytes_are_not_read(nowhere_else):
+    """An archive whose directory names the same megabyte a thousand times."""
+    with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
+        archive.writestr("a/data/0", bytes(10**5))
+        entry = archive.infolist()[0]
+        archive.filelist += [entry] * 1000
+    (nowhere_else / "bomb.pt").write_bytes(packed.getvalue())
+    with pytest.raises(CheckpointError, match="would unpack to more than it holds"):
+        load_pretrained(MODEL, nowhere_else / "bomb.pt")
+
+
+def test_one_number_that_claims_to_be_many_is_not_spread_out(nowhere_else):
+    torch.save({"head.weight": torch.zeros(1, dtype=torch.float16).expand(10**6, 10**6)}, nowhere_else / "wide.pt")
+    with pytest.raises(CheckpointError, match="larger than the file"):
+        load_pretrained(MODEL, nowhere_else / "wide.pt")
+
+
+# ---- pretrained weights
+
+
+IMAGE = build_model("spacetime", clip_shape=(1, 1, 8, 8), tubelet=(1, 4, 4), tokenizer="frames", pool="cls", **SMALL)
+STATE = timm_names(IMAGE)
+MODEL = build_model("spacetime", clip_shape=(1, 4, 8, 8), tubelet=(2, 4, 4), num_classes=3, **SMALL)
+
+
+def load_or_refuse(weights):
+    """The report, or None where they were refused; then the model is as it was. It is always one that works."""
+    before = {name: tensor.clone() for name, tensor in MODEL.state_dict().items()}
+    try:
+        report = load_pretrained(MODEL, weights, heads=2)
+    except VivitEduError as error:
+        assert str(error).strip() and same(dict(MODEL.state_dict()), before)
+        return None
+    assert all(tensor.isfinite().all() for tensor in MODEL.state_dict().values())
+    MODEL.load_state_dict(before)
+    return report
+
+
+SHAPES = st.lists(st.integers(0, 9), max_size=5)
+WEIGHT_TYPES = (
+    torch.float32,
+    torch.float16,
+    torch.float64,
+    torch.int64,
+    torch.bool,
+    torch.complex64,
+    torch.float8_e4m3fn,
+)
+
+
+@DRAWN
+@given(
+    name=st.sampled_from(sorted(STATE)),
+    shape=SHAPES,
+    dtype=st.sampled_from(WEIGHT_TYPES),
+    value=st.sampled_from([0.5, np.nan, np.inf]),
+)
+def test_a_tensor_of_another_kind_is_refused(name, shape, dtype, value):
+    tensor = torch.full(shape, value).to(dtype)
+    report = load_or_refuse(STATE | {name: tensor})
+    if report is None:
+        return
+    assert dtype.is_floating_point and tensor.float().isfinite().all()
+    assert (
+        list(STATE[name].shape) == shape or name in ("pos_embed", "patch_embed.proj.weight") or "fresh" in str(report)
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", sorted(set(STATE) - {"cls_token"}))  # which MODEL has no place for
+def test_a_number_that_is_none_is_refused_in_every_tensor(name, value):
+    tensor = STATE[name].clone()
+    tensor.view(-1)[-1] = value
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        load_pretrained(MODEL, STATE | {name: tensor}, heads=2)
+
+
+@pytest.fixture(scope="module")
+def other_layouts():
+    """The same weights as Hugging Face names them, queries, keys and values apart."""
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        image_size=8,
+        patch_size=4,
+        num_channels=1,
+    )
+    return ViTModel(config, add_pooling_layer=False).state_dict()
+
+
+@DRAWN
+@given(number=st.integers(0, 100), shape=SHAPES)
+def test_a_tensor_of_another_shape_in_another_layout_is_refused(number, shape, other_layouts):
+    name = sorted(other_layouts)[number % len(other_layouts)]
+    report = load_or_refuse(other_layouts | {name: torch.ones(shape)})
+    assert (
+        report is None
+        or list(other_layouts[name].shape) == shape
+        or name.endswith(("position_embeddings", "projection.weight"))
+    )
+
+
+def test_these_weights_are_good(other_layouts):
+    assert load_or_refuse(STATE) is not None and load_or_refuse(other_layouts) is not None
+
+
+@DRAWN
+@given(
+    changes=st.dictionaries(st.sampled_from([*sorted(STATE), "nonsense"]), ANYTHING | TENSORS, min_size=1),
+    gone=st.integers(0, len(STATE)),
+)
+def test_mappings_of_anything_are_refused(changes, gone):
+    kept = dict(list(STATE.items())[gone:])
+    foreign = any(not isinstance(value, torch.Tensor) for value in changes.values())
+    assert not (load_or_refuse(kept | changes) and foreign)
+
+
+@pytest.fixture(scope="module", params=[".safetensors", ".pt", ".npz"])
+def weight_file(request, nowhere_else):
+    path = nowhere_else / f"weights{request.param}"
+    if request.param == ".safetensors":
+        save_file(STATE, path)
+    elif request.param == ".pt":
+        torch.save(STATE, path)
+    else:
+        np.savez(path, **{name: tensor.numpy() for name, tensor in STATE.items()})
+    return path, path.read_bytes()
+
+
+@DRAWN
+@given(damage=DAMAGE)
+def test_a_damaged_file_of_weights_is_refused_or_read_as_it_was(damage, weight_file):
+    """Save that a .safetensors file has no checksum: there a turned bit is found only where it shows."""
+    path, content = weight_file
+    path.write_bytes(damaged(content, damage))
+    report = load_or_refuse(path)
+    if report and path.suffix != ".safetensors":
+        read = weight_files.read_file(path)
+        assert same({name: torch.as_tensor(values) for name, values in read.items()}, STATE)
+
+
+NUMBERS = st.one_of(st.integers(-1, 70), st.sampled_from([2**31, 2**32, 2**63, 2**64 - 1, 10**30, 0.5, None, "8"]))
+ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "I64", "U8", "F8_E4M3", "Q4", "", 7]),
+        "shape": st.lists(NUMBERS, max_size=4) | ANYTHING.filter(lambda v: not isinstance(v, bytes)),
+        "data_offsets": st.lists(NUMBERS, max_size=3),
+    },
+)
+
+
+@DRAWN
+@given(
+    header=st.dictionaries(st.sampled_from([*sorted(STATE)[:4], "__metadata__"]), ENTRIES, max_size=4),
+    claimed=st.one_of(st.none(), st.sampled_from([0, 1, 7, 2**20, 2**33, 2**63, 2**64 - 1])),
+)
+@example(header={"a": {"dtype": "F32", "shape": [2**33], "data_offsets": [0, 2**35]}}, claimed=None)
+@example(
+    header={
+        "a": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]},
+        "b": {"dtype": "F32", "shape": [8], "data_offsets": [16, 48]},
+    },
+    claimed=None,
+)
+@example(header={}, claimed=2**62)
+def test_crafted_safetensors_are_refused(header, claimed, nowhere_else):
+    text = json.dumps(header).encode()
+    length = struct.pack("<Q", len(text) if claimed is None else claimed)
+    path = nowhere_else / "crafted.safetensors"
+    path.write_bytes(length + text + bytes(64))
+    assert load_or_refuse(path) is None
+
+
+@pytest.mark.parametrize("heads", ["2", "²", "9" * 5000, "-2", "0", "", "two"])
+def test_what_weights_say_of_their_heads_is_a_number_or_nothing(heads, nowhere_else):
+    path = nowhere_else / "heads.safetensors"
+    (nowhere_else / "config.json").unlink(missing_ok=True)
+    save_file(STATE, path, metadata={"num_attention_heads": heads})
+    assert weight_files.read_weights(path)[1] == (2 if heads == "2" else None)
+    (nowhere_else / "config.json").write_text(json.dumps({"num_attention_heads": heads}))
+    assert weight_files.heads_in_config(nowhere_else / "config.json") == (2 if heads == "2" else None)
+
+
+# ---- run folders
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def refused_or(call, *arguments, **options):
+    try:
+        return call(*arguments, **options)
+    except VivitEduError as error:
+        assert str(error).strip()
+
+
+@FEWER
+@given(
+    where=st.sampled_from([(), ("recipe",), ("recipe", "options"), ("recipe", "augmentation")]),
+    key=st.sampled_from(
+        [
+            "dataset",
+            "size",
+            "root",
+            "seed",
+            "recipe",
+            "videos",
+            "model",
+            "options",
+            "augmentation",
+            "lr",
+            "heads",
+            "shift",
+            "x",
+        ]
+    ),
+    value=JSONS,
+)
+@example(where=("recipe", "options"), key="heads", value=4)
+@example(where=(), key="size", value=64)
+@example(where=(), key="videos", value={"folder": "x", "frames": 0, "seed": 0})
+def test_a_garbled_run_json_is_refused_or_changes_no_figure(where, key, value, run, nowhere_else):
+    folder, (latest, _), _ = run
+    content = place = json.loads((folder / "run.json").read_text())
+    for step in where:
+        place = place[step]
+    place[key] = value
+    work = nowhere_else / "garbled"
+    work.mkdir(exist_ok=True)
+    (work / "run.json").write_text(json.dumps(content))
+    (work / LATEST).write_bytes(latest)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    found = refused_or(evaluate_run, work, device="cpu")
+    assert found is None or found["test"].auc == metrics["test"]["auc"]
+    again = refused_or(
+        train_run, make_tiny_volumes(), tiny_recipe(epochs=2), out=work, resume=True, device="cpu", figures=False
+    )
+    assert again is None or again["test"] == metrics["test"]
+
+
+@DRAWN
+@given(
+    content=st.one_of(
+        st.binary(max_size=30), JSONS.map(lambda value: json.dumps(value).encode()), st.just(b"[" * 10**5)
+    )
+)
+def test_a_run_json_of_anything_is_refused(content, nowhere_else):
+    work = nowhere_else / "anything"
+    work.mkdir(exist_ok=True)
+    (work / "run.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match="run.json cannot be read"):
+        read_run(work)
+
+
+@pytest.mark.parametrize("foreign", ["run.json", LATEST, "pretrained.json", "history.json", "metrics.json"])
+def test_a_folder_in_the_place_of_a_file(foreign, run, tmp_path):
+    folder, (latest, _), _ = run
+    (tmp_path / "run.json").write_bytes((folder / "run.json").read_bytes())
+    (tmp_path / LATEST).write_bytes(latest)
+    (tmp_path / foreign).unlink(missing_ok=True)
+    (tmp_path / foreign).mkdir()
+    with pytest.raises(VivitEduError, match=foreign):
+        train_run(make_tiny_volumes(), tiny_recipe(epochs=2), out=tmp_path, resume=True, device="cpu", figures=False)

@@ -1,0 +1,190 @@
+"""`vivit-edu classroom DIR`: an nbgrader course made of the masters, to hand out, collect, grade and give back."""
+
+import copy
+import re
+from pathlib import Path
+
+from ..errors import ConfigError
+from .exercises import clear_guesses, on_github, relink
+from .masters import as_text, badges, checkout, master_paths, read, tags, write
+from .notebooks import choose
+
+CONFIG = '''\
+"""nbgrader's configuration of this course; all it can hold: https://nbgrader.readthedocs.io"""
+
+import os
+import sys
+from pathlib import Path
+
+c = get_config()  # noqa: F821  (nbgrader gives it)
+c.CourseDirectory.root = str(Path(__file__).parent)
+c.CourseDirectory.course_id = "vivit-edu"
+c.CourseDirectory.ignore = [".vivit_edu", ".ipynb_checkpoints", "__pycache__", "*.pyc"]
+# what a student deleted is put back, so that it gives no points instead of a gap
+c.Autograde.sanitize_preprocessors = [
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.DeduplicateIds",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "vivit_edu.authoring.restore.RestoreCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.RestoreCells.add_missing_cells = True
+# seconds for a cell: the slowest ones train a model. A cell that takes longer is stopped, and the rest runs on
+c.Execute.timeout = 180
+c.Execute.iopub_timeout = 60
+# nbgrader starts programs of its environment, also where that is not activated
+os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+# all are graded alike: on the course's synthetic phantom, which needs no download, and on the CPU
+os.environ["VIVIT_EDU_DATASET"] = "organphantom3d"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+'''
+
+README = """\
+# The classroom
+
+An [nbgrader](https://nbgrader.readthedocs.io) course, written by `vivit-edu classroom`. Each chapter is an
+assignment. These three commands, run in this folder, are a chapter's life (here chapter {chapter}). They belong to
+the environment that the course is installed in, with its extra `classroom`: activate it, or write
+`uv run --project FOLDER_OF_THE_CLONE` in front of each.
+
+```bash
+nbgrader generate_assignment {name}
+nbgrader autograde {name}
+nbgrader generate_feedback {name}
+```
+
+1. `generate_assignment` writes what students get to `release/{name}/`: no solutions, no outputs.
+   Hand it out as you like; what comes back belongs into `submitted/STUDENT/{name}/{name}.ipynb`.
+2. `autograde` runs every submission and keeps the points in `gradebook.db`. Checks that a student changed or
+   deleted are restored first, with a warning that names them. A cell that does not end is stopped. After it,
+   grade the written answers by hand: `jupyter lab`, menu Nbgrader, Formgrader.
+3. `generate_feedback` writes pages with the points and the checks' own messages to `feedback/STUDENT/{name}/`.
+
+`nbgrader export` writes all points to `grades.csv`. After a change in `source/`, run the first command again.
+
+| assignment | exercises | points by checks | points by hand |
+|---|---|---|---|
+{table}
+
+The solutions of the course are public. Where points decide anything, add checks of your own to `source/`: a
+graded cell whose lines between `### BEGIN HIDDEN TESTS` and `### END HIDDEN TESTS` students do not see.
+"""
+
+# A question that fits every chapter, since in each one predictions are made before the cells are run.
+QUESTION = """\
+### In your own words (graded by hand, {points} points)
+
+Choose the prediction of this chapter that surprised you most. In three to six sentences: what had you expected,
+what came out, and what in the model or in the data explains the difference?
+"""
+# nbgrader clears what stands between the markers and writes YOUR ANSWER HERE instead
+ANSWER = """\
+### BEGIN SOLUTION
+For whoever marks it. One point for guess and outcome, both with their numbers. Two for an explanation that names
+the mechanism (which axis, which tokens, which count) and would let one predict the next case; one if it only says
+the outcome again.
+### END SOLUTION
+"""
+QUESTION_POINTS = 3
+
+
+def classroom(folder, chapters=None, *, masters=None):
+    """Lays out an nbgrader course: source/NAME/NAME.ipynb for each chapter, nbgrader_config.py and README.md.
+
+    Args:
+        folder: where; new, empty, or written by this function before (then sources are renewed).
+        chapters: as "03,05" or numbers; None is all.
+        masters: the folder of the masters; None is notebooks/ of the checkout.
+
+    Returns:
+        the folder's Path.
+    Raises:
+        ConfigError: no such chapter, no checkout, or a folder that holds something else.
+    """
+    folder, masters = Path(folder), masters or checkout() / "notebooks"
+    paths = choose(master_paths(masters), chapters)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; expected the name of a new folder for the course.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "nbgrader_config.py").is_file():
+        raise ConfigError(f"{folder} holds other files; expected a new or empty folder, or a course made here before.")
+    rows = []
+    for path in paths:
+        nb = source_notebook(read(path), [path.stem for path in paths])
+        write(folder / "source" / path.stem / path.name, as_text(nb))
+        rows.append(_row(path.stem, nb))
+    if not (folder / "nbgrader_config.py").exists():  # the instructor may have changed it
+        write(folder / "nbgrader_config.py", CONFIG)
+    first = paths[min(1, len(paths) - 1)]
+    write(folder / "README.md", README.format(chapter=first.name[:2], name=first.stem, table="\n".join(rows)))
+    return folder
+
+
+def source_notebook(master, names=()):
+    """What nbgrader makes an assignment of: the master with its solutions, without its outputs and guesses.
+
+    names: the assignments of the course, to which links lead from folder to folder; other links go to the
+    repository. A chapter that asks for no written answer itself ends with one question that is graded by hand.
+    """
+    nb = copy.deepcopy(master.nb)
+    nb.metadata.pop("vivit_edu", None)
+    for badge in badges(master.name, master.repo).splitlines():  # what is handed in is this file, none in Colab
+        nb.cells[0].source = nb.cells[0].source.replace(badge, "").strip()
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = lead_out(cell.source, names, master.repo)
+            continue
+        cell.outputs, cell.execution_count = [], None
+        if "bootstrap" not in tags(cell):
+            cell.source = clear_guesses(cell.source)
+    if not any(_by_hand(cell) for cell in nb.cells):
+        last = [n for n, cell in enumerate(nb.cells) if re.search("^#+ What to take along", cell.source, re.M)]
+        end = last[0] if last else len(nb.cells)
+        nb.cells[end:end] = question(master.chapter)
+    return nb
+
+
+def question(chapter):
+    """The cells of a question that is answered in words and graded by hand."""
+    from nbformat.v4 import new_markdown_cell
+
+    name = f"ch{chapter}-words"
+    grading = {
+        "grade": True,
+        "solution": True,
+        "locked": False,
+        "points": QUESTION_POINTS,
+        "grade_id": name,
+        "schema_version": 3,
+        "task": False,
+    }
+    return [
+        new_markdown_cell(QUESTION.format(points=QUESTION_POINTS).rstrip(), id=f"{name}-question"),
+        new_markdown_cell(ANSWER.rstrip(), id=name, metadata={"nbgrader": grading}),
+    ]
+
+
+def lead_out(text, names, repo):
+    """Relative links as they must be in a course: to another assignment, else to the repository."""
+
+    def change(target):
+        name = Path(target.partition("#")[0]).stem
+        return f"../{name}/{target}" if name in names else on_github(target, repo)
+
+    return relink(text, change)
+
+
+def _by_hand(cell):
+    """Whether a person gives the points: a written answer or a task."""
+    meta = cell.metadata.get("nbgrader", {})
+    return bool(meta.get("task") or meta.get("grade") and meta.get("solution"))
+
+
+def _row(name, nb):
+    """An assignment's line in the README's table."""
+    cells = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("points")]
+    points = [
+        sum(cell.metadata["nbgrader"]["points"] for cell in cells if _by_hand(cell) is by_hand)
+        for by_hand in (False, True)
+    ]
+    exercises = sum(not _by_hand(cell) for cell in cells)
+    return f"| {name} | {exercises} | {points[0]} | {points[1]} |"

@@ -1,0 +1,160 @@
+"""The masters, the solved notebooks of the course: where they lie, how they are read and written, and what is
+the same in all of them: the badges, the bootstrap cell and the repository's address."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..course.map import OFFER  # noqa: F401
+from ..errors import ConfigError
+from ..support.places import checkout, repository  # noqa: F401  (its neighbours take them from here)
+
+COLAB = "https://colab.research.google.com/"
+GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+BOOTSTRAP = """\
+import sys
+if "google.colab" in sys.modules:  # elsewhere this cell does nothing; torch is never installed again
+    !git clone --quiet --depth 1 {repo} /content/vivit-edu
+    !pip install --quiet --no-deps einops medmnist
+    sys.path.insert(0, "/content/vivit-edu")"""
+
+
+@dataclass(frozen=True)
+class Master:
+    """A notebook that was read, with what its rules need to know: its file and the repository's address."""
+
+    path: Path
+    nb: object  # nbformat.NotebookNode
+    repo: str
+
+    @property
+    def name(self):
+        """The file's name without its ending: 03_tubelet_embedding."""
+        return self.path.stem
+
+    @property
+    def chapter(self):
+        """The number in front of the name, as it is written: "03"."""
+        return self.name[:2]
+
+    @cached_property
+    def code(self):
+        """The code cells, each as (its number among all cells from 1, the cell)."""
+        return [(n, cell) for n, cell in enumerate(self.nb.cells, 1) if cell.cell_type == "code"]
+
+    @cached_property
+    def text(self):
+        """The markdown cells, each as (its number among all cells from 1, the cell)."""
+        return [(n, cell) for n, cell in enumerate(self.nb.cells, 1) if cell.cell_type == "markdown"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def slug(repo):
+    """OWNER/NAME of https://github.com/OWNER/NAME.
+
+    Raises:
+        ConfigError: another kind of address: Colab opens notebooks of GitHub by it and of no other place.
+    """
+    match = GITHUB.fullmatch(repo)
+    if not match:
+        raise ConfigError(f"{repo!r} is no repository's address: expected https://github.com/OWNER/NAME.")
+    return match[1]
+
+
+def bootstrap_cell(repo):
+    """The source of every chapter's second cell: in Colab it fetches the package, elsewhere nothing."""
+    return BOOTSTRAP.format(repo=repo)
+
+
+def badges(name, repo):
+    """The two lines of markdown that open the lesson and the exercises of a chapter in Colab."""
+
+    def badge(words, path):
+        address = f"{COLAB}github/{slug(repo)}/blob/main/{path}"
+        return f"[![Open the {words} in Colab]({COLAB.rstrip('/')}/assets/colab-badge.svg)]({address})"
+
+    lesson, exercises = f"notebooks/{name}.ipynb", f"notebooks/exercises/{name}.ipynb"
+    return badge("lesson", lesson) + "\n" + badge("exercises", exercises)
+
+
+def master_paths(folder):
+    """The masters in a folder, in the order of their chapters."""
+    return sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+
+
+def read(path, repo=None):
+    """Reads a notebook as a Master; the repository's address is the project's unless another is given.
+
+    Raises:
+        ConfigError: the file is no notebook, after a conflict of versions for instance.
+    """
+    import nbformat
+
+    path = Path(path)
+    try:
+        nb = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:  # ValueError: JSON and UTF-8
+        reason = str(error).strip().splitlines()[0][:100]
+        raise ConfigError(
+            f"{path.name} is no readable notebook ({reason}): restore it, from git for instance."
+        ) from None
+    return Master(path, nb, repo or repository())
+
+
+def as_text(nb):
+    """A notebook as the text of its file: the same on every machine, with a newline at the end."""
+    import nbformat
+
+    return nbformat.writes(nb).rstrip("\n") + "\n"
+
+
+def write(path, text):
+    """Writes a file where its text changed; returns whether it did. A write cut short leaves the old file."""
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(text.encode("utf-8"))
+    partial.replace(path)
+    return True
+
+
+def load_definitions(path):
+    """A module with what a master defines: imports, functions, classes and literal constants; nothing runs.
+
+    For tests of the code that stands in notebooks, exercises solved in the masters included. Where a name
+    is defined twice (a naive version, then a compact one), the later one is kept, as after a run. What cannot
+    be defined without running the cells above it is left out.
+    """
+    import ast
+    from types import ModuleType
+
+    master = read(path)
+    module = ModuleType(master.name)
+    for number, cell in master.code:
+        if "bootstrap" in tags(cell):
+            continue
+        for node in filter(_defines, ast.parse(cell.source).body):
+            code = compile(ast.Module([node], []), f"{master.path.name}, cell {number}", "exec")
+            try:
+                exec(code, module.__dict__)
+            except NameError:  # a default or a base class that only a run of the cells above would give
+                continue
+    return module
+
+
+def _defines(node):
+    import ast
+
+    if isinstance(node, ast.Assign):  # DIM = 128, which a default argument may use
+        try:
+            ast.literal_eval(node.value)
+        except (ValueError, TypeError):
+            return False
+        return all(isinstance(target, ast.Name) for target in node.targets)
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))

@@ -1,0 +1,265 @@
+"""`vivit-edu notebooks`: executes the masters that changed, cleans them, checks them against the rules of
+`rules`, `exercises` and `outputs`, and makes the student notebooks, the map of the chapters and the tables of the
+instructor's guide from them."""
+
+import os
+import re
+import sys
+import time
+from contextlib import contextmanager
+from html import escape
+
+from ..course.map import course_map_markdown
+from ..errors import ConfigError, VivitEduError
+from . import guide
+from .exercises import student_notebook
+from .masters import as_text, bootstrap_cell, checkout, master_paths, read, repository, slug, tags, write
+from .outputs import LIMIT, LIMITS, clean, digest, live, time_together
+from .rules import check as check_rules
+from .rules import where
+
+# Chapters are executed as CI and every reader without a GPU would: the phantom, a CPU, two threads.
+ENVIRONMENT = {"VIVIT_EDU_DATASET": "organphantom3d", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+PEAK_MEMORY = """
+try:
+    import resource, sys
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+except ImportError:  # Windows does not say
+    print(0)
+"""
+MAP_BEGIN, MAP_END = "<!-- map: written by vivit-edu notebooks -->", "<!-- end of map -->"
+MAP_CELL = "course-map"  # tag of the cell of chapter 00 that shows the map
+
+
+def run(options):
+    """The command line's entry: options with check, repo, only and force, as the parser made them."""
+    notebooks(check=options.check, repo=options.repo, only=options.only, force=options.force)
+
+
+def notebooks(check=False, repo=None, only=None, *, force=False, folder=None):
+    """Brings the course's notebooks in order, or only says what is not.
+
+    Args:
+        check: write nothing, execute nothing.
+        repo: a new address of the repository, written to pyproject.toml, README, badges and bootstrap cells.
+        only: chapters to execute and check, as "03,05" or numbers; None is all.
+        force: execute also what has not changed.
+        folder: the folder of the masters; None is notebooks/ of the checkout.
+
+    Raises:
+        VivitEduError: rules are broken or cells failed; its message lists all of them.
+        ConfigError: no checkout, no such chapter, or no address of a repository.
+    """
+    folder = folder or checkout() / "notebooks"
+    if repo is not None:
+        if check:
+            raise ConfigError("--check writes nothing and --repo does: give one of the two.")
+        repo = set_repository(repo, folder.parent)
+    paths = choose(master_paths(folder), only)
+    found = [] if check else [text for path in paths for text in renew(path, force=force)]
+    if not check:
+        generate(folder)
+    found += violations(folder, paths, repo)
+    if found:
+        raise VivitEduError("\n- ".join([f"{len(found)} to mend in the notebooks:", *found]))
+    print(f"{len(paths)} notebooks are in order.")
+
+
+def choose(paths, only):
+    """Those of the masters whose chapter is named in `only`: "03,05", ["3", "5"], [3, 5]; None is all."""
+    if only is None:
+        return paths
+    there = {path.name[:2]: path for path in paths}
+    wanted = only.split(",") if isinstance(only, str) else only
+    names = [str(name).strip().zfill(2) for name in wanted]
+    if unknown := [name for name in names if name not in there]:
+        known = ", ".join(there) or "none yet"
+        raise ConfigError(f"no chapter {', '.join(unknown)}: expected some of {known}.")
+    return [there[name] for name in names]
+
+
+def violations(folder, paths=None, repo=None):
+    """What is wrong with these masters (None: all), and with what is made of all masters, as strings."""
+    paths = master_paths(folder) if paths is None else paths
+    repo = repo or repository()
+    found = [text for path in paths for text in check_rules(read(path, repo))]
+    found += time_together([read(path) for path in master_paths(folder)])
+    stale = [
+        path.relative_to(folder.parent).as_posix()
+        for path, text in made_files(folder).items()
+        if not path.is_file() or path.read_bytes() != text.encode("utf-8")
+    ]
+    student = {path.name for path in (folder / "exercises").glob("*.ipynb")}
+    stray = student - {path.name for path in master_paths(folder)}
+    found += [f"{name} is not in step with the masters: run `vivit-edu notebooks`" for name in stale]
+    return found + [f"notebooks/exercises/{name} has no master: delete it" for name in sorted(stray)]
+
+
+# ---- executing
+
+
+def renew(path, *, force=False):
+    """Executes a master where its code changed (or by force), cleans it and writes it; returns violations.
+
+    A master in which a cell fails stays as it was.
+    """
+    master = read(path)
+    known = master.nb.metadata.get("vivit_edu", {})
+    found = []
+    if force or known.get("digest") != digest(master.nb) or not _has_run(master):
+        print(f"{path.name}: executing …", flush=True)
+        try:
+            slowest = execute(master)
+        except CellFailed as error:
+            return [f"{where(master, error.number)} {error}"]
+        measured = master.nb.metadata["vivit_edu"]
+        print(f"{path.name}: {measured['seconds']} s, {measured['peak_mb']} MB; slowest {slowest}")
+        found = [f"{where(master, number)} {text}" for number, text in live(master)]
+    clean(master)
+    write(path, as_text(master.nb))
+    return found
+
+
+def _has_run(master):
+    return all(cell.execution_count for _, cell in master.code)
+
+
+class CellFailed(VivitEduError):
+    """A cell that raised an error or did not end; `number` is its place among all cells, from 1."""
+
+    def __init__(self, number, message):
+        super().__init__(message)
+        self.number = number
+
+
+def execute(master):
+    """Runs all cells in a fresh kernel, in the notebook's folder; fills in outputs and measurements.
+
+    Returns:
+        the three slowest cells, as text.
+    Raises:
+        CellFailed: a cell raised an error, or took over three times what the whole chapter may.
+    """
+    from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+    from nbformat.v4 import new_code_cell
+
+    cells, probe, now = master.nb.cells, new_code_cell(PEAK_MEMORY), []
+    cells.append(probe)
+    client = ExecutePreprocessor(
+        kernel_name="python3",
+        timeout=3 * LIMITS.get(master.chapter, LIMIT),
+        store_widget_state=False,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],  # no remark on the kernel's sockets, which are local
+        on_cell_start=lambda cell, cell_index: now.append((cell_index + 1, time.perf_counter())),
+    )
+    try:
+        with environment(ENVIRONMENT):
+            client.preprocess(master.nb, {"metadata": {"path": str(master.path.parent)}})
+    except (CellExecutionError, TimeoutError, RuntimeError) as error:  # a dead kernel is a RuntimeError
+        number = now[-1][0] if now else 1  # no cell began where the kernel itself did not start
+        raise CellFailed(number, f"failed:\n{plain(str(error))}") from None
+    finally:
+        cells.remove(probe)
+    # from the first cell to the probe, imports included, the kernel's own start not
+    times = [(after - before, number) for (number, before), (_, after) in zip(now, now[1:])]
+    master.nb.metadata["vivit_edu"] = {
+        "digest": digest(master.nb),
+        "seconds": round(now[-1][1] - now[0][1], 1),
+        "peak_mb": round(int(probe.outputs[0].text) / 1e6) or None,
+    }
+    return ", ".join(f"cell {number} {seconds:.1f} s" for seconds, number in sorted(times, reverse=True)[:3])
+
+
+def plain(text):
+    """Text without a terminal's colours, its last 30 lines."""
+    return "\n".join(re.sub(r"\x1b\[[\d;]*m", "", text).strip().splitlines()[-30:])
+
+
+@contextmanager
+def environment(variables):
+    """Environment variables for the processes that are started inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+# ---- what is made of the masters: student notebooks, the map and the instructor's guide
+
+
+def generate(folder):
+    """Writes the student notebooks and the map; deletes student notebooks that have no master any more."""
+    made = made_files(folder)
+    for path, text in made.items():
+        write(path, text)
+    for path in (folder / "exercises").glob("*.ipynb"):
+        if path not in made:
+            path.unlink()
+
+
+def made_files(folder):
+    """Path and text of every file that is made of the masters in a folder, as it must be."""
+    masters = [read(path) for path in master_paths(folder)]
+    names = [master.path.name for master in masters]
+    made = {}
+    for master in masters:
+        try:
+            made[folder / "exercises" / master.path.name] = as_text(student_notebook(master, names))
+        except Exception as error:  # nbgrader refuses it; the rules say why
+            print(f"{master.path.name}: no student notebook: {error}", file=sys.stderr)
+    table = course_map_markdown(folder)
+    for master in masters:
+        shown = [output for _, cell in master.code if MAP_CELL in tags(cell) for output in cell.outputs]
+        for output in shown:
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = table
+        if shown:
+            made[master.path] = as_text(master.nb)
+    readme = folder.parent / "README.md"
+    if masters and readme.is_file() and MAP_BEGIN in (text := readme.read_text(encoding="utf-8")):
+        before, rest = text.split(MAP_BEGIN, 1)
+        table = course_map_markdown(folder, prefix="notebooks/")
+        made[readme] = f"{before}{MAP_BEGIN}\n{table}\n{MAP_END}{rest.split(MAP_END, 1)[-1]}"
+    instructors = folder / "README.md"
+    if instructors.is_file() and guide.BEGIN in (text := instructors.read_text(encoding="utf-8")):
+        made[instructors] = guide.filled_in(text, folder)
+    return made
+
+
+# ---- the repository's address
+
+
+def set_repository(repo, root):
+    """Writes a new address of the repository wherever the old one stands; returns it in its plain form."""
+    repo = f"https://github.com/{slug(repo)}"
+    project = root / "pyproject.toml"
+    text = project.read_text(encoding="utf-8")
+    old = re.search(r'^Repository = "([^"]+)"', text, re.M)[1]
+    known = re.compile(rf"(github\.com/|colab\.research\.google\.com/github/){re.escape(slug(old))}(?![\w-])")
+    for path in (project, root / "README.md", root / "data" / "README.md"):
+        if path.is_file():
+            write(path, known.sub(rf"\g<1>{slug(repo)}", path.read_text(encoding="utf-8")))
+    for path in master_paths(root / "notebooks"):
+        master = read(path, repo)
+        for cell in master.nb.cells:
+            changed = known.sub(rf"\g<1>{slug(repo)}", cell.source)
+            cell.source = bootstrap_cell(repo) if "bootstrap" in tags(cell) else changed
+        clean(master)
+        write(path, as_text(master.nb))
+    return repo
+
+
+def render(path):
+    """A notebook as the text of an HTML page, with the alt texts of its figures, which nbconvert drops."""
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter().from_filename(str(path))
+    outputs = [output for _, cell in read(path).code for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    alts = iter([escape(output.metadata.get("image/png", {}).get("alt", "")) for output in pictures])
+    missing = 'alt="No description has been provided for this image"'
+    return re.sub(missing, lambda _: f'alt="{next(alts, "")}"', page)

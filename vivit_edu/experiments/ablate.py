@@ -1,0 +1,225 @@
+"""Ablations: a table of recipes, each trained with several seeds, resumably, and summed up.
+
+    OUT/grid.json                what is run: table, data set, every row's recipe
+    OUT/02-random-augment-seed1.json   one finished run: its figures, history, machine, versions
+    OUT/02-random-augment-seed1/       one unfinished run: its checkpoint, gone when it is finished
+    OUT/table.{json,csv,md,png}  mean ± sd of what is finished
+
+Started again, the same command does only what is missing. What stands in the tables: `tables`.
+"""
+
+import csv
+import json
+import re
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from .. import plots
+from ..errors import CheckpointError, ConfigError
+from ..support.checkpoint import check_kinds, difference, plain
+from ..support.tables import mean_sd
+from ..training import Recipe
+from .runs import choose_device, start_folder, write_json
+
+FIGURES = ("acc", "balanced_acc", "auc")
+
+
+def run_table(table, rows, volumes, *, seeds=3, out=None, device="auto"):
+    """Trains every row with seeds 0 … seeds-1, as far as that is not done yet, and writes the table.
+
+    Args:
+        table: its name, for the record.
+        rows: a list of `Row`.
+        volumes: the data set; its test split is read once at the end of each run.
+        out: the folder, by default runs/ablate-TABLE-DATASET; a table that was begun there goes on.
+        device: as in `train_run`.
+
+    Returns: what stands in table.json.
+    Raises: ConfigError where the folder holds another table, data set or recipe.
+    """
+    from tqdm.auto import tqdm
+
+    out = Path(out or default_folder(table, volumes))
+    start_folder(out, resume=True)
+    claim_folder(out, table, rows, volumes)
+    grid = [(number, row, seed) for seed in range(seeds) for number, row in enumerate(rows) if seed < row.seeds]
+    runs, missing = [], []
+    for number, row, seed in grid:
+        path = out / run_name(number, row, seed)
+        runs.append(path)
+        if not path.exists():
+            missing.append((path, row, seed))
+    bar = tqdm(missing, desc=f"{table}: {len(grid) - len(missing)} of {len(grid)} runs are done", unit="run")
+    for path, row, seed in bar:
+        bar.set_postfix_str(f"{row.name}, seed {seed}")
+        write_run(path, row, volumes, seed, choose_device(device))
+    content = sum_up(table, rows, [read_run(path) for path in runs], seeds)
+    write_table(out, content)
+    return content
+
+
+def write_run(path, row, volumes, seed, device):
+    """One run; the file is written whole when it is finished, then its checkpoints are removed."""
+    folder = path.with_suffix("")
+    metrics = row.train(volumes, row.recipe, out=folder, seed=seed, resume=True, device=device, figures=False)
+    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    metrics = {"row": row.name, **metrics, "date": time.strftime("%Y-%m-%d"), "history": history}
+    write_json(path, metrics)
+    shutil.rmtree(folder)
+
+
+def read_run(path):
+    """What a finished run's file says; CheckpointError where it cannot be read."""
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        check_kinds(
+            run,
+            {
+                "row": str,
+                "seed": int,
+                "val": dict,
+                "test": dict,
+                "seconds": (int, float),
+                "device": str,
+                "versions": dict,
+                "date": str,
+                "history": list,
+            },
+        )
+        for split in ("val", "test"):
+            check_kinds(run[split], dict.fromkeys(FIGURES, (int, float)))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): delete it, and the run is made again") from error
+    return run
+
+
+def claim_folder(out, table, rows, volumes):
+    """Notes in grid.json what the folder is for; refuses one that is for something else."""
+    path = out / "grid.json"
+    now = plain(
+        {
+            "table": table,
+            "dataset": volumes.name,
+            "clips": [len(volumes.train), *volumes.train.clips.shape[1:]],
+            "rows": {row.name: asdict(row.recipe) for row in rows},
+        }
+    )
+    if not path.exists():
+        return write_json(path, now)
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        # through Recipe, which gives fields that are newer than the file their defaults
+        before["rows"] = {name: plain(asdict(Recipe.from_dict(recipe))) for name, recipe in before["rows"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): choose another folder with --out") from error
+    if before != now:
+        raise ConfigError(
+            f"{out} holds another table: {what_differs(before, now)}. Ask for what was begun there, "
+            "or choose another folder with --out"
+        )
+
+
+def what_differs(before, now):
+    """The first difference between two grids, in words."""
+    for key in ("table", "dataset", "clips"):
+        if before.get(key) != now[key]:
+            return f"its {key} is {before.get(key)}, asked for was {now[key]}"
+    theirs, ours = before.get("rows", {}), now["rows"]
+    if list(theirs) != list(ours):
+        return f"its rows are {', '.join(theirs)}; asked for were {', '.join(ours)}"
+    name = next(name for name in ours if theirs[name] != ours[name])
+    return f"in its row {name!r} {difference(theirs[name], ours[name])}"
+
+
+def default_folder(table, volumes):
+    """The same for the same table and data set, so that the command started again goes on."""
+    return Path("runs") / f"ablate-{table}-{volumes.name}"
+
+
+def run_name(number, row, seed):
+    slug = re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")
+    return f"{number:02}-{slug}-seed{seed}.json"
+
+
+# ---- the table
+
+
+def sum_up(table, rows, runs, seeds):
+    """The figures of all runs with mean and standard deviation a row, and what is needed to get them again."""
+    first, lengths = runs[0], sorted({row.recipe.epochs for row in rows})
+    flags = f" --epochs {lengths[0]}" if len(lengths) == 1 else ""  # of different lengths only where none was asked for
+    flags += " --bfloat16" if rows[0].recipe.bfloat16 else ""
+    return {
+        "table": table,
+        "command": f"vivit-edu ablate {table} {first['dataset']} --seeds {seeds}{flags}",
+        "dataset": first["dataset"],
+        "size": first["size"],
+        "epochs": lengths[0] if len(lengths) == 1 else " or ".join(map(str, lengths)),
+        "seeds": list(range(seeds)),
+        "device": "; ".join(sorted({run["device"] for run in runs})),
+        "versions": first["versions"],
+        "date": max(run["date"] for run in runs),
+        "rows": [sum_up_row(row, [run for run in runs if run["row"] == row.name]) for row in rows],
+    }
+
+
+def sum_up_row(row, runs):
+    """{"val": {"acc": {"mean", "sd", "runs"}, …}, "test": …} of one row; sd is None for a single run."""
+    figures = {
+        split: {name: spread([run[split][name] for run in runs]) for name in FIGURES} for split in ("val", "test")
+    }
+    if all("probes" in run for run in runs):
+        figures["probes"] = {name: spread([run["probes"][name] for run in runs]) for name in runs[0]["probes"]}
+    return {
+        "row": row.name,
+        "recipe": asdict(row.recipe),
+        **figures,
+        "loss": spread([run["history"][-1]["loss"] for run in runs]),  # of training, in the last epoch
+        "seconds": spread([run["seconds"] for run in runs]),
+    }
+
+
+def spread(values):
+    """Mean and sample standard deviation (n - 1 below the sum) of some figures."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "sd": sd, "runs": values}
+
+
+def write_table(out, content):
+    """table.json, table.csv, table.md and table.png."""
+    write_json(out / "table.json", content)
+    (out / "table.md").write_text(as_markdown(content), encoding="utf-8")
+    plots.save(plots.ablation(content), out / "table.png")
+    with open(out / "table.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = [(split, name, part) for split in ("val", "test") for name in FIGURES for part in ("mean", "sd")]
+        writer.writerow(["row", "seeds", "epochs", *("_".join(column) for column in columns), "seconds"])
+        for row in content["rows"]:
+            cells = [row[split][name][part] for split, name, part in columns]
+            writer.writerow(
+                [row["row"], len(row["seconds"]["runs"]), row["recipe"]["epochs"], *cells, row["seconds"]["mean"]]
+            )
+
+
+def as_markdown(content):
+    """The table as Markdown, with where it comes from below it."""
+    heads = [f"{split} {name}" for split in ("val", "test") for name in ("accuracy", "balanced", "AUC")]
+    lines = [f"| {content['table']} | {' | '.join(heads)} | seconds |", "|---" * (len(heads) + 2) + "|"]
+    for row in content["rows"]:
+        cells = [mean_sd(row[split][name]) for split in ("val", "test") for name in FIGURES]
+        made = len(row["seconds"]["runs"])
+        name = row["row"] if made == len(content["seeds"]) else f"{row['row']} (seeds: {made})"
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |")
+    packages = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    lines += [
+        "",
+        f"`{content['command']}`: {content['dataset']} ({content['size']}³), {content['epochs']} epochs, "
+        f"seeds {', '.join(map(str, content['seeds']))}, mean ± standard deviation; {content['device']}; {packages}; "
+        f"{content['date']}.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Benches: what a part costs, measured next to something else in the same run."""

@@ -1,0 +1,334 @@
+"""A run folder: a model trained, evaluated and explained, with its metrics and figures written down.
+
+run.json          what the run is: data set, recipe, seed
+checkpoint.pt     the state after the last epoch (checkpoint.previous.pt: after the one before)
+pretrained.json   where its first weights are from and what was done with each; only of a pretrained start
+history.json      one row an epoch
+metrics.json      the figures, with everything that is needed to get them again
+curves.png, confusion.png, attention.png
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import NoneType
+
+import torch
+
+from .. import plots
+from ..augment.batch import predict_views
+from ..data import load_volumes
+from ..errors import CheckpointError, ConfigError
+from ..explain.rollout import rollout, to_voxels
+from ..pretrained import load_pretrained
+from ..support.checkpoint import LATEST, PREVIOUS, check_kinds, difference, fill, plain, read_newest
+from ..support.options import check_seed
+from ..support.processes import is_first, on_first, processes
+from ..training import Recipe, build_seeded, fit, predict_logits, score
+from ..vivit import ViViT
+
+# whole voxels along T, H and W: less than the preset's training moves clips by
+VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
+
+
+def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, videos=None, figures=True):
+    """Trains, evaluates and explains, all written to the folder `out`; returns what stands in metrics.json.
+
+    resume: go on with the run in `out`, which must have been started with the same recipe and seed. The file of
+    pretrained weights that it began with is then no longer read.
+    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
+    so that the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise.
+    figures: draw them, too. The test split is read once, after training. Of several processes the first evaluates
+    and writes; the others return None.
+    """
+    check_seed(seed)
+    device = choose_device(device)
+    out, size = Path(out), volumes.train.clips.shape[-1]
+    identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
+    identity |= {"videos": videos} if videos else {}
+    on_first(begin, out, resume, identity | {"recipe": asdict(recipe)})
+    model = build_seeded(recipe, volumes, seed)
+    on_first(
+        start_pretrained, model, recipe, out, resume
+    )  # the others get the first one's weights when training starts
+    model = model.to(device)
+    start = time.perf_counter()
+    history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
+    if not is_first():
+        return None
+    seconds = sum(history["seconds"])  # of all epochs, also those before a resume
+    write_json(out / "history.json", history.rows)
+    val_logits, test_logits = (predict_logits(model, split) for split in (volumes.val, volumes.test))
+    metrics = {
+        **identity,
+        "model": recipe.model,
+        "options": asdict(model.config),
+        "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
+        **first_weights(out),
+        "epochs": len(history),
+        "seconds": round(seconds, 1),
+        "seconds_this_time": round(time.perf_counter() - start, 1),
+        "device": describe_device(device),
+        "versions": versions(),
+        "val": asdict(score(val_logits, volumes.val.labels)),
+        "test": asdict(score(test_logits, volumes.test.labels)),
+    }
+    for key in {"root", "videos"} & set(metrics):
+        del metrics[key]  # a path of this machine says nothing elsewhere, so of the weights' file there is but the name
+    write_json(out / "metrics.json", metrics)
+    if figures:
+        with written(out):
+            draw_figures(out, model, volumes, history, test_logits)
+    return metrics
+
+
+def default_folder(volumes, recipe, seed):
+    """runs/NAME-MODEL-SEED-TIME, below the folder one works in."""
+    return Path("runs") / f"{volumes.name}-{recipe.model}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def load_run(folder, *, root=None, device="auto"):
+    """The model and the volumes of a finished or unfinished run: (model, volumes, what `run.json` says)."""
+    run = read_run(folder)
+    content = newest_checkpoint(folder, run)
+    volumes = load_data(run, root)
+    return restored(folder, content, volumes, device), volumes, run
+
+
+def load_model(folder, volumes, *, device="auto"):
+    """The model of a run as its last checkpoint has it; volumes: those that it was trained on."""
+    return restored(folder, newest_checkpoint(folder, read_run(folder)), volumes, device)
+
+
+def newest_checkpoint(folder, run):
+    """The last checkpoint of a run; CheckpointError where there is none, or one of another model."""
+    content = read_newest(folder)
+    if content is None:
+        raise CheckpointError(f"the run in {folder} has no checkpoint yet: let it finish its first epoch")
+    recipe, saved = Recipe.from_dict(run["recipe"]), Recipe.from_dict(content["recipe"])
+    if (recipe.model, plain(recipe.options)) != (saved.model, plain(saved.options)):  # heads show in no tensor's shape
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of another model than its run.json says: "
+            f"{difference(asdict(saved), asdict(recipe))}"
+        )
+    return content
+
+
+def restored(folder, content, volumes, device):
+    """The model that a checkpoint holds, with its averaged weights where there are any."""
+    model = Recipe.from_dict(content["recipe"]).build(volumes)
+    if content["averaged"] is None:
+        weights = content["model"]
+    else:
+        weights = {k.removeprefix("module."): v for k, v in content["averaged"].items() if k.startswith("module.")}
+    fill(model, weights, folder)
+    return model.to(choose_device(device))
+
+
+def load_data(run, root=None):
+    """The volumes that a run was trained on, by what its `run.json` says; root: where they lie now, if elsewhere."""
+    if videos := run.get("videos"):
+        from ..datasets.video import load_videos
+
+        return load_videos(root or videos["folder"], frames=videos["frames"], size=run["size"], seed=videos["seed"])
+    return load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
+
+
+def evaluate_run(folder, *, root=None, device="auto", views=False):
+    """Metrics of a run's model on the validation and the test split: {"val": Metrics, "test": Metrics}.
+
+    views: average the logits over test-time views, as the paper does over several of a video: each clip as it
+    is and moved by two voxels either way along each axis, all of these mirrored, too (labels swapped back).
+    """
+    model, volumes, run = load_run(folder, root=root, device=device)
+    flips = not (volumes.film or run["recipe"]["augmentation"].get("film"))  # a film runs backwards in no view
+
+    def average(model, clips):
+        return predict_views(model, clips, volumes.mirror, VIEW_SHIFTS, flips=flips)
+
+    return {
+        name: score(predict_logits(model, split, predict=average if views else None), split.labels)
+        for name, split in (("val", volumes.val), ("test", volumes.test))
+    }
+
+
+def read_run(folder):
+    """What `run.json` in the folder says; CheckpointError where the folder holds no run."""
+    path = Path(folder) / "run.json"
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder} is not a run folder: it has no run.json. Give the folder that training wrote to"
+        )
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        check_kinds(run, {"dataset": str, "size": int, "root": (str, NoneType), "seed": int, "recipe": dict})
+        if "videos" in run:
+            check_kinds(run["videos"], {"folder": str, "frames": int, "seed": int})
+        Recipe.from_dict(run["recipe"])
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. The checkpoint beside it is untouched") from error
+    return run
+
+
+def start_pretrained(model, recipe, out, resume=False):
+    """Puts the recipe's pretrained weights, if any, into the model; prints and keeps the report.
+
+    A run that is resumed has its weights in the checkpoint.
+    """
+    if not recipe.pretrained or (resume and any((out / name).exists() for name in (LATEST, PREVIOUS))):
+        return
+    report = load_pretrained(model, recipe.pretrained, method=recipe.inflate)
+    print(f"First weights: {recipe.pretrained}, inflate={recipe.inflate}\n{report}")
+    write_json(
+        out / "pretrained.json",
+        {
+            "weights": weights_name(recipe.pretrained),
+            "sha256": sha256(recipe.pretrained),
+            "inflate": recipe.inflate,
+            "layout": report.layout,
+            "report": str(report).splitlines(),
+        },
+    )
+
+
+def first_weights(out):
+    """What metrics.json says of a pretrained start: {"first_weights": pretrained.json without the report}, or {}."""
+    path = out / "pretrained.json"
+    if not path.exists():
+        return {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        check_kinds(kept, {"weights": str, "report": list})
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. Move it away and go on with --resume") from error
+    return {"first_weights": {key: value for key, value in kept.items() if key != "report"}}
+
+
+def weights_name(weights):
+    """A file's name without its folder; other names of weights as they are."""
+    return Path(weights).name if weights else ""
+
+
+def sha256(weights):
+    """The SHA-256 of a file of weights, None where they are no single file."""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def draw_figures(out, model, volumes, history, test_logits):
+    """curves.png, confusion.png and, for the four ViViTs, attention.png."""
+    labels, guesses = volumes.test.labels.cpu(), test_logits.argmax(dim=1)
+    plots.save(plots.curves(history), out / "curves.png")
+    plots.save(plots.confusion(labels, guesses, volumes.class_names), out / "confusion.png")
+    if isinstance(model, ViViT):
+        plots.save(attention_figure(model, volumes, guesses), out / "attention.png")
+
+
+def attention_figure(model, volumes, guesses):
+    """Slices of a right and a wrong test prediction with the attention rollout over them."""
+    labels = volumes.test.labels.cpu()
+    right, wrong = (torch.nonzero(hit).flatten() for hit in (guesses == labels, guesses != labels))
+    chosen = [found[0].item() for found in (right, wrong) if len(found)]
+    clips = volumes.test.clips[chosen]
+    device = next(model.parameters()).device
+    scores = to_voxels(model, rollout(model, clips.to(device).float() / 255)).cpu()
+    names = volumes.class_names
+    titles = [
+        f"{'right' if guesses[i] == labels[i] else 'wrong'}: {names[guesses[i]]}"
+        + ("" if guesses[i] == labels[i] else f", is {names[labels[i]]}")
+        for i in chosen
+    ]
+    return plots.attention_slices(clips, scores, titles)
+
+
+def begin(out, resume, run):
+    """Makes the run folder and writes down in it what the run is; going on, it must be what it was."""
+    start_folder(out, resume)
+    try:
+        before = read_run(out)
+    except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
+        before = run
+    before["recipe"] = asdict(Recipe.from_dict(before["recipe"]))
+    for name in ("dataset", "size", "recipe", "seed"):
+        if plain(before[name]) != plain(run[name]):
+            raise CheckpointError(
+                f"the run in {out} has another {name}: {difference(before[name], run[name])}. "
+                "Resume with the one it was started with, or start anew in another folder"
+            )
+    write_json(out / "run.json", run)
+
+
+def start_folder(out, resume):
+    """Makes the run folder; refuses to write over a run that is there already."""
+    if (out / "run.json").exists() and not resume:
+        raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can be written to {out} ({error.strerror}): choose another folder with --out"
+        ) from error
+
+
+def write_json(path, content):
+    """Writes the file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with written(path):
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+
+@contextmanager
+def written(path):
+    """Within it, a disk that is full or a folder that cannot be written to is a CheckpointError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written ({error.strerror or error}): make room or choose another folder with --out, "
+            "then go on with --resume; checkpoints are kept"
+        ) from error
+
+
+def choose_device(device):
+    """The torch.device of this name; "auto" is a GPU where there is one. ConfigError where it is not to be had."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()  # of the device "meta" nothing comes back
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}): try --device cpu"
+        ) from error
+    return chosen
+
+
+def describe_device(device):
+    """The kind of machine, for the record: the GPU's name, or the number of CPU threads, and how many of them."""
+    kind = f"{device.type}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    return kind if processes() == 1 else f"{processes()} × {kind}"
+
+
+def versions():
+    """The versions that a figure depends on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("vivit-edu", "torch", "torchvision", "numpy", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

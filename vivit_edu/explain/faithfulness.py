@@ -1,0 +1,181 @@
+"""How good is a map? Deletion and insertion curves, and, where the organ's mask is known, hits on it.
+
+A map that names the tubelets a model relies on makes the class's probability fall fast when they turn grey
+in its order (deletion), and rise fast when they come back in its order (insertion). Chapter 13 uses this.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, reduce
+
+from ..errors import ConfigError
+from .occlusion import chosen, masked_logits, occlusion, take
+from .relevance import input_gradient, relevance
+from .rollout import last_layer, rollout, to_voxels
+from .weights import check_vivit
+
+RANDOM = "random order"
+METHODS = {
+    "last layer": last_layer,
+    "rollout": rollout,
+    "relevance": relevance,
+    "input gradient": input_gradient,
+    "occlusion": occlusion,
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over clips and its 95 % confidence interval, from a bootstrap over the clips."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Curves [B, steps + 1] of the class's probability over the share of tubelets, 0 to 1, and their areas.
+
+    deletion: lower is better; insertion: higher is better. gain: (insertion - deletion) beyond that of the
+    random order, clip by clip; an interval above 0 says that the map is better than chance.
+    """
+
+    deletion_curves: torch.Tensor
+    insertion_curves: torch.Tensor
+    deletion: Estimate
+    insertion: Estimate
+    gain: Estimate
+
+
+def faithfulness(model, clips, maps, *, classes=None, steps=16, random_orders=5, seed=0, progress=True):
+    """Deletion and insertion scores of one or more maps on the same clips: {name: Faithfulness}.
+
+    clips: float [B, C, T, H, W] in [0, 1], on the model's device. maps: float [B, T', S], larger meaning more
+    important, or a dict of them; {"random order": …} is added, `random_orders` draws a clip averaged.
+    classes: int [B], by default those predicted. steps: in how many equal parts the tubelets go.
+    Raises ConfigError where a map does not fit the model's grid or the clips.
+    """
+    check_vivit(model)
+    maps = dict(maps) if isinstance(maps, dict) else {"map": maps}
+    for name, scores in maps.items():
+        check_map(model, clips, scores, name)
+    with torch.no_grad():
+        classes = chosen(model.eval()(clips), classes)
+    generator = torch.Generator().manual_seed(seed)
+    chance = torch.rand(random_orders, len(clips), *model.grid, generator=generator)
+    orders = {name: [scores] for name, scores in maps.items()} | {RANDOM: list(chance)}
+    curves = {}
+    for name, drawn in orders.items():
+        keep = torch.cat([selections(scores, steps) for scores in drawn], dim=1)  # [B, draws·2·(steps+1), T', S]
+        logits = masked_logits(model, clips, keep, progress=progress, title=name)
+        of_class = take(logits.softmax(dim=-1), classes).cpu()  # [B, draws·2·(steps+1)]
+        curves[name] = reduce(of_class, "b (draw kind step) -> kind b step", "mean", kind=2, draw=len(drawn))
+    areas = {name: torch.trapezoid(both, dx=1 / (both.shape[-1] - 1)) for name, both in curves.items()}  # [2, B]
+    margin = {name: insertion - deletion for name, (deletion, insertion) in areas.items()}
+    return {
+        name: Faithfulness(
+            *curves[name],
+            *(estimate(area, seed) for area in areas[name]),
+            estimate(margin[name] - margin[RANDOM], seed),
+        )
+        for name in orders
+    }
+
+
+def selections(scores, steps):
+    """Which tubelets stay at each step, in the order of the scores [B, T', S]: bool [B, 2·(steps+1), T', S].
+
+    First deletion, the best tubelets gone first, from all of them to none; then insertion, the best first back.
+    """
+    n = scores[0].numel()
+    ranks = scores.flatten(1).argsort(dim=1, descending=True).argsort(dim=1)  # [B, N], 0 for the best
+    counts = torch.linspace(0, n, min(steps, n) + 1, device=scores.device).round()  # tubelets handled at each step
+    handled = rearrange(ranks, "b n -> b 1 n") < rearrange(counts, "k -> 1 k 1")  # [B, steps + 1, N]
+    return torch.cat((~handled, handled), dim=1).unflatten(2, scores.shape[1:])
+
+
+def all_maps(model, clips, *, methods=METHODS, seed=0, progress=True):
+    """The maps of every method, and the same from a model of random weights: {name: [B, T', S]}.
+
+    A method whose map does not change when all that was learned is thrown away explains the architecture,
+    not the model (Adebayo et al. 2018). Both are for the class that the trained model predicts.
+    """
+    from tqdm.auto import tqdm
+
+    blank = randomised(model, seed)
+    with torch.no_grad():
+        classes = model.eval()(clips).argmax(dim=1)
+    maps = {}
+    for name, method in tqdm(methods.items(), desc="maps", disable=not progress):
+        options = {} if name in ("last layer", "rollout") else {"classes": classes}
+        options |= {"progress": False} if name == "occlusion" else {}
+        maps[name] = method(model, clips, **options)
+        maps[f"{name}, random weights"] = method(blank, clips, **options)
+    return maps
+
+
+def randomised(model, seed=0):
+    """A model of the same kind and sizes whose weights are drawn anew, on the same device."""
+    check_vivit(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return type(model)(model.config).to(next(model.parameters()).device).eval()
+
+
+# ---- against the organ's mask
+
+
+def organ_scores(model, maps, masks, *, seed=0):
+    """How a map [B, T', S] meets the organ's masks uint8 [B, T, H, W]: {"share", "pointing", "iou": Estimate}.
+
+    share: of the map (its positive part) that lies on the organ. pointing: how often the best tubelet touches
+    the organ. iou: intersection over union of the organ and the best tubelets, as many as fill its volume.
+    Compare with the same of a random map: an organ that fills the clip is hit by any.
+    """
+    check_masks(masks, maps)
+    masks = masks.to(maps.device).float()
+    positive = to_voxels(model, maps.clamp(min=0))  # [B, T, H, W]
+    share = (positive * masks).flatten(1).sum(1) / positive.flatten(1).sum(1).clamp(min=1e-12)
+    ranks = maps.flatten(1).argsort(dim=1, descending=True).argsort(dim=1).unflatten(1, maps.shape[1:])
+    tubelet = masks[0].numel() / maps[0].numel()  # voxels
+    wanted = (masks.flatten(1).sum(1) / tubelet).round().clamp(min=1)  # tubelets
+    best = to_voxels(model, (ranks < wanted[:, None, None]).float())
+    first = to_voxels(model, (ranks == 0).float())
+    both, either = ((best * masks).flatten(1).sum(1), torch.maximum(best, masks).flatten(1).sum(1))
+    hit = ((first * masks).flatten(1).sum(1) > 0).float()
+    return {"share": estimate(share, seed), "pointing": estimate(hit, seed), "iou": estimate(both / either, seed)}
+
+
+def estimate(values, seed=0, draws=2000):
+    """Mean of values [B] with the 95 % interval of its bootstrap: clips drawn anew, with replacement."""
+    values = values.detach().cpu().double()
+    generator = torch.Generator().manual_seed(seed)
+    means = values[torch.randint(len(values), (draws, len(values)), generator=generator)].mean(dim=1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    return Estimate(values.mean().item(), low, high)
+
+
+def check_map(model, clips, scores, name):
+    expected = (len(clips), *model.grid)
+    if tuple(scores.shape) != expected:
+        raise ConfigError(
+            f"the map {name!r} has shape {list(scores.shape)}, expected [B, T', S] = {list(expected)}: "
+            "a score for each token of the model, not for each voxel"
+        )
+
+
+def check_masks(masks, maps):
+    if masks is None or len(masks) != len(maps):
+        given = "None" if masks is None else f"{len(masks)} masks"
+        raise ConfigError(
+            f"{given} for {len(maps)} maps: give one mask [T, H, W] a clip; of the data sets here, "
+            "organphantom3d has them"
+        )
+    empty = [i for i, mask in enumerate(masks) if not mask.any()]
+    if empty:
+        raise ConfigError(f"the masks of clips {empty} are empty: there is no organ to hit; leave these clips out")

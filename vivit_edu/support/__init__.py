@@ -1,0 +1,1 @@
+"""What the lessons stand on and do not teach: files, checkpoints, processes, devices, options, faults of torch."""

@@ -1,0 +1,196 @@
+"""Checkpoints of a training run: written whole or not at all, read without running anything in them."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import NoneType
+
+import torch
+
+from ..errors import CheckpointError
+from .processes import on_first
+from .torch_files import read_torch
+
+LATEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+
+
+def save_checkpoint(folder, state, epochs_done):
+    """Writes the state of a run after an epoch to `folder/checkpoint.pt`.
+
+    The new file is complete on the disk before it takes the old one's name, and the old one is kept as
+    `checkpoint.previous.pt`: whenever the process dies, one good checkpoint is there.
+    """
+    folder = Path(folder)
+    latest, partial = folder / LATEST, folder / f"{LATEST}.partial"
+    content = {
+        "epochs_done": epochs_done,
+        "model": state.model.state_dict(),
+        "averaged": state.averaged.state_dict() if state.averaged is not None else None,
+        "optimiser": state.optimiser.state_dict(),
+        "history": state.history.rows,
+        "recipe": state.recipe,
+        "seed": state.seed,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if latest.exists():
+            os.replace(latest, folder / PREVIOUS)
+        os.replace(partial, latest)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"the checkpoint after epoch {epochs_done} could not be written to {folder} ({error}): make room or "
+            "choose another folder with --out, then go on with --resume; earlier checkpoints are kept"
+        ) from error
+
+
+def load_checkpoint(folder, state):
+    """Puts the newest good checkpoint in `folder` into `state`; returns the epochs done, 0 where there is none."""
+    if folder is None:
+        raise CheckpointError("resume=True needs the folder of the run to resume: give out=FOLDER")
+    content = on_first(read_newest, folder)
+    if content is None:
+        return 0
+    saved = {"recipe": state.complete(content["recipe"]), "seed": content["seed"]}
+    for name, now in (("recipe", state.recipe), ("seed", state.seed)):
+        if plain(saved[name]) != plain(now):
+            raise CheckpointError(
+                f"the run in {folder} has another {name}: {difference(saved[name], now)}. "
+                "Resume with the one it was started with, or start anew in another folder"
+            )
+    fill(state.model, content["model"], folder)
+    if state.averaged is not None:
+        fill(state.averaged, content["averaged"], folder)
+    check_moments(state.optimiser, content["optimiser"], folder)
+    state.optimiser.load_state_dict(content["optimiser"])
+    state.history.rows[:] = content["history"]
+    return content["epochs_done"]
+
+
+def fill(model, weights, folder):
+    """Puts weights from the checkpoint of a run into its model; CheckpointError where they are another model's."""
+    ours = model.state_dict()
+    theirs = weights if isinstance(weights, dict) else {}
+    differing = sorted(map(str, set(ours) ^ set(theirs)))
+    differing += [name for name in set(ours) & set(theirs) if form(ours[name]) != form(theirs[name])]
+    if differing:
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of another model: {len(differing)} tensors differ, among them {differing[0]}. "
+            "Its run.json or its checkpoint was changed: start anew in another folder"
+        )
+    model.load_state_dict(weights)
+
+
+def check_moments(optimiser, saved, folder):
+    """Refuses an optimiser's state whose groups or moments do not belong to the parameters."""
+    saved = saved if isinstance(saved, dict) else {}
+    if hasattr(optimiser, "optimisers"):  # several that step as one
+        for number, part in enumerate(optimiser.optimisers):
+            check_moments(part, saved.get(str(number)), folder)
+        return
+    ours, parameters = optimiser.state_dict(), [p for group in optimiser.param_groups for p in group["params"]]
+    groups, moments = saved.get("param_groups"), saved.get("state")
+    fits = isinstance(groups, list) and isinstance(moments, dict) and set(moments) <= set(range(len(parameters)))
+    fits = fits and [(set(g), g.get("params")) for g in groups] == [(set(g), g["params"]) for g in ours["param_groups"]]
+    for number in moments if fits else ():
+        kept = {name: form(tensor) for name, tensor in moments[number].items()}
+        fits = fits and kept == moment_forms(optimiser, parameters[number])
+    if not fits:
+        raise CheckpointError(
+            f"the checkpoint in {folder} holds the state of another optimiser: start anew in another folder"
+        )
+
+
+def moment_forms(optimiser, parameter):
+    """What an optimiser keeps of a parameter, {name: form}."""
+    if "betas" not in optimiser.defaults:  # Muon; AdamW has two moments
+        return {"momentum": form(parameter)}
+    return {"step": (torch.Size(()), torch.float32)} | dict.fromkeys(("exp_avg", "exp_avg_sq"), form(parameter))
+
+
+def form(tensor):
+    """A tensor's shape and type; None for what is no tensor."""
+    return (tensor.shape, tensor.dtype) if isinstance(tensor, torch.Tensor) else None
+
+
+def read_newest(folder, map_location="cpu"):
+    """The content of the newest checkpoint in `folder` that can be read, or None where there is none.
+
+    A damaged newest one is passed over, in words, for the one before it.
+    """
+    damaged = []
+    for name in (LATEST, PREVIOUS):
+        path = Path(folder) / name
+        if not path.exists():
+            continue
+        try:
+            content = read_torch(path, map_location)
+            check_content(content)
+        except Exception as error:  # whatever a damaged file makes torch raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            damaged.append(f"{path}: {reason}")
+            continue
+        if damaged:
+            print(
+                f"A checkpoint is damaged ({damaged[0]}); going on from {name}, after epoch {content['epochs_done']}."
+            )
+        return content
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint in {folder} can be read: {'; '.join(damaged)}. Start anew in another folder"
+        )
+    return None
+
+
+def check_content(content):
+    """Refuses what `save_checkpoint` would not have written."""
+    check_kinds(
+        content,
+        {
+            "epochs_done": int,
+            "model": dict,
+            "averaged": (dict, NoneType),
+            "optimiser": dict,
+            "history": list,
+            "recipe": dict,
+            "seed": int,
+        },
+    )
+    rows, columns = content["history"], {"epoch", "lr", "loss", "val_acc", "val_balanced_acc", "val_auc", "seconds"}
+    if len(rows) != content["epochs_done"] or not all(
+        isinstance(row, dict) and set(row) == columns and all(isinstance(value, (int, float)) for value in row.values())
+        for row in rows
+    ):
+        raise CheckpointError(f"its history is not that of {content['epochs_done']} epochs")
+
+
+def check_kinds(content, kinds):
+    """Refuses what is no dict with values of these kinds, {name: type}, among others."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"it is no dict but a {type(content).__name__}")
+    if missing := sorted(set(kinds) - set(content)):
+        raise CheckpointError(f"it lacks {', '.join(missing)}")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(content[name], kind)]:
+        raise CheckpointError(f"its {', '.join(wrong)} is of another kind than was ever written")
+
+
+def plain(value):
+    """The value with tuples as lists, the way that files keep them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def difference(old, new):
+    """What differs between two recipes or seeds, in words."""
+    if not isinstance(old, dict):
+        return f"{old}, now {new}"
+    old, new = plain(old), plain(new)
+    return ", ".join(
+        f"{key} was {old.get(key)}, now {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
+    )

@@ -1,0 +1,32 @@
+"""Where things lie: the checkout that the package runs from, and the repository that it comes from."""
+
+import tomllib
+from pathlib import Path
+
+from ..errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout, or the folder that an installed package lies in
+
+
+def checkout():
+    """The folder of the checkout that the package runs from.
+
+    Raises ConfigError where the package was installed without one: then there are no notebooks.
+    """
+    if not (ROOT / "pyproject.toml").is_file() or not (ROOT / "notebooks").is_dir():
+        raise ConfigError(
+            "the course's notebooks are not here: the package is installed without them. "
+            f"Clone the repository, {repository()}, and run the command inside it with `uv run`."
+        )
+    return ROOT
+
+
+def repository():
+    """The repository's address, from the checkout's pyproject.toml or the installed package."""
+    project = ROOT / "pyproject.toml"
+    if project.is_file():
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    from importlib.metadata import metadata
+
+    urls = dict(url.split(", ", 1) for url in metadata("vivit-edu").get_all("Project-URL"))
+    return urls["Repository"]
