@@ -3,9 +3,10 @@
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, passed
+from . import CheckFailed, call, close, exercise, number, passed
 
 
+@exercise
 def check_film_strip(function):
     """00.1: function(clip [1, T, H, W]) -> [H, T·W], the frames side by side."""
     clip = torch.arange(3 * 4 * 5).reshape(1, 3, 4, 5)
@@ -31,12 +32,14 @@ def check_film_strip(function):
     passed("00.1", "one line of einops says where every voxel goes.")
 
 
+@exercise
 def check_count_tubelets(function):
     """00.2: function(clip_shape (C, T, H, W), tubelet (t, h, w)) -> N, a whole number."""
     for shape, (t, h, w) in (((3, 32, 224, 112), (2, 16, 14)), ((1, 28, 28, 28), (7, 7, 7))):
         channels, *sizes = shape
         n_t, n_h, n_w = sizes[0] // t, sizes[1] // h, sizes[2] // w
-        found = call(function, shape, (t, h, w))
+        what = f"N for a clip {shape} and tubelets {(t, h, w)}"
+        found = number(call(function, shape, (t, h, w)), what, ": multiply those of the three axes")
         if isinstance(found, float) and found == int(found):
             raise CheckFailed(f"the right kind of number is a whole one, yours is {found}: divide by //")
         close(
@@ -54,6 +57,6 @@ def check_count_tubelets(function):
                 * (sizes[0] // h)
                 * (sizes[1] // w),
             },
-            what=f"N for a clip {shape} and tubelets {(t, h, w)}",
+            what=what,
         )
     passed("00.2", "28³ voxels in tubelets of 7³ are 64 tokens; attention will compare each with each.")

@@ -5,9 +5,10 @@ import math
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, passed, same_shape
+from . import CheckFailed, call, close, exercise, kind, learns, number, passed, same_shape
 
 
+@exercise
 def check_join_tubelets(join_tubelets):
     """03.1: join_tubelets(tubelets [B, T', S, C·t·h·w], grid, tubelet) -> clips [B, C, T, H, W]."""
     # sizes that all differ, so that no two axes can be mixed up unnoticed; every voxel has a number of its own
@@ -15,7 +16,7 @@ def check_join_tubelets(join_tubelets):
     size = [n * step for n, step in zip(grid, tubelet)]
     clips = torch.arange(batch * channels * math.prod(size), dtype=torch.float32).view(batch, channels, *size)
     tubelets = cut_by_loops(clips, tubelet)  # [B, T', S, V]
-    found = call(join_tubelets, tubelets.clone(), grid, tubelet)
+    found = call(join_tubelets, tubelets, grid, tubelet)
     n_t, n_h, n_w = grid
     t, h, w = tubelet
 
@@ -45,9 +46,11 @@ def check_join_tubelets(join_tubelets):
         what="join_tubelets(...)",
         tolerance=0,
     )
+    learns(join_tubelets, tubelets.float(), grid, tubelet)
     passed("03.1", "every voxel is back at its place, for two channels and sizes that all differ.")
 
 
+@exercise
 def check_token_grid(token_grid):
     """03.2: token_grid(size, tubelet, remainder) -> (n_t, n_h, n_w); "refuse" raises ValueError."""
     size, tubelet = (28, 30, 29), (7, 8, 9)  # left over: nothing, 6 of 8, 2 of 9
@@ -86,6 +89,7 @@ def check_token_grid(token_grid):
     passed("03.2", "crop rounds down, pad rounds up, and refuse speaks up on each of the three axes.")
 
 
+@exercise
 def check_grid_positions(grid_positions):
     """03.3: grid_positions(n_t, n_s, dim) -> [T', S, D], first half of D from the time index, last from the place."""
     n_t, n_s, dim = 3, 5, 8
@@ -162,11 +166,12 @@ def sines(n, dim):
 
 def whole_numbers(grid, what):
     """The grid as a tuple of three ints, or a CheckFailed that says what it is instead."""
-    if grid is None:
-        raise CheckFailed(f"{what} is None: does your function end in `return ...`?")
+    grid = grid.tolist() if hasattr(grid, "tolist") else grid
+    if grid is None or not isinstance(grid, (int, float)) and not hasattr(grid, "__iter__"):
+        raise CheckFailed(f"{what} is {kind(grid)}")
     if isinstance(grid, (int, float)):
         raise CheckFailed(f"{what} is one number, {grid}: return one for each axis, (n_t, n_h, n_w), not their product")
-    grid = tuple(grid)
+    grid = tuple(number(n, f"an entry of {what}") for n in grid)
     if len(grid) != 3:
         raise CheckFailed(f"{what} has {len(grid)} numbers, expected three: (n_t, n_h, n_w)")
     if any(not isinstance(n, int) for n in grid):

@@ -3,27 +3,19 @@
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, passed, same_shape
+from . import CheckFailed, call, close, exercise, learns, noise, pair, passed, same_shape
 
-B, T, S, HEADS, WIDTH = 2, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
-
-
-def noise(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(8))
+B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
 
 
 # ---- 08.1
 
 
+@exercise
 def check_split_heads(split_heads):
     """split_heads(qkv [B, T', S, 3·D], heads) -> space, time: each [3, B, T', S, heads/2, d]."""
     qkv = noise(B, T, S, 3 * HEADS * WIDTH)
-    found = call(split_heads, qkv.clone(), HEADS)
-    if isinstance(found, torch.Tensor) and len(found) == 2:
-        found = tuple(found)
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        kind = "None" if found is None else f"{len(found)} parts" if isinstance(found, (tuple, list)) else "one tensor"
-        raise CheckFailed(f"two parts are expected, `return space, time`; found {kind}")
+    found = pair(call(split_heads, qkv, HEADS), "space, time")
     of_heads = torch.stack([part.unflatten(-1, (HEADS, WIDTH)) for part in qkv.chunk(3, dim=-1)])  # [3, B, T', S, h, d]
     halves = of_heads[..., : HEADS // 2, :], of_heads[..., HEADS // 2 :, :]
     wrong = {
@@ -47,12 +39,14 @@ def check_split_heads(split_heads):
     }
     for k, name in enumerate(("space", "time")):
         close(found[k], halves[k], {message: parts[k] for message, parts in wrong.items()}, what=name)
+    learns(split_heads, qkv, HEADS)
     passed("08.1", "half of the heads for space, the other half for time, none of them cut.")
 
 
 # ---- 08.2
 
 
+@exercise
 def check_merge_halves(merge_halves):
     """merge_halves(y_space [B·T', h, S, d], y_time [B·S, h, T', d], batch) -> Concat(Y_s, Y_t) [B, T', S, D]."""
     h = HEADS // 2
@@ -69,7 +63,7 @@ def check_merge_halves(merge_halves):
         return y.unflatten(-1, (h, WIDTH)).transpose(-1, -2).flatten(-2)
 
     of_heads = [half.unflatten(-1, (h, WIDTH)) for half in (space, time)]
-    found = call(merge_halves, y_space.clone(), y_time.clone(), B)
+    found = call(merge_halves, y_space, y_time, B)
     close(
         found,
         expected,
@@ -106,12 +100,14 @@ def check_merge_halves(merge_halves):
             "the spatial half is used twice": torch.cat((space, space), dim=-1),
         },
     )
+    learns(merge_halves, y_space, y_time, B)
     passed("08.2", "both halves are back on the grid, space first, ready for W_O.")
 
 
 # ---- 08.3
 
 
+@exercise
 def check_head_masks(head_masks):
     """head_masks(n_t, n_s, heads, space_heads) -> bool [heads, N, N]: True where a head's query may look."""
     for sizes in ((3, 4, 4, 2), (2, 5, 6, 1), (4, 3, 3, 3)):

@@ -10,7 +10,7 @@ from ...cost import PAPER
 from ...explain.weights import recorded_attention
 from ...models import build_model
 from ...vivit import Block, ViViTConfig
-from . import CheckFailed, call, close, passed
+from . import CheckFailed, call, close, exercise, number, passed
 
 # ---- 09.1
 
@@ -60,12 +60,14 @@ PAIRS_MISTAKES = {  # of each model: message -> the number that this mistake giv
 }
 
 
+@exercise
 def check_pairs(pairs):
     """pairs(n_t, n_s) -> four numbers, Models 1 to 4: query-key pairs of one layer, a head on average."""
     for n_t, n_s in ((3, 5), (4, 7), (6, 2)):
         found = call(pairs, n_t, n_s)
         found = list(found.values()) if isinstance(found, dict) else found
-        if not isinstance(found, (list, tuple, torch.Tensor)) or len(found) != 4:
+        found = found.tolist() if hasattr(found, "tolist") else found
+        if not isinstance(found, (list, tuple)) or len(found) != 4:
             raise CheckFailed(
                 "four numbers are expected, one a model: `return [model_1, model_2, model_3, model_4]`; "
                 f"found {str(found)[:60]}"
@@ -91,6 +93,7 @@ assert list(PAIRS_MISTAKES) == list(PAPER)  # Models 1 to 4 in order
 # ---- 09.2
 
 
+@exercise
 def check_crossover(crossover):
     """crossover(dim, mlp_dim) -> the number of tokens at which attention's products cost as much as all linear maps."""
     for d, m in ((24, 40), (16, 64), (32, 8)):
@@ -138,13 +141,18 @@ def counted(tokens, dim, mlp_dim):
 BASES = {"log": 1.0, "log2": math.log(2), "log10": math.log(10)}
 
 
+@exercise
 def check_exponent(exponent):
     """exponent(x, y) -> the slope of log y against log x, by least squares."""
     noise = torch.randn(9, generator=torch.Generator().manual_seed(9)).double()
     x = 2.0 ** torch.arange(9).double() * 3
     for power, factor, spread in ((2.0, 5.0, 0.0), (1.5, 700.0, 0.0), (1.0, 0.02, 0.3), (-0.5, 40.0, 0.2)):
         y = factor * x**power * torch.exp(spread * noise)
-        found = number(call(exponent, x.tolist(), y.tolist()), "the exponent")
+        found = number(
+            call(exponent, x.tolist(), y.tolist()),
+            "the exponent",
+            " (np.polyfit gives slope and height: take the first)",
+        )
         log_x, log_y = x.log(), y.log()
         steps = log_y.diff() / log_x.diff()
         expected, intercept = line(log_x, log_y)
@@ -182,17 +190,3 @@ def line(x, y):
     """Slope and height of the least-squares line through the points."""
     design = torch.stack((x, torch.ones_like(x)), dim=1)
     return torch.linalg.lstsq(design, y[:, None]).solution.flatten()
-
-
-def number(found, what):
-    """What a learner returned, as a Python number; says so where it is none."""
-    if found is None:
-        raise CheckFailed(f"{what} is None: does your function end in `return ...`?")
-    if isinstance(found, (list, tuple)) or getattr(found, "ndim", 0) and len(found) > 1:
-        raise CheckFailed(
-            f"{what} is {len(found)} numbers, expected one (np.polyfit gives slope and height: take the first)"
-        )
-    try:
-        return float(found)
-    except (TypeError, ValueError):
-        raise CheckFailed(f"{what} is a {type(found).__name__}, expected a number") from None
