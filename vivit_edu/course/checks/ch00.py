@@ -14,9 +14,8 @@ def check_film_strip(function):
         call(function, clip),
         rearrange(clip, "1 t h w -> h (t w)"),
         {
-            "looks as if time were inside width: (t w) keeps the columns of a frame together, (w t) mixes the frames": lambda: (
-                rearrange(clip, "1 t h w -> h (w t)")
-            ),
+            "looks as if time were inside width: (t w) keeps the columns of a frame together, (w "
+            "t) mixes the frames": lambda: rearrange(clip, "1 t h w -> h (w t)"),
             "the numbers were only divided anew: reshape and view never move a value, rearrange does": lambda: (
                 clip.reshape(4, 15)
             ),

@@ -76,7 +76,8 @@ def check_nearest_mean(function):
             "looks as if uint8 was subtracted: 10 - 20 is 246 there; go to float first": wrapped.flatten(2)
             .sum(2)
             .argmin(1),
-            "looks as if only the mean brightness was compared: keep the voxels, average over the clips (dim 0)": brightness,
+            "looks as if only the mean brightness was compared: keep the voxels, average over "
+            "the clips (dim 0)": brightness,
             "this is the label of the nearest clip: average the clips of a class first": labels[
                 torch.cdist(queries, flat).argmin(1)
             ],
@@ -148,9 +149,8 @@ def check_mirrored(function):
             found_clips,
             torch.where(pick, clips.flip(axis + 1), clips),
             {
-                "flipped along the wrong axis: mirror.axis counts in a clip [C, T, H, W]; a batch has one axis more in front": torch.where(
-                    pick, clips.flip(axis), clips
-                ),
+                "flipped along the wrong axis: mirror.axis counts in a clip [C, T, H, W]; a "
+                "batch has one axis more in front": torch.where(pick, clips.flip(axis), clips),
                 "all clips were flipped: only those where `chosen` is True": clips.flip(axis + 1),
                 "flipped are those that were not chosen": torch.where(pick, clips, clips.flip(axis + 1)),
                 "no clip was flipped": clips,

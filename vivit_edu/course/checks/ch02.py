@@ -77,9 +77,8 @@ def check_two_streams(two_streams):
             "time was halved, too: a context at half resolution has all frames": torch.nn.functional.avg_pool3d(
                 clips, 2
             ),
-            "the largest of 2×2 pixels was taken: the resolution is halved by their mean": torch.nn.functional.max_pool3d(
-                clips, (1, 2, 2)
-            ),
+            "the largest of 2×2 pixels was taken: the resolution is halved by their "
+            "mean": torch.nn.functional.max_pool3d(clips, (1, 2, 2)),
         },
         what="context",
     )
@@ -90,7 +89,8 @@ def check_two_streams(two_streams):
             "this is the corner at the top left: the fovea is the middle": clips[..., :5, :7],
             "this is the context at half resolution: the fovea has the full one": context,
             "the fovea is a quarter too small: it is half as high and half as wide as the frame": clips[..., 3:5, 5:8],
-            "the fovea ends at H - H // 4, which is half of the frame only where 4 divides it: it begins at H // 4 and is "
+            "the fovea ends at H - H // 4, which is half of the frame only where 4 divides it: "
+            "it begins at H // 4 and is "
             "H // 2 long": clips[..., 2:8, 3:11],
         },
         what="fovea",

@@ -28,16 +28,17 @@ def check_join_tubelets(join_tubelets):
         found,
         clips,
         {
-            "looks as if the values were only given another shape: `view` and `reshape` move nothing, and the voxels of "
+            "looks as if the values were only given another shape: `view` and `reshape` move "
+            "nothing, and the voxels of "
             "one tubelet do not lie side by side in the clip. Use rearrange": lambda: tubelets.reshape(clips.shape),
             "looks as if height and width of the grid were swapped: S is (h w), width being the fastest": read_as(
                 "b t (w h) (c pt ph pw) -> b c (t pt) (h ph) (w pw)", h=n_h, w=n_w, **voxels
             ),
-            "looks as if each axis were woven: in (t pt) the place comes first and the voxel inside the tubelet second, "
+            "looks as if each axis were woven: in (t pt) the place comes first and the voxel "
+            "inside the tubelet second, "
             "not (pt t)": read_as("b t (h w) (c pt ph pw) -> b c (pt t) (ph h) (pw w)", **places, **voxels),
-            "looks as if channels came last among a tubelet's values: the order is (c pt ph pw), channels first": read_as(
-                "b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **places, **voxels
-            ),
+            "looks as if channels came last among a tubelet's values: the order is (c pt ph pw), "
+            "channels first": read_as("b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
             "looks as if height and width inside a tubelet were swapped: its values are in the order "
             "(c pt ph pw)": read_as("b t (h w) (c pt pw ph) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
             "looks as if time came last among a tubelet's values: the order is (c pt ph pw), time before height and "
@@ -125,9 +126,8 @@ def check_grid_positions(grid_positions):
         call(grid_positions, 4, 4, 16),
         torch.cat((sines(4, 8)[:, None].expand(-1, 4, -1), sines(4, 8)[None].expand(4, -1, -1)), dim=-1),
         {
-            "is right for a 3 by 5 grid but not for 4 by 4 with 16 columns: use the arguments, no fixed numbers": lambda: (
-                found
-            )
+            "is right for a 3 by 5 grid but not for 4 by 4 with 16 columns: use the arguments, "
+            "no fixed numbers": lambda: found
         },
         what="grid_positions(4, 4, 16)",
     )

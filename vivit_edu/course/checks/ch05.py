@@ -9,7 +9,8 @@ from . import CheckFailed, call, close, exercise, learns, noise, passed
 
 @exercise
 def check_prepend_cls(prepend_cls):
-    """Exercise 05.1: prepend_cls(tokens [B, N, D], cls [1, 1, D]) -> [B, 1 + N, D], the cls token first in each clip."""
+    """Exercise 05.1: prepend_cls(tokens [B, N, D], cls [1, 1, D]) -> [B, 1 + N, D], the cls token first in each
+    clip."""
     tokens = noise(3, 4, 5)
     cls = nn.Parameter(noise(1, 1, 5, seed=1))
     copies = cls.detach().repeat(3, 1, 1)  # [B, 1, D]
@@ -30,9 +31,8 @@ def check_prepend_cls(prepend_cls):
         found,
         expected,
         {
-            "the cls token stands last: it belongs before the others, at index 0, where the read-out looks for it": torch.cat(
-                (tokens, copies), dim=1
-            ),
+            "the cls token stands last: it belongs before the others, at index 0, where the "
+            "read-out looks for it": torch.cat((tokens, copies), dim=1),
             "the first token was overwritten: the cls token is one more, so N tokens become N + 1": overwritten,
             "cls was added to every token: it is a token of its own, joined along the axis of tokens": tokens + copies,
             "only the first clip has a cls token: every clip needs one": first_clip,
@@ -56,7 +56,8 @@ def check_prepend_cls(prepend_cls):
 
 @exercise
 def check_encoder_block(encoder_block):
-    """Exercise 05.2: encoder_block(z, norm_attention, attention, norm_mlp, mlp) -> [B, N, D], held against torch's layer."""
+    """Exercise 05.2: encoder_block(z, norm_attention, attention, norm_mlp, mlp) -> [B, N, D], held against
+    torch's layer."""
     torch_layer, parts = block_parts()
     n1, attention, n2, mlp = parts
     z = noise(2, 6, 8, seed=2)
@@ -72,9 +73,8 @@ def check_encoder_block(encoder_block):
             ),
             "LayerNorm stands after the sum (post-norm, as in the transformer of 2017): ViViT normalises what goes "
             "into a step, and adds to it unnormalised": lambda: _post_norm(z, *parts),
-            "the two LayerNorms are exchanged: norm_attention goes before the attention, norm_mlp before the MLP": lambda: (
-                _mlp_step(z + attention(n2(z)), n1, mlp)
-            ),
+            "the two LayerNorms are exchanged: norm_attention goes before the attention, "
+            "norm_mlp before the MLP": lambda: _mlp_step(z + attention(n2(z)), n1, mlp),
             "norm_attention is used twice: the MLP has a LayerNorm of its own, norm_mlp": _mlp_step(y, n1, mlp),
             "nothing is normalised: LN stands before the attention and before the MLP": lambda: _plain(
                 z, attention, mlp
@@ -96,7 +96,8 @@ def check_encoder_block(encoder_block):
 
 @exercise
 def check_factorised_positions(factorised_positions):
-    """Exercise 05.3: factorised_positions(time [1, T', D], space [1, S, D]) -> [1, T'·S, D], token t·S + s the sum of both."""
+    """Exercise 05.3: factorised_positions(time [1, T', D], space [1, S, D]) -> [1, T'·S, D], token t·S + s the
+    sum of both."""
     time = nn.Parameter(noise(1, 3, 5, seed=3))
     space = nn.Parameter(noise(1, 4, 5, seed=4))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Checks of chapter 06: time folded into the batch and back, a detector of mixed-up clips, attention that pools over time."""
+"""Checks of chapter 06: time folded into the batch and back, a detector of mixed-up clips, attention that pools."""
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +32,10 @@ def check_spatial_stage(spatial_stage):
     mistakes = {
         strangers: run("(t b) s d", "(b t) d"),
         strangers + ", here only the unfolding does not": run("(b t) s d", "(t b) d"),
-        'time indices see each other: time stayed in the sequence, "b (t s) d"; it belongs into the batch, "(b t) s d"': lambda: (
-            rearrange(_encoder(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T).mean(dim=2)
-        ),
+        'time indices see each other: time stayed in the sequence, "b (t s) d"; it belongs into '
+        'the batch, "(b t) s d"': lambda: rearrange(
+            _encoder(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T
+        ).mean(dim=2),
         "space and time are exchanged: the encoder attended over time, with the places in the batch; each time index "
         "must be one sequence of S tokens": lambda: rearrange(
             _encoder(rearrange(tokens, "b t s d -> (b s) t d")), "(b s) t d -> b s t d", b=B
@@ -64,7 +65,8 @@ def check_spatial_stage(spatial_stage):
 
 @exercise
 def check_depends_on_mates(depends_on_mates):
-    """Exercise 06.2: depends_on_mates(model, clips) -> bool, tried on models that mix the clips of a batch and on some that do not."""
+    """Exercise 06.2: depends_on_mates(model, clips) -> bool, tried on models that mix the clips of a batch and on
+    some that do not."""
     clips = torch.randint(256, (4, 1, 2, 3, 3), generator=torch.Generator().manual_seed(0)) / 256
     cases = (
         (
@@ -126,7 +128,8 @@ def check_depends_on_mates(depends_on_mates):
 
 @exercise
 def check_attention_pool(attention_pool):
-    """Exercise 06.3: attention_pool(z [B, T', D], query [D]) -> [B, D], held against torch's attention with one query."""
+    """Exercise 06.3: attention_pool(z [B, T', D], query [D]) -> [B, D], held against torch's attention with one
+    query."""
     z = noise(B, T, D, seed=1) * 2
     query = nn.Parameter(noise(D, seed=2) * 2)
     with torch.no_grad():

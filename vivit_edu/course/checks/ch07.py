@@ -51,28 +51,27 @@ def check_over_time(over_time):
                     attention(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T
                 ),
                 "the axes were regrouped without being moved: view and reshape keep the order in memory, which is "
-                "b, t, s, d, so the T' tokens of a group are not those of one place. rearrange moves S before T'": attention(
-                    tokens.reshape(B * S, T, D)
-                ).reshape(B, T, S, D),
+                "b, t, s, d, so the T' tokens of a group are not those of one place. rearrange "
+                "moves S before T'": attention(tokens.reshape(B * S, T, D)).reshape(B, T, S, D),
                 "folded well, but unfolded by view or reshape: after attention the order is b, s, t, d, so S must "
                 "be moved back behind T'": lambda: attention(fold(tokens)).reshape(B, T, S, D),
-                "folded as (b s) and unfolded as (s b), or the other way round: the clips of the batch got mixed up": lambda: (
-                    rearrange(attention(fold(tokens)), "(s b) t d -> b t s d", b=B)
-                ),
+                "folded as (b s) and unfolded as (s b), or the other way round: the clips of the "
+                "batch got mixed up": lambda: rearrange(attention(fold(tokens)), "(s b) t d -> b t s d", b=B),
                 "the axis of attention is not T' but the batch: one clip saw another. MultiHeadAttention takes "
                 "[batch, tokens, D], tokens second": lambda: rearrange(
                     attention(rearrange(tokens, "b t s d -> (t s) b d")), "(t s) b d -> b t s d", t=T
                 ),
-                "the time index and the clip were joined into one sequence of B·T' tokens: one clip saw another": lambda: (
-                    rearrange(attention(rearrange(tokens, "b t s d -> s (b t) d")), "s (b t) d -> b t s d", b=B)
+                "the time index and the clip were joined into one sequence of B·T' tokens: one "
+                "clip saw another": lambda: rearrange(
+                    attention(rearrange(tokens, "b t s d -> s (b t) d")), "s (b t) d -> b t s d", b=B
                 ),
                 "the sequence is (b s), so places and clips saw each other and time indices did not: the tokens that "
                 "attend are the second axis": lambda: rearrange(
                     attention(rearrange(tokens, "b t s d -> t (b s) d")), "t (b s) d -> b t s d", b=B
                 ),
                 "nothing attended: the tokens came back as they were. Call attention(...)": tokens,
-                "the residual connection is the block's business: return what attention gives, without adding the tokens": expected
-                + tokens,
+                "the residual connection is the block's business: return what attention gives, "
+                "without adding the tokens": expected + tokens,
             },
         )
     learns(over_time, attention, tokens)
@@ -92,7 +91,8 @@ def check_time_first(time_first):
     block, given, z = example_block(), example_block(), example_tokens(B, T, S)
     with torch.no_grad():
         found = call(time_first, given, z)
-        # Time first is space first with the roles exchanged: transpose the grid, and give each attention the other's job.
+        # Time first is space first with the roles exchanged: transpose the grid, and let each attention do the work
+        # of the other.
         expected = exchanged(block)(z.transpose(1, 2)).transpose(1, 2)
         close(found, expected, mistakes_of_time_first(block, z))
     learns(time_first, block, z)
@@ -140,9 +140,8 @@ def mistakes_of_time_first(block, z):
         "both attentions saw the same z, in parallel: the second one must see the result of the first": lambda: m(
             z + time(z) + space(z)
         ),
-        "the residual of the attention over space is the block's input z, not the result y_t of the step before": lambda: (
-            m(z + space(t(z)))
-        ),
+        "the residual of the attention over space is the block's input z, not the result y_t of "
+        "the step before": lambda: m(z + space(t(z))),
         "the residual of the MLP is the block's input z, not the result of the step before": lambda: z + mlp(s(t(z))),
         "the residual goes through LayerNorm: normalise what the branch sees, not what is added back": lambda: chain(
             *(
@@ -156,9 +155,8 @@ def mistakes_of_time_first(block, z):
         "LayerNorm is missing before the attention over time": chain(add(time, norm=plain), s, m),
         "LayerNorm is missing before the attention over space": chain(t, add(space, norm=plain), m),
         "LayerNorm is missing before the MLP": chain(t, s, add(mlp, norm=plain)),
-        "the LayerNorms are exchanged: norm_time belongs to the attention over time, norm_space to that over space": chain(
-            add(time, norm=block.norm_space), add(space, norm=block.norm_time), m
-        ),
+        "the LayerNorms are exchanged: norm_time belongs to the attention over time, norm_space "
+        "to that over space": chain(add(time, norm=block.norm_space), add(space, norm=block.norm_time), m),
         "the order of the modules changed but not their axes: time_attention ran among the tokens of a time index, "
         "space_attention among those of a place": chain(
             add(space, norm=block.norm_time, attention=block.time_attention),

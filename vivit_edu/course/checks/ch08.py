@@ -70,12 +70,10 @@ def check_merge_halves(merge_halves):
         {
             "time comes first: Concat(Y_s, Y_t) begins with space": torch.cat((time, space), dim=-1),
             "the halves were added: they are concatenated, which gives D numbers a token again": space + time,
-            "the spatial half was reshaped without moving its heads: from (b t) h s d to b t s (h d), h goes behind s": torch.cat(
-                (unmoved(y_space), time), dim=-1
-            ),
-            "the temporal half was reshaped without moving its axes: from (b s) h t d to b t s (h d), t goes before s": torch.cat(
-                (space, unmoved(y_time)), dim=-1
-            ),
+            "the spatial half was reshaped without moving its heads: from (b t) h s d to b t s "
+            "(h d), h goes behind s": torch.cat((unmoved(y_space), time), dim=-1),
+            "the temporal half was reshaped without moving its axes: from (b s) h t d to b t s "
+            "(h d), t goes before s": torch.cat((space, unmoved(y_time)), dim=-1),
             "both halves were reshaped without moving their axes: view and reshape keep the order in memory": torch.cat(
                 (unmoved(y_space), unmoved(y_time)), dim=-1
             ),
@@ -88,9 +86,8 @@ def check_merge_halves(merge_halves):
             "the places and the clips of the temporal half got mixed up: it was folded as (b s), b first": lambda: (
                 torch.cat((space, rearrange(y_time, "(s b) h t d -> b t s (h d)", b=B)), dim=-1)
             ),
-            "the time indices and the clips of the spatial half got mixed up: it was folded as (b t), b first": lambda: (
-                torch.cat((rearrange(y_space, "(t b) h s d -> b t s (h d)", b=B), time), dim=-1)
-            ),
+            "the time indices and the clips of the spatial half got mixed up: it was folded as "
+            "(b t), b first": lambda: torch.cat((rearrange(y_space, "(t b) h s d -> b t s (h d)", b=B), time), dim=-1),
             "the halves stand behind each other along the places: concatenate along the last axis": torch.cat(
                 (space, time), dim=2
             ),
@@ -142,9 +139,8 @@ def check_these_masks(found, n_t, n_s, heads, space_heads):
             "the temporal heads come first, the spatial ones last": torch.stack(
                 [time] * (heads - space_heads) + [space] * space_heads
             ),
-            "the tokens are counted place by place: in `b (t s) d` token n has time index n // n_s and place n % n_s": torch.stack(
-                [other_space] * space_heads + [other_time] * (heads - space_heads)
-            ),
+            "the tokens are counted place by place: in `b (t s) d` token n has time index n // "
+            "n_s and place n % n_s": torch.stack([other_space] * space_heads + [other_time] * (heads - space_heads)),
             "every head has the same mask, space and time at once: a head of Model 4 sees one of them": (
                 space | time
             ).expand(heads, n, n),

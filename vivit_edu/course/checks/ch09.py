@@ -27,9 +27,8 @@ PAIRS_MISTAKES = {  # of each model: message -> the number that this mistake giv
         ),
     },
     "factorised_encoder": {
-        "{} is what the paper writes, n_s² + n_t²: the spatial encoder runs once for each of the n_t time indices": lambda t, s: (
-            s**2 + t**2
-        ),
+        "{} is what the paper writes, n_s² + n_t²: the spatial encoder runs once for each of the "
+        "n_t time indices": lambda t, s: s**2 + t**2,
         "{} lacks the temporal encoder": lambda t, s: t * s**2,
         "{} lets each place attend over time, as Model 3 does: here one vector a time index is left": lambda t, s: (
             t * s * (s + t)

@@ -32,7 +32,8 @@ def check_both_sides(both_sides):
             found,
             (plain + flipped[:, swap]) / 2,
             {
-                "the logits of the mirrored clips were not swapped back: where the model now says left kidney, the clip "
+                "the logits of the mirrored clips were not swapped back: where the model now "
+                "says left kidney, the clip "
                 "was a right one": (plain + flipped) / 2,
                 "the logits of both were swapped: those of the clips as they are belong where they are": (
                     plain + flipped
@@ -42,7 +43,8 @@ def check_both_sides(both_sides):
                     plain[:, swap] + flipped
                 )
                 / 2,
-                "the flip went along the wrong axis: mirror.axis counts the axes of a clip [C, T, H, W], and a batch has "
+                "the flip went along the wrong axis: mirror.axis counts the axes of a clip [C, "
+                "T, H, W], and a batch has "
                 "one more in front": (plain + wrong_axis[:, swap]) / 2,
                 "this is the sum of the two, not their mean": plain + flipped[:, swap],
                 "only the mirrored clips count here: average them with the clips as they are": flipped[:, swap],

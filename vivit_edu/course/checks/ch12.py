@@ -67,14 +67,16 @@ def check_cosine(found, total, first):
         "the cosine runs over a whole turn (2π), so that the rate rises again: half a turn, π": PEAK
         * 0.5
         * (1 + torch.cos(2 * math.pi * left)),
-        "the cosine goes from 1 to -1 here, and a learning rate must not be negative: (1 + cos) / 2 goes from 1 to 0": PEAK
-        * torch.cos(math.pi * left),
-        "a quarter of a turn was taken (π/2): it also ends at 0, but falls fastest at the end. Half a cosine is (1 + cos(π·x)) / 2": PEAK
-        * torch.cos(math.pi / 2 * left),
+        "the cosine goes from 1 to -1 here, and a learning rate must not be negative: (1 + cos) "
+        "/ 2 goes from 1 to 0": PEAK * torch.cos(math.pi * left),
+        "a quarter of a turn was taken (π/2): it also ends at 0, but falls fastest at the end. "
+        "Half a cosine is (1 + cos(π·x)) / 2": PEAK * torch.cos(math.pi / 2 * left),
         "(1 + cos) goes from 2 to 0: halve it": PEAK * (1 + torch.cos(math.pi * left)),
-        "the cosine began with step 0, so that the rate jumps down where the warm-up ends: count the steps since then, out of those "
+        "the cosine began with step 0, so that the rate jumps down where the warm-up ends: count "
+        "the steps since then, out of those "
         "that are left": PEAK * 0.5 * (1 + torch.cos(math.pi * steps / total)),
-        "the cosine began after the warm-up, but is stretched over all steps, so that the rate does not reach 0: divide by the "
+        "the cosine began after the warm-up, but is stretched over all steps, so that the rate "
+        "does not reach 0: divide by the "
         "steps that are left, total - warmup · total": PEAK * 0.5 * (1 + torch.cos(math.pi * (steps - first) / total)),
     }
     close(
@@ -87,7 +89,8 @@ def check_cosine(found, total, first):
 
 @exercise
 def check_average(update_average):
-    """update_average(average, weights, decay): average, a list of tensors, becomes decay·average + (1 - decay)·weights."""
+    """update_average(average, weights, decay): average, a list of tensors, becomes decay·average + (1 -
+    decay)·weights."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, 4), (4,), (2, 3, 2)]
     start, weights = ([torch.randn(shape, generator=generator) for shape in shapes] for _ in range(2))
@@ -103,7 +106,8 @@ def check_average(update_average):
             )
         if any(now is not before for now, before in zip(average, tensors)):
             raise CheckFailed(
-                "the list holds other tensors now, and whoever keeps the old ones sees no average: write into the tensors "
+                "the list holds other tensors now, and whoever keeps the old ones sees no "
+                "average: write into the tensors "
                 "themselves, as mul_, add_, lerp_ and copy_ do"
             )
         unchanged = all(torch.equal(now, before) for now, before in zip(average, start))
@@ -121,11 +125,8 @@ def check_average(update_average):
                 now,
                 decay * old + (1 - decay) * new,
                 {
-                    "the shares are exchanged: `decay`, close to 1, is the share of the old average; the new weights get the rest": (
-                        1 - decay
-                    )
-                    * old
-                    + decay * new,
+                    "the shares are exchanged: `decay`, close to 1, is the share of the old "
+                    "average; the new weights get the rest": (1 - decay) * old + decay * new,
                     "the average was overwritten with the weights: keep the share `decay` of the old one": new,
                     "this is the plain mean of the two: take the shares decay and 1 - decay": (old + new) / 2,
                     "the new weights were added whole: they get the share 1 - decay": decay * old + new,
@@ -188,7 +189,8 @@ def check_resume(save_run, load_run):
         call(save_run, path, model, optimiser, done)
         if not path.is_file():
             raise CheckFailed(
-                f"nothing was written to `path`: torch.save(…, path). In the folder is {sorted(p.name for p in Path(folder).iterdir())}"
+                "nothing was written to `path`: torch.save(…, path). In the folder is "
+                f"{sorted(p.name for p in Path(folder).iterdir())}"
             )
         whole = finished(model, optimiser, done)
 
@@ -200,7 +202,8 @@ def check_resume(save_run, load_run):
         check_halfway(flat(fresh), halfway, whole)
         if again != done:
             raise CheckFailed(
-                f"{done} epochs were done when the run was saved, load_run says {again}: save the number, and return it as it is"
+                f"{done} epochs were done when the run was saved, load_run says {again}: save the "
+                "number, and return it as it is"
             )
         resumed = finished(fresh, fresh_optimiser, again)
         forgetful, new_optimiser = little_run(seed=1)
@@ -209,7 +212,8 @@ def check_resume(save_run, load_run):
             resumed,
             whole,
             {
-                "the resumed run goes on from the right weights, but to others than the run that was not stopped: AdamW remembers the means of its "
+                "the resumed run goes on from the right weights, but to others than the run that "
+                "was not stopped: AdamW remembers the means of its "
                 "gradients, and these are lost. Save optimiser.state_dict(), and load it": finished(
                     forgetful, new_optimiser, done
                 ),
@@ -233,7 +237,8 @@ def check_halfway(found, halfway, whole):
         {
             "load_run has left the new model's first weights as they were: model.load_state_dict(…)": first,
             "the weights that were loaded are not those of the moment of saving": whole,
-            "the parameters are back, but not the running means of BatchNorm: save model.state_dict(), which holds both": (
+            "the parameters are back, but not the running means of BatchNorm: save "
+            "model.state_dict(), which holds both": (
                 torch.cat([value.flatten().double() for value in halves.values()])
             ),
         },

@@ -40,11 +40,11 @@ def check_rollout(rollout):
         found,
         expected,
         {
-            "the order is reversed: the last layer stands on the left, R = Â_L … Â_1, since a row of R says what a token "
+            "the order is reversed: the last layer stands on the left, R = Â_L … Â_1, since a "
+            "row of R says what a token "
             "at the end is made of": multiply([(a + eye) / 2 for a in means], left=False),
-            "the identity is missing: without the residual connection each token forgets itself in every layer": multiply(
-                means
-            ),
+            "the identity is missing: without the residual connection each token forgets itself "
+            "in every layer": multiply(means),
             "the rows do not sum to 1: A + I has to be halved": multiply([a + eye for a in means]),
             "the identity is missing from the first layer": multiply([means[0], *((a + eye) / 2 for a in means[1:])]),
             "the first layer is not there": multiply([(a + eye) / 2 for a in means[1:]]),
@@ -94,21 +94,22 @@ def check_relevance(relevance):
         found,
         accumulate([p.clamp(min=0).mean(dim=1) for p in products]),
         {
-            "the negative part was cut off after the mean over heads: a head that speaks against the class then cancels "
+            "the negative part was cut off after the mean over heads: a head that speaks against "
+            "the class then cancels "
             "one that speaks for it. Cut off first, then average": accumulate(
                 [p.mean(dim=1).clamp(min=0) for p in products]
             ),
             "the negative part is still there: (…)⁺ keeps what speaks for the class": accumulate(
                 [p.mean(dim=1) for p in products]
             ),
-            "the absolute value was taken: what speaks against the class counts as much as what speaks for it": accumulate(
-                [p.abs().mean(dim=1) for p in products]
-            ),
+            "the absolute value was taken: what speaks against the class counts as much as what "
+            "speaks for it": accumulate([p.abs().mean(dim=1) for p in products]),
             "this is the gradient alone: multiply it with the weights, element by element": accumulate(
                 [g.clamp(min=0).mean(dim=1) for g in gradients]
             ),
-            "the negative part of the gradients was cut off, but the weights are missing or were multiplied as matrices": lambda: (
-                accumulate([(g @ a).clamp(min=0).mean(dim=1) for g, a in zip(gradients, layers)])
+            "the negative part of the gradients was cut off, but the weights are missing or were "
+            "multiplied as matrices": lambda: accumulate(
+                [(g @ a).clamp(min=0).mean(dim=1) for g, a in zip(gradients, layers)]
             ),
             "these are the weights without their gradients: this is the same for all classes": accumulate(
                 [a.mean(dim=1) for a in layers]
@@ -125,9 +126,8 @@ def check_relevance(relevance):
             ),
             "every layer was added to the identity alone: the factor multiplies the R of the layers before": eye
             + sum(p.clamp(min=0).mean(dim=1) for p in products),
-            "this is right but for the identity that R starts from: leave it in, the chapter takes it off afterwards": lambda: (
-                accumulate([p.clamp(min=0).mean(dim=1) for p in products]) - eye
-            ),
+            "this is right but for the identity that R starts from: leave it in, the chapter "
+            "takes it off afterwards": lambda: accumulate([p.clamp(min=0).mean(dim=1) for p in products]) - eye,
         },
     )
     passed("13.2", "positive parts head by head, averaged, and added to what was there.")
@@ -158,7 +158,8 @@ def check_deletion(deletion):
                     scores.argsort().argsort() >= steps
                 ).float(),
                 "this is insertion: True means that a tubelet stays": (ranks < steps).float(),
-                "the order was taken for the ranks: scores.argsort(…) says which tubelet is first, its argsort() says at "
+                "the order was taken for the ranks: scores.argsort(…) says which tubelet is "
+                "first, its argsort() says at "
                 "which place each tubelet stands": (order >= steps).float(),
                 "one step off: in row k exactly k tubelets are gone": (ranks > steps).float(),
             },
@@ -167,7 +168,8 @@ def check_deletion(deletion):
     stay = torch.as_tensor(call(deletion, ties)).sum(1).tolist()
     if stay != [5, 4, 3, 2, 1, 0]:
         raise CheckFailed(
-            f"of five tubelets with the scores {ties.tolist()}, {stay} stay, expected one less in each row: where scores "
+            f"of five tubelets with the scores {ties.tolist()}, {stay} stay, expected one less in "
+            "each row: where scores "
             "are equal, only one tubelet goes at a time, so go by ranks and not by the scores themselves"
         )
     passed("13.3", "from all tubelets to none, the best ones first to go.")

@@ -145,7 +145,8 @@ def check_places(found, clips):
 
 @exercise
 def check_wrong_side(wrong_side):
-    """wrong_side(labels [N], answers [N], permutation) -> of the clips of sided classes, the share answered by the twin side."""
+    """wrong_side(labels [N], answers [N], permutation) -> of the clips of sided classes, the share answered by
+    the twin side."""
     permutation = (0, 2, 1, 4, 3, 5)
     labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5, 5])
     answers = torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5, 5])
@@ -169,10 +170,11 @@ def check_wrong_side(wrong_side):
             "every wrong answer was counted: a kidney called spleen is wrong, but on no other side": share(
                 wrong, sided
             ),
-            "classes without a side were counted, too: their permutation leads to themselves, so each right answer looks "
+            "classes without a side were counted, too: their permutation leads to themselves, so "
+            "each right answer looks "
             "like the other side": other.float().mean().item(),
-            "classes without a side were counted as confused, and the sum was divided by the clips with one": other.sum().item()
-            / count,
+            "classes without a side were counted as confused, and the sum was divided by the "
+            "clips with one": other.sum().item() / count,
             "this is the share of the wrong answers: it is asked of all clips of sided classes": share(confused, wrong),
             "this is the share of the wrong answers among sided clips: it is asked of all sided clips": share(
                 confused, wrong & sided
