@@ -1,5 +1,9 @@
 """Checks of chapter 00: two warm-ups, a film strip by einops and the number of tubelets."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 
@@ -7,7 +11,7 @@ from . import CheckFailed, call, close, exercise, number, passed
 
 
 @exercise
-def check_film_strip(function):
+def check_film_strip(function: Callable) -> None:
     """00.1: function(clip [1, T, H, W]) -> [H, T·W], the frames side by side."""
     clip = torch.arange(3 * 4 * 5).reshape(1, 3, 4, 5)
     close(
@@ -32,7 +36,7 @@ def check_film_strip(function):
 
 
 @exercise
-def check_count_tubelets(function):
+def check_count_tubelets(function: Callable) -> None:
     """00.2: function(clip_shape (C, T, H, W), tubelet (t, h, w)) -> N, a whole number."""
     for shape, (t, h, w) in (((3, 32, 224, 112), (2, 16, 14)), ((1, 28, 28, 28), (7, 7, 7))):
         channels, *sizes = shape

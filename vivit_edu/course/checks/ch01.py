@@ -1,17 +1,21 @@
 """Checks of chapter 01: balanced accuracy, nearest means, splits by patient, flips that know their labels."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 
 from ...volumes import Mirror
 from . import CheckFailed, call, close, exercise, pair, passed, same_shape
 
 
-def seeded(seed):
+def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @exercise
-def check_balanced_accuracy(function):
+def check_balanced_accuracy(function: Callable) -> None:
     """01.1: function(guesses [N], labels [N]) -> the mean over the classes of the share found, from 0 to 1."""
     from sklearn.metrics import recall_score
 
@@ -43,7 +47,7 @@ def check_balanced_accuracy(function):
 
 
 @exercise
-def check_nearest_mean(function):
+def check_nearest_mean(function: Callable) -> None:
     """01.2: function(clips uint8 [N, C, T, H, W], labels [N], new uint8 [M, C, T, H, W]) -> labels [M]."""
     from sklearn.neighbors import NearestCentroid
 
@@ -91,7 +95,7 @@ def check_nearest_mean(function):
 
 
 @exercise
-def check_split_by_patient(function):
+def check_split_by_patient(function: Callable) -> None:
     """01.3: function(patients int64 [N], share, generator) -> bool [N], True for held-out clips."""
     numbers = torch.tensor([3, 4, 8, 15, 16, 23, 42, 99, 108, 200])  # gaps, as where patients were left out
     patients = numbers.repeat_interleave(torch.arange(2, 12))[torch.randperm(65, generator=seeded(0))]
@@ -136,7 +140,7 @@ def check_split_by_patient(function):
 
 
 @exercise
-def check_mirrored(function):
+def check_mirrored(function: Callable) -> None:
     """01.4: function(clips [B, C, T, H, W], labels [B], mirror, chosen bool [B]) -> (clips, labels), new ones."""
     clips = torch.randint(0, 256, (6, 2, 3, 4, 5), generator=seeded(0), dtype=torch.uint8)
     labels = torch.tensor([0, 1, 2, 3, 4, 1])

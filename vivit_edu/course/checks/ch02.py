@@ -1,5 +1,9 @@
 """Checks of chapter 02: frames seen by a stack of convolutions, two resolutions, many views of one video."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 import torch
 
 from . import CheckFailed, call, close, exercise, kind, number, pair, passed, same_shape
@@ -8,7 +12,7 @@ from . import CheckFailed, call, close, exercise, kind, number, pair, passed, sa
 
 
 @exercise
-def check_frames_seen(frames_seen):
+def check_frames_seen(frames_seen: Callable) -> None:
     """frames_seen([(span, step), …]) -> how many frames one feature sees after each layer, a list."""
     cases = [[(4, 2), (2, 2), (2, 2)], [(3, 1), (3, 1)], [(1, 1), (5, 3), (1, 2), (2, 1)]]
     for layers in cases:
@@ -26,7 +30,7 @@ def check_frames_seen(frames_seen):
     passed("02.1", "each layer adds (span - 1) steps, as long as all strides before it make them.")
 
 
-def name_mistake(layers, found, expected):
+def name_mistake(layers: Sequence[tuple[int, int]], found: list[float], expected: list[int]) -> str:
     spans, steps = [span for span, _ in layers], [step for _, step in layers]
     no_stride, own_stride, product = [], [], []
     seen, stride, by_own, times = 1, 1, 1, 1
@@ -60,7 +64,7 @@ def name_mistake(layers, found, expected):
 
 
 @exercise
-def check_two_streams(two_streams):
+def check_two_streams(two_streams: Callable) -> None:
     """two_streams(clips [B, C, T, H, W]) -> context, fovea: each [B, C, T, H/2, W/2]."""
     clips = torch.rand(3, 2, 4, 10, 14, generator=torch.Generator().manual_seed(2))
     found = pair(call(two_streams, clips), "context, fovea")
@@ -102,7 +106,7 @@ def check_two_streams(two_streams):
 
 
 @exercise
-def check_video_probabilities(video_probabilities):
+def check_video_probabilities(video_probabilities: Callable) -> None:
     """video_probabilities(logits [V, K] of the views of one video) -> probabilities [K]."""
     logits = 4 * torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
     found = call(video_probabilities, logits)

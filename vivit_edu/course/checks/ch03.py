@@ -1,6 +1,10 @@
 """Checks of chapter 03: tubelets put back together, the grid of tubelets, positions for time and space."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -9,7 +13,7 @@ from . import CheckFailed, call, close, exercise, kind, learns, number, passed, 
 
 
 @exercise
-def check_join_tubelets(join_tubelets):
+def check_join_tubelets(join_tubelets: Callable) -> None:
     """03.1: join_tubelets(tubelets [B, T', S, C·t·h·w], grid, tubelet) -> clips [B, C, T, H, W]."""
     # sizes that all differ, so that no two axes can be mixed up unnoticed; every voxel has a number of its own
     grid, tubelet, channels, batch = (2, 4, 3), (3, 2, 5), 2, 3
@@ -52,7 +56,7 @@ def check_join_tubelets(join_tubelets):
 
 
 @exercise
-def check_token_grid(token_grid):
+def check_token_grid(token_grid: Callable) -> None:
     """03.2: token_grid(size, tubelet, remainder) -> (n_t, n_h, n_w); "refuse" raises ValueError."""
     size, tubelet = (28, 30, 29), (7, 8, 9)  # left over: nothing, 6 of 8, 2 of 9
     crop = whole_numbers(call(token_grid, size, tubelet, "crop"), f'token_grid({size}, {tubelet}, "crop")')
@@ -91,7 +95,7 @@ def check_token_grid(token_grid):
 
 
 @exercise
-def check_grid_positions(grid_positions):
+def check_grid_positions(grid_positions: Callable) -> None:
     """03.3: grid_positions(n_t, n_s, dim) -> [T', S, D], first half of D from the time index, last from the place."""
     n_t, n_s, dim = 3, 5, 8
     found = call(grid_positions, n_t, n_s, dim)
@@ -137,7 +141,7 @@ def check_grid_positions(grid_positions):
 # ---- what the checks need
 
 
-def cut_by_loops(clips, tubelet):
+def cut_by_loops(clips: torch.Tensor, tubelet: Sequence[int]) -> torch.Tensor:
     """[B, C, T, H, W] -> [B, T', S, C·t·h·w], as the chapter's loops do."""
     t, h, w = tubelet
     rows = [
@@ -154,7 +158,7 @@ def cut_by_loops(clips, tubelet):
     return torch.stack(rows, dim=1)
 
 
-def sines(n, dim):
+def sines(n: int, dim: int) -> torch.Tensor:
     """Sinusoidal positions from their formula, number by number: [n, dim]."""
 
     def value(place, column):
@@ -164,7 +168,7 @@ def sines(n, dim):
     return torch.tensor([[value(place, column) for column in range(dim)] for place in range(n)])
 
 
-def whole_numbers(grid, what):
+def whole_numbers(grid: Any, what: str) -> tuple[int, ...]:
     """The grid as a tuple of three ints, or a CheckFailed that says what it is instead."""
     grid = grid.tolist() if hasattr(grid, "tolist") else grid
     if grid is None or not isinstance(grid, (int, float)) and not hasattr(grid, "__iter__"):
@@ -179,7 +183,7 @@ def whole_numbers(grid, what):
     return grid
 
 
-def expect(found, expected, what):
+def expect(found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
     if found == expected:
         return
     if found == expected[::-1]:
@@ -187,7 +191,7 @@ def expect(found, expected, what):
     raise CheckFailed(f"{what} is {found}, expected {expected}")
 
 
-def call_fitting(token_grid, size, tubelet):
+def call_fitting(token_grid: Callable, size: Sequence[int], tubelet: Sequence[int]) -> Any:
     """token_grid(..., "refuse") where nothing is left over: it must not refuse."""
     try:
         return token_grid(size, tubelet, "refuse")
@@ -200,7 +204,7 @@ def call_fitting(token_grid, size, tubelet):
         return call(token_grid, size, tubelet, "refuse")  # said in the usual way
 
 
-def check_refusal(token_grid, size, tubelet, axis):
+def check_refusal(token_grid: Callable, size: Sequence[int], tubelet: Sequence[int], axis: str) -> None:
     what = f'token_grid({size}, {tubelet}, "refuse")'
     try:
         grid = token_grid(size, tubelet, "refuse")
@@ -216,7 +220,7 @@ def check_refusal(token_grid, size, tubelet, axis):
     raise CheckFailed(f"{what} returned {grid} although 2 voxels are left over along {axis}: raise a ValueError")
 
 
-def same_shape_of_parts(found, expected):
+def same_shape_of_parts(found: Any, expected: torch.Tensor) -> None:
     """A wrong shape is named by the step that is missing."""
     n_t, n_s, dim = expected.shape
     hints = {

@@ -1,5 +1,9 @@
 """Checks of chapter 04: attention weights, heads without einops, attention that looks back."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -7,7 +11,7 @@ from . import CheckFailed, call, close, exercise, learns, noise, passed
 
 
 @exercise
-def check_attention_weights(attention_weights):
+def check_attention_weights(attention_weights: Callable) -> None:
     """04.1: attention_weights(queries [..., M, d], keys [..., N, d]) -> [..., M, N], rows adding up to 1."""
     queries, keys = noise(2, 3, 5, 6), noise(2, 3, 7, 6, seed=1)
     # torch's own attention hands out the weights where the values are the unit vectors
@@ -49,7 +53,7 @@ def check_attention_weights(attention_weights):
 
 
 @exercise
-def check_multi_head(multi_head):
+def check_multi_head(multi_head: Callable) -> None:
     """04.2: multi_head(q, k, v [B, N, D], heads) -> [B, N, D], without the projections."""
     b, n, dim, heads = 4, 5, 18, 3
     d = dim // heads
@@ -121,7 +125,7 @@ def check_multi_head(multi_head):
 
 
 @exercise
-def check_causal_attention(causal_attention):
+def check_causal_attention(causal_attention: Callable) -> None:
     """04.3: causal_attention(q, k, v [B, heads, T'·S, d], n_t) -> the same shape; no look ahead in time."""
     n_t, n_s, d = 3, 4, 8
     n = n_t * n_s

@@ -1,5 +1,9 @@
 """Checks of chapter 05: the cls token, the encoder block, positions that are a sum over time and space."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from torch import nn
@@ -8,7 +12,7 @@ from . import CheckFailed, call, close, exercise, learns, noise, passed
 
 
 @exercise
-def check_prepend_cls(prepend_cls):
+def check_prepend_cls(prepend_cls: Callable) -> None:
     """Exercise 05.1: prepend_cls(tokens [B, N, D], cls [1, 1, D]) -> [B, 1 + N, D], the cls token first in each
     clip."""
     tokens = noise(3, 4, 5)
@@ -55,7 +59,7 @@ def check_prepend_cls(prepend_cls):
 
 
 @exercise
-def check_encoder_block(encoder_block):
+def check_encoder_block(encoder_block: Callable) -> None:
     """Exercise 05.2: encoder_block(z, norm_attention, attention, norm_mlp, mlp) -> [B, N, D], held against
     torch's layer."""
     torch_layer, parts = block_parts()
@@ -95,7 +99,7 @@ def check_encoder_block(encoder_block):
 
 
 @exercise
-def check_factorised_positions(factorised_positions):
+def check_factorised_positions(factorised_positions: Callable) -> None:
     """Exercise 05.3: factorised_positions(time [1, T', D], space [1, S, D]) -> [1, T'·S, D], token t·S + s the
     sum of both."""
     time = nn.Parameter(noise(1, 3, 5, seed=3))
@@ -133,7 +137,7 @@ def check_factorised_positions(factorised_positions):
     passed("05.3", "token t·S + s has the position time[t] + space[s], from T' + S vectors instead of T'·S.")
 
 
-def block_parts(dim=8, heads=2, seed=5):
+def block_parts(dim: int = 8, heads: int = 2, seed: int = 5) -> tuple[nn.Module, tuple[Callable, ...]]:
     """torch's own pre-norm layer with large weights, and its parts: (layer, (LN, attention, LN, MLP))."""
     layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, activation="gelu", batch_first=True, norm_first=True)
     generator = torch.Generator().manual_seed(seed)

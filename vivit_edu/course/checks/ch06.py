@@ -1,5 +1,9 @@
 """Checks of chapter 06: time folded into the batch and back, a detector of mixed-up clips, attention that pools."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -11,7 +15,7 @@ B, T, S, D = 2, 3, 4, 5  # all different, so that no exchange of axes goes unsee
 
 
 @exercise
-def check_spatial_stage(spatial_stage):
+def check_spatial_stage(spatial_stage: Callable) -> None:
     """Exercise 06.1: spatial_stage(encoder, tokens [B, T', S, D]) -> [B, T', D], each time index encoded on its own."""
     tokens = noise(B, T, S, D)
 
@@ -64,7 +68,7 @@ def check_spatial_stage(spatial_stage):
 
 
 @exercise
-def check_depends_on_mates(depends_on_mates):
+def check_depends_on_mates(depends_on_mates: Callable) -> None:
     """Exercise 06.2: depends_on_mates(model, clips) -> bool, tried on models that mix the clips of a batch and on
     some that do not."""
     clips = torch.randint(256, (4, 1, 2, 3, 3), generator=torch.Generator().manual_seed(0)) / 256
@@ -127,7 +131,7 @@ def check_depends_on_mates(depends_on_mates):
 
 
 @exercise
-def check_attention_pool(attention_pool):
+def check_attention_pool(attention_pool: Callable) -> None:
     """Exercise 06.3: attention_pool(z [B, T', D], query [D]) -> [B, D], held against torch's attention with one
     query."""
     z = noise(B, T, D, seed=1) * 2

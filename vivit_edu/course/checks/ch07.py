@@ -1,6 +1,10 @@
 """Checks of chapter 07: attention over time, the block of Model 3, its start as an image model."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,7 +17,7 @@ from . import CheckFailed, call, close, exercise, learns, passed
 B, T, S, D = 3, 4, 5, 8  # all different, so that an axis taken for another shows in a shape or a value
 
 
-def strong(module, seed=0):
+def strong(module: nn.Module, seed: int = 0) -> nn.Module:
     """Fills a module with weights large enough that attention is far from an average, biases included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -23,11 +27,11 @@ def strong(module, seed=0):
     return module.eval()
 
 
-def example_block(seed=0):
+def example_block(seed: int = 0) -> nn.Module:
     return strong(FactorisedSelfAttentionBlock(ViViTConfig(dim=D, heads=2, mlp_dim=16)), seed)
 
 
-def example_tokens(*shape):
+def example_tokens(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, D, generator=torch.Generator().manual_seed(7))
 
 
@@ -35,7 +39,7 @@ def example_tokens(*shape):
 
 
 @exercise
-def check_over_time(over_time):
+def check_over_time(over_time: Callable) -> None:
     """over_time(attention, tokens [B, T', S, D]) -> [B, T', S, D], where tokens of one place attend to each other."""
     attention, tokens = strong(MultiHeadAttention(D, heads=2)), example_tokens(B, T, S)
     with torch.no_grad():
@@ -78,7 +82,7 @@ def check_over_time(over_time):
     passed("07.1", "each place attends over time, and no place, no clip sees another.")
 
 
-def fold(tokens):
+def fold(tokens: torch.Tensor) -> torch.Tensor:
     return rearrange(tokens, "b t s d -> (b s) t d")
 
 
@@ -86,7 +90,7 @@ def fold(tokens):
 
 
 @exercise
-def check_time_first(time_first):
+def check_time_first(time_first: Callable) -> None:
     """time_first(block, z [B, T', S, D]): the block's layer with attention over time before attention over space."""
     block, given, z = example_block(), example_block(), example_tokens(B, T, S)
     with torch.no_grad():
@@ -99,7 +103,7 @@ def check_time_first(time_first):
     passed("07.2", "time, then space, then the MLP, each with its own LayerNorm and its residual.")
 
 
-def exchanged(block):
+def exchanged(block: nn.Module) -> nn.Module:
     """The block with attention over space and over time having changed places, LayerNorms included."""
     twin = copy.deepcopy(block)
     twin.norm_space, twin.norm_time = twin.norm_time, twin.norm_space
@@ -107,7 +111,7 @@ def exchanged(block):
     return twin
 
 
-def mistakes_of_time_first(block, z):
+def mistakes_of_time_first(block: nn.Module, z: torch.Tensor) -> dict[str, Any]:
     def time(y, norm=block.norm_time, attention=block.time_attention):
         return rearrange(attention(fold(norm(y))), "(b s) t d -> b t s d", b=len(z))
 
@@ -173,7 +177,7 @@ def mistakes_of_time_first(block, z):
 
 
 @exercise
-def check_starts_as_identity(start_as_identity):
+def check_starts_as_identity(start_as_identity: Callable) -> None:
     """start_as_identity(block): the temporal branch adds nothing at first, and all its matrices learn."""
     block = example_block()
     before = {name: value.clone() for name, value in block.state_dict().items()}
@@ -195,7 +199,7 @@ def check_starts_as_identity(start_as_identity):
     passed("07.3", "at first the block is the image model's, and all of its temporal attention learns.")
 
 
-def check_adds_nothing(block):
+def check_adds_nothing(block: nn.Module) -> None:
     tokens, out = example_tokens(B, T, S), block.time_attention.out
     with torch.no_grad():
         added = block.time_attention(block.norm_time(fold(tokens)))
@@ -215,7 +219,7 @@ def check_adds_nothing(block):
     )
 
 
-def check_learns(block):
+def check_learns(block: nn.Module) -> None:
     """After three plain steps each of W_Q, W_K, W_V, W_O must have had a gradient."""
     twin, tokens = copy.deepcopy(block), example_tokens(B, T, S)
     optimiser = torch.optim.SGD(twin.parameters(), lr=0.1)

@@ -1,5 +1,10 @@
 """Checks of chapter 08: the heads of Model 4, split, merged, and given another share."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from einops import rearrange
 
@@ -12,7 +17,7 @@ B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so th
 
 
 @exercise
-def check_split_heads(split_heads):
+def check_split_heads(split_heads: Callable) -> None:
     """split_heads(qkv [B, T', S, 3·D], heads) -> space, time: each [3, B, T', S, heads/2, d]."""
     qkv = noise(B, T, S, 3 * HEADS * WIDTH)
     found = pair(call(split_heads, qkv, HEADS), "space, time")
@@ -47,7 +52,7 @@ def check_split_heads(split_heads):
 
 
 @exercise
-def check_merge_halves(merge_halves):
+def check_merge_halves(merge_halves: Callable) -> None:
     """merge_halves(y_space [B·T', h, S, d], y_time [B·S, h, T', d], batch) -> Concat(Y_s, Y_t) [B, T', S, D]."""
     h = HEADS // 2
     y_space, y_time = noise(B * T, h, S, WIDTH), noise(B * S, h, T, WIDTH).flip(0)
@@ -105,14 +110,14 @@ def check_merge_halves(merge_halves):
 
 
 @exercise
-def check_head_masks(head_masks):
+def check_head_masks(head_masks: Callable) -> None:
     """head_masks(n_t, n_s, heads, space_heads) -> bool [heads, N, N]: True where a head's query may look."""
     for sizes in ((3, 4, 4, 2), (2, 5, 6, 1), (4, 3, 3, 3)):
         check_these_masks(call(head_masks, *sizes), *sizes)
     passed("08.3", "each head has its mask, and space has as many heads as you give it.")
 
 
-def check_these_masks(found, n_t, n_s, heads, space_heads):
+def check_these_masks(found: Any, n_t: int, n_s: int, heads: int, space_heads: int) -> None:
     what = f"head_masks({n_t}, {n_s}, {heads}, {space_heads})"
     n = n_t * n_s
     grid = torch.eye(n).unflatten(0, (n_t, n_s)).unflatten(2, (n_t, n_s))  # a query and a key, each [T', S]

@@ -1,6 +1,9 @@
 """Checks of chapter 09: attention's pairs, the crossover with the linear maps, an exponent."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -60,7 +63,7 @@ PAIRS_MISTAKES = {  # of each model: message -> the number that this mistake giv
 
 
 @exercise
-def check_pairs(pairs):
+def check_pairs(pairs: Callable) -> None:
     """pairs(n_t, n_s) -> four numbers, Models 1 to 4: query-key pairs of one layer, a head on average."""
     for n_t, n_s in ((3, 5), (4, 7), (6, 2)):
         found = call(pairs, n_t, n_s)
@@ -78,7 +81,7 @@ def check_pairs(pairs):
     passed("09.1", "these are as many as the models' attentions hold weights.")
 
 
-def recorded_pairs(name, n_t, n_s, heads=2):
+def recorded_pairs(name: str, n_t: int, n_s: int, heads: int = 2) -> float:
     """The weights that one layer of a real model holds for one clip, a head on average."""
     options = {"tubelet": (1, 1, 1), "dim": 4, "mlp_dim": 4, "heads": heads, "depth": 1, "temporal_depth": 1}
     model = build_model(name, clip_shape=(1, n_t, 1, n_s), **options)
@@ -93,7 +96,7 @@ assert list(PAIRS_MISTAKES) == list(PAPER)  # Models 1 to 4 in order
 
 
 @exercise
-def check_crossover(crossover):
+def check_crossover(crossover: Callable) -> None:
     """crossover(dim, mlp_dim) -> the number of tokens at which attention's products cost as much as all linear maps."""
     for d, m in ((24, 40), (16, 64), (32, 8)):
         what = f"crossover({d}, {m})"
@@ -125,7 +128,7 @@ def check_crossover(crossover):
     passed("09.2", "at that many tokens a real block's two counts are equal.")
 
 
-def counted(tokens, dim, mlp_dim):
+def counted(tokens: int, dim: int, mlp_dim: int) -> tuple[float, float]:
     """FLOPs of a real block on this many tokens, counted by torch: (linear maps, attention's products)."""
     block = Block(ViViTConfig(dim=dim, mlp_dim=mlp_dim, heads=2))
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -141,7 +144,7 @@ BASES = {"log": 1.0, "log2": math.log(2), "log10": math.log(10)}
 
 
 @exercise
-def check_exponent(exponent):
+def check_exponent(exponent: Callable) -> None:
     """exponent(x, y) -> the slope of log y against log x, by least squares."""
     noise = torch.randn(9, generator=torch.Generator().manual_seed(9)).double()
     x = 2.0 ** torch.arange(9).double() * 3
@@ -185,7 +188,7 @@ def check_exponent(exponent):
     passed("09.3", "the slope on log-log axes is the exponent, whatever the factor before it.")
 
 
-def line(x, y):
+def line(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Slope and height of the least-squares line through the points."""
     design = torch.stack((x, torch.ones_like(x)), dim=1)
     return torch.linalg.lstsq(design, y[:, None]).solution.flatten()

@@ -1,5 +1,10 @@
 """Checks of chapter 10: the central frame, positions repeated along time, a normalisation folded into filters."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
@@ -10,7 +15,7 @@ from . import call, close, exercise, pair, passed
 
 
 @exercise
-def check_central_frame(central_frame):
+def check_central_frame(central_frame: Callable) -> None:
     """central_frame(filters [D, C, h, w], t) -> tubelet filters [D, C, t, h, w], zero but at frame ⌊t/2⌋."""
     generator = torch.Generator().manual_seed(0)
     for t, size in ((3, (4, 5)), (4, (3, 5)), (1, (2, 3)), (5, (5, 5))):  # the last: a shape that tells no axis apart
@@ -22,11 +27,11 @@ def check_central_frame(central_frame):
     passed("10.1", "the image filter stands on the central frame, and the others are zero.")
 
 
-def on_frame(filters, t, frame):
+def on_frame(filters: torch.Tensor, t: int, frame: int) -> torch.Tensor:
     return torch.stack([filters if i == frame else torch.zeros_like(filters) for i in range(t)], dim=2)
 
 
-def mistakes_of_central_frame(filters, t):
+def mistakes_of_central_frame(filters: torch.Tensor, t: int) -> dict[str, Any]:
     everywhere = torch.stack([filters] * t, dim=2)
     column = torch.zeros_like(everywhere)
     column[..., filters.shape[-1] // 2] = everywhere[..., filters.shape[-1] // 2]
@@ -61,7 +66,7 @@ def mistakes_of_central_frame(filters, t):
 
 
 @exercise
-def check_repeat_positions(repeat_positions):
+def check_repeat_positions(repeat_positions: Callable) -> None:
     """repeat_positions(positions [1, 1 + S, D] with the cls token's first, n_t) -> [1, n_t·S, D], tokens in order
     (t s)."""
     generator = torch.Generator().manual_seed(1)
@@ -110,7 +115,7 @@ def check_repeat_positions(repeat_positions):
     passed("10.2", "every time index has the image's positions, in the order of Model 1's tokens.")
 
 
-def stretched(positions, n_t, s=None):
+def stretched(positions: torch.Tensor, n_t: int, s: int | None = None) -> torch.Tensor:
     tokens = n_t * (s or positions.shape[1])
     return F.interpolate(positions.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
 
@@ -119,7 +124,7 @@ def stretched(positions, n_t, s=None):
 
 
 @exercise
-def check_fold_normalisation(fold_normalisation):
+def check_fold_normalisation(fold_normalisation: Callable) -> None:
     """fold_normalisation(weight [D, 3, h, w], bias [D], mean [3], std [3]) -> weight, bias: the normalisation
     inside."""
     generator = torch.Generator().manual_seed(2)

@@ -1,5 +1,9 @@
 """Checks of chapter 11: two views at test time, mixup, stochastic depth."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 
 from ...volumes import Mirror
@@ -11,7 +15,7 @@ SWAP = (0, 2, 1, 4, 3)  # class 0 has no side; 1 and 2 are a pair, so are 3 and 
 
 
 @exercise
-def check_both_sides(both_sides):
+def check_both_sides(both_sides: Callable) -> None:
     """both_sides(model, clips [B, C, T, H, W], mirror) -> logits [B, K], the mean over a clip and its mirror image."""
     generator = torch.Generator().manual_seed(0)
     clips = torch.rand(6, 2, 3, 4, 5, generator=generator)
@@ -65,7 +69,7 @@ def check_both_sides(both_sides):
 
 
 @exercise
-def check_mixup(mixup):
+def check_mixup(mixup: Callable) -> None:
     """mixup(clips [B, C, T, H, W], targets [B, K], weight [B]) -> clips, targets, clip i blended with clip i - 1."""
     generator = torch.Generator().manual_seed(1)
     clips = torch.rand(4, 2, 3, 5, 4, generator=generator)  # W = B, so that a weight laid along W goes unnoticed
@@ -135,7 +139,7 @@ def check_mixup(mixup):
 
 
 @exercise
-def check_drop_path(drop_path):
+def check_drop_path(drop_path: Callable) -> None:
     """drop_path(branch [B, N, D], rate, training) -> [B, N, D]."""
     branch, rate = torch.rand(4000, 3, 2, generator=torch.Generator().manual_seed(2)) + 0.5, 0.3
     with torch.random.fork_rng(devices=[]):
@@ -155,7 +159,7 @@ def check_drop_path(drop_path):
     passed("11.3", "a clip skips the branch or passes it whole, scaled so that the expectation stays.")
 
 
-def check_evaluation(found, branch, rate):
+def check_evaluation(found: torch.Tensor, branch: torch.Tensor, rate: float) -> None:
     close(
         found,
         branch,
@@ -172,7 +176,7 @@ def check_evaluation(found, branch, rate):
     )
 
 
-def check_training(found, branch, rate):
+def check_training(found: torch.Tensor, branch: torch.Tensor, rate: float) -> None:
     zero = found == 0  # [B, N, D]; no value of the branch is 0
     dropped = zero.flatten(1).all(1)  # [B]
     share = zero.float().mean().item()

@@ -1,7 +1,10 @@
 """Checks of chapter 12: the schedule of the learning rate, averaged weights, a run that can be resumed."""
 
+from __future__ import annotations
+
 import math
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -15,7 +18,7 @@ PEAK = 0.002
 
 
 @exercise
-def check_schedule(schedule):
+def check_schedule(schedule: Callable) -> None:
     """schedule(step, total, peak, warmup) -> the learning rate of step 0 … total-1."""
     for total, warmup in ((400, 0.1), (200, 0.25)):
         first = int(warmup * total)  # whole: the last step of the warm-up is first - 1
@@ -36,7 +39,7 @@ def check_schedule(schedule):
     passed("12.1", "up in a line, down in half a cosine, and nothing is left at the end.")
 
 
-def check_warmup(found, first):
+def check_warmup(found: torch.Tensor, first: int) -> None:
     line = PEAK * torch.arange(first) / first  # from 0; one step further on, it starts above it: both are right
     late = PEAK * torch.arange(1, first + 1) / first
     if found.max() > 1.01 * PEAK:
@@ -57,7 +60,7 @@ def check_warmup(found, first):
         raise CheckFailed("the warm-up is no straight line from 0 to `peak` over the first warmup · total steps")
 
 
-def check_cosine(found, total, first):
+def check_cosine(found: torch.Tensor, total: int, first: int) -> None:
     left = torch.linspace(0, 1, total - first + 1)[:-1]  # of the way down, [total - first]
     steps = torch.arange(first, total)
     expected = PEAK * 0.5 * (1 + torch.cos(math.pi * left))
@@ -88,7 +91,7 @@ def check_cosine(found, total, first):
 
 
 @exercise
-def check_average(update_average):
+def check_average(update_average: Callable) -> None:
     """update_average(average, weights, decay): average, a list of tensors, becomes decay·average + (1 -
     decay)·weights."""
     generator = torch.Generator().manual_seed(0)
@@ -145,7 +148,7 @@ def check_average(update_average):
 LAST_EPOCH = 6
 
 
-def little_run(seed=0):
+def little_run(seed: int = 0) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     """A model that keeps more than parameters, and its optimiser with momentum: the same ones for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -155,7 +158,7 @@ def little_run(seed=0):
     return model, torch.optim.AdamW(model.parameters(), lr=0.01)
 
 
-def train_epochs(model, optimiser, epochs):
+def train_epochs(model: torch.nn.Module, optimiser: torch.optim.Optimizer, epochs: Iterable[int]) -> None:
     """Trains through these epochs; the batches, and the rate, are those of the epoch's number."""
     for epoch in epochs:
         generator = torch.Generator().manual_seed(epoch)
@@ -168,18 +171,18 @@ def train_epochs(model, optimiser, epochs):
             optimiser.step()
 
 
-def flat(model):
+def flat(model: torch.nn.Module) -> torch.Tensor:
     """All that a model's state_dict holds, end to end."""
     return torch.cat([value.detach().flatten().double() for value in model.state_dict().values()])
 
 
-def finished(model, optimiser, done):
+def finished(model: torch.nn.Module, optimiser: torch.optim.Optimizer, done: int) -> torch.Tensor:
     train_epochs(model, optimiser, range(done, LAST_EPOCH))
     return flat(model)
 
 
 @exercise
-def check_resume(save_run, load_run):
+def check_resume(save_run: Callable, load_run: Callable) -> None:
     """save_run(path, model, optimiser, epochs_done); load_run(path, model, optimiser) -> epochs_done."""
     with tempfile.TemporaryDirectory() as folder:
         path, done = Path(folder) / "run.pt", 3
@@ -224,7 +227,7 @@ def check_resume(save_run, load_run):
     passed("12.3", "stopped, saved, loaded, and the same numbers as without a stop.")
 
 
-def check_halfway(found, halfway, whole):
+def check_halfway(found: torch.Tensor, halfway: torch.Tensor, whole: torch.Tensor) -> None:
     if torch.equal(found, halfway):
         return
     new = little_run(seed=1)[0]
@@ -247,7 +250,7 @@ def check_halfway(found, halfway, whole):
     )
 
 
-def fresh_weights(values, model):
+def fresh_weights(values: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A state dict for the model from its weights laid end to end."""
     state, start = {}, 0
     for name, value in model.state_dict().items():

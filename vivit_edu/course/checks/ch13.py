@@ -1,5 +1,9 @@
 """Checks of chapter 13: rollout, gradient-weighted relevance, the selections of a deletion curve."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 import torch
 
 from . import CheckFailed, call, close, exercise, passed, same_shape
@@ -7,18 +11,18 @@ from . import CheckFailed, call, close, exercise, passed, same_shape
 B, HEADS, N, LAYERS = 2, 3, 5, 3  # all different, so that an axis taken for another shows
 
 
-def example_layers(seed=0):
+def example_layers(seed: int = 0) -> list[torch.Tensor]:
     """Sharp attention weights of three layers, [B, heads, N, N] each: another order gives another product."""
     generator = torch.Generator().manual_seed(seed)
     return [(3 * torch.randn(B, HEADS, N, N, generator=generator)).softmax(dim=-1) for _ in range(LAYERS)]
 
 
-def example_gradients():
+def example_gradients() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(B, HEADS, N, N, generator=generator) for _ in range(LAYERS)]
 
 
-def multiply(factors, left=True):
+def multiply(factors: Sequence[torch.Tensor], left: bool = True) -> torch.Tensor:
     """R = F_L … F_1, or in the other order."""
     r = torch.eye(N).expand(B, N, N)
     for factor in factors:
@@ -30,7 +34,7 @@ def multiply(factors, left=True):
 
 
 @exercise
-def check_rollout(rollout):
+def check_rollout(rollout: Callable) -> None:
     """rollout(layers): a list of weights [B, heads, N, N], first layer first -> R [B, N, N]."""
     layers, eye = example_layers(), torch.eye(N)
     means = [a.mean(dim=1) for a in layers]
@@ -70,7 +74,7 @@ def check_rollout(rollout):
     passed("13.1", "rows sum to 1, and the last layer stands on the left.")
 
 
-def per_head(layers):
+def per_head(layers: Sequence[torch.Tensor]) -> torch.Tensor:
     r = torch.eye(N).expand(B, HEADS, N, N)
     for a in layers:
         r = (a + torch.eye(N)) / 2 @ r
@@ -81,7 +85,7 @@ def per_head(layers):
 
 
 @exercise
-def check_relevance(relevance):
+def check_relevance(relevance: Callable) -> None:
     """relevance(layers, gradients): two lists of [B, heads, N, N], first layer first -> R [B, N, N]."""
     layers, gradients, eye = example_layers(), example_gradients(), torch.eye(N)
     products = [g * a for g, a in zip(gradients, layers)]
@@ -137,7 +141,7 @@ def check_relevance(relevance):
 
 
 @exercise
-def check_deletion(deletion):
+def check_deletion(deletion: Callable) -> None:
     """deletion(scores [N]): bool [N + 1, N], the tubelets that stay after 0, 1, …, N of the best are gone."""
     for scores in (torch.tensor([0.3, -0.2, 0.9, 0.5, 0.1]), torch.tensor([0.1, 0.7, 0.4, 0.6, 0.2, 0.5])):
         n = len(scores)

@@ -1,6 +1,9 @@
 """Checks of chapter 14: how fast cost grows, shuffled frames, left taken for right."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -10,7 +13,7 @@ from . import CheckFailed, call, close, exercise, number, passed, same_shape
 
 
 @exercise
-def check_growth(growth):
+def check_growth(growth: Callable) -> None:
     """growth(frames, seconds) -> the exponent p of seconds ~ frames^p, by least squares on logarithms."""
     frames = [28, 56, 112]
     for power in (1.0, 2.0):
@@ -22,7 +25,7 @@ def check_growth(growth):
     passed("14.1", "a straight line through logarithms: its slope is the exponent.")
 
 
-def compare_growth(growth, frames, seconds, expected):
+def compare_growth(growth: Callable, frames: Sequence[float], seconds: Sequence[float], expected: float) -> None:
     """One case; the mistakes are those whose value differs from the right one in it."""
     found = number(
         call(growth, list(frames), list(seconds)),
@@ -51,16 +54,16 @@ def compare_growth(growth, frames, seconds, expected):
         )
 
 
-def plain_slope(x, y):
+def plain_slope(x: Sequence[float], y: Sequence[float]) -> float:
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x) ** 2 for a in x)
 
 
-def slope(frames, seconds):
+def slope(frames: Sequence[float], seconds: Sequence[float]) -> float:
     return plain_slope([math.log(f) for f in frames], [math.log(s) for s in seconds])
 
 
-def intercept(x, y):
+def intercept(x: Sequence[float], y: Sequence[float]) -> float:
     return sum(y) / len(y) - plain_slope(x, y) * sum(x) / len(x)
 
 
@@ -68,7 +71,7 @@ def intercept(x, y):
 
 
 @exercise
-def check_shuffle_frames(shuffle_frames):
+def check_shuffle_frames(shuffle_frames: Callable) -> None:
     """shuffle_frames(clips [N, C, T, H, W], generator) -> each clip's frames in an order of its own."""
     n, c, t, h, w = shape = (5, 2, 6, 7, 4)
     clips = torch.arange(math.prod(shape)).reshape(shape)  # every voxel tells where it came from
@@ -116,7 +119,7 @@ def check_shuffle_frames(shuffle_frames):
     passed("14.2", "all frames are there, each whole, in an order of each clip's own.")
 
 
-def check_places(found, clips):
+def check_places(found: torch.Tensor, clips: torch.Tensor) -> None:
     """Whole frames of the same clip, all channels alike; what moved instead is named."""
     n, c, t, h, w = clips.shape
     if (
@@ -144,7 +147,7 @@ def check_places(found, clips):
 
 
 @exercise
-def check_wrong_side(wrong_side):
+def check_wrong_side(wrong_side: Callable) -> None:
     """wrong_side(labels [N], answers [N], permutation) -> of the clips of sided classes, the share answered by
     the twin side."""
     permutation = (0, 2, 1, 4, 3, 5)
