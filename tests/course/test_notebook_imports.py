@@ -1,4 +1,4 @@
-"""Notebooks import from the lessons, from what `vivit_edu` exports and from `vivit_edu.course`, and from nowhere else."""
+"""Notebooks import only from the lessons, from what `vivit_edu` exports and from `vivit_edu.course`."""
 
 import ast
 

@@ -40,13 +40,22 @@ def wrong_axis(model, clips, mirror):
     return (model(clips) + model(clips.flip(mirror.axis))[:, list(mirror.permutation)]) / 2
 
 
+def in_one_batch(model, clips, mirror):
+    plain, mirrored = model(torch.cat([clips, clips.flip(mirror.axis + 1)])).chunk(2)
+    return (plain + mirrored[:, list(mirror.permutation)]) / 2
+
+
+def clip_by_clip(model, clips, mirror):
+    return torch.cat([by_stack(model, clip[None], mirror) for clip in clips])
+
+
 def joined(model, clips, mirror):
     return sum(model(torch.cat([clips, clips.flip(mirror.axis + 1)])).chunk(2)) / 2
 
 
 test_both_sides = run_cases(
     ch11.check_both_sides,
-    right=[by_columns, by_stack, by_loop],
+    right=[by_columns, by_stack, by_loop, in_one_batch, clip_by_clip],
     wrong={
         "not swapped back": (views(lambda a, b, s: (a + b) / 2), "not swapped back"),
         "both swapped": (views(lambda a, b, s: ((a + b) / 2)[:, s]), "of both were swapped"),
@@ -58,7 +67,8 @@ test_both_sides = run_cases(
         "probabilities": (views(lambda a, b, s: (a.softmax(1) + b.softmax(1)[:, s]) / 2), "probabilities"),
         "rows swapped": (views(lambda a, b, s: (a + b[s + [5]]) / 2), "columns"),
         "rows lost": (views(lambda a, b, s: b[s]), r"\[5, 5\], expected \[6, 5\]"),
-        "one batch of both": (joined, "the model was given"),
+        "one batch of both": (joined, "not swapped back"),
+        "a clip without its batch": (lambda model, clips, mirror: model(clips[0]), "the model was given"),
         "no return": (lambda *_: None, "None"),
         "not written": (lambda *_: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
     },

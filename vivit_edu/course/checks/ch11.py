@@ -23,9 +23,9 @@ def check_both_sides(both_sides: Callable) -> None:
     swap = list(SWAP)
 
     def model(batch):
-        if batch.shape != clips.shape:
+        if batch.ndim != clips.ndim or sorted(batch.shape[1:]) != sorted(clips.shape[1:]):
             raise CheckFailed(
-                f"the model was given {list(batch.shape)}: give it all clips of the batch, {list(clips.shape)}"
+                f"the model was given {list(batch.shape)}: it takes clips [B, C, T, H, W], here {list(clips.shape)}"
             )
         return batch.flatten(1) @ weights
 
