@@ -82,7 +82,7 @@ def noticed(copy, module):
         import pytest
 
         files = [f"tests/{name}.py" for name in TESTS[module]]
-        failed = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files]) != 0
+        failed = pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", *files]) != 0
         (copy / "imported").write_text(" ".join(sys.modules))
         os._exit(int(failed))
     return os.waitpid(child, 0)[1] != 0
