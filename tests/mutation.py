@@ -27,7 +27,7 @@ TESTS = {  # the module, and the tests of what is in it, those first that find m
     "embedding": ("test_embedding", "test_models", "test_parity"),
     "vivit": ("test_models", "test_parity", "test_numerics"),
     "pretrained": ("test_pretrained", "experiments/test_pretrain"),
-    "augment/batch": ("test_augment", "test_bad_input"),
+    "augment/__init__": ("test_augment", "test_bad_input"),
 }
 # An arithmetic operator on tensors turned into one of bits only raises a TypeError, which any test would notice.
 TRIVIAL = ("BitOr", "BitAnd", "BitXor", "RShift", "LShift")

@@ -47,7 +47,7 @@ def test_evaluate_gives_the_figures_of_the_run_again(run, capsys):
 def test_evaluate_with_views_averages_over_shifts_and_the_mirror(run, monkeypatch, capsys):
     import torch
 
-    from vivit_edu.augment.batch import swap_sides
+    from vivit_edu.augment import swap_sides
     from vivit_edu.augment.warp import move
     from vivit_edu.experiments.runs import load_run
     from vivit_edu.training import predict_logits, score

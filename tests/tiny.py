@@ -2,7 +2,7 @@
 
 import torch
 
-from vivit_edu.augment.batch import Augmentation
+from vivit_edu.augment import Augmentation
 from vivit_edu.data import Split, Volumes
 from vivit_edu.models import is_vivit
 from vivit_edu.training import Recipe

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .augment.batch import Augmentation, augment_batch
+from .augment import Augmentation, augment_batch
 from .errors import ConfigError, TrainingError
 from .models import build_model, check_options, is_vivit
 from .optimisers import Muon, Together, encoder_matrices

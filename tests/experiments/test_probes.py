@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.tiny import TINY, make_tiny_volumes
-from vivit_edu.datasets.shapes import CLASSES, MIRROR, TWIN
+from vivit_edu.datasets.shapes import MIRROR, SHAPE_CLASSES, TWIN
 from vivit_edu.experiments import probes
 from vivit_edu.experiments.ablate import read_run, run_table
 from vivit_edu.experiments.runs import load_model, load_run
@@ -118,7 +118,7 @@ def test_twins_are_the_films_that_run_the_other_way():
     for clip, label in zip(clips, labels):
         clip[:, 0 if label % 2 else -1] = 20 + label.item() // 2  # the pair, and its end or its beginning
     split = Split(clips, labels)
-    volumes = Volumes("movingshapes", CLASSES, split, split, split, mirror=MIRROR, film=True)
+    volumes = Volumes("movingshapes", SHAPE_CLASSES, split, split, split, mirror=MIRROR, film=True)
 
     def watches(clips):
         brightest = (255 * clips.amax(dim=(1, 2, 3, 4))).round().long()

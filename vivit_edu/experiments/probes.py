@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from ..augment.batch import swap_sides
+from ..augment import swap_sides
 from ..datasets.shapes import TWIN
 from ..training import mixed_precision, predict_logits
 

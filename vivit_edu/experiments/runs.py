@@ -22,7 +22,7 @@ from types import NoneType
 import torch
 
 from .. import plots
-from ..augment.batch import predict_views
+from ..augment import predict_views
 from ..data import load_volumes
 from ..errors import CheckpointError, ConfigError
 from ..explain.rollout import rollout, to_voxels

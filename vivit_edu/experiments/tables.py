@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..augment.batch import Augmentation
+from ..augment import Augmentation
 from ..cost import PAPER
 from ..errors import ConfigError
 from ..models import MODELS, is_vivit

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import CheckpointError, VivitEduError
-from ..support.files import npz_arrays, npz_headers, shown
+from ..support.files import shown
+from ..support.npz import npz_arrays, npz_headers
 from ..support.torch_files import read_torch
 
 

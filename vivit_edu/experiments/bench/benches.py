@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from ...augment.batch import augment_batch
+from ...augment import augment_batch
 from ...cost import count_flops, count_parameters, measure, peak_memory
 from ...errors import ConfigError
 from ...models import build_model

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from ...augment.batch import augment_batch
+from ...augment import augment_batch
 from ...cost import measure
 from ...training import GENTLE
 from ...volumes import Mirror, Split
