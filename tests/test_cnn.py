@@ -270,7 +270,7 @@ def test_streams_of_the_papers_size_end_at_7_by_7_too():
 
 def test_normalisation_is_krizhevskys():
     """b = a / (2 + 1e-4 Σ a²)^0.5, the sum over five neighbouring channels, at each place of each frame alone."""
-    norm = next(m for m in built("single_frame").tower if isinstance(m, cnn.LocalResponseNorm))
+    norm = next(m for m in built("single_frame").tower if isinstance(m, nn.LocalResponseNorm))
     a = 100 * random_clips(1, 7, 2, 3, 3)
     expected = a.clone()
     for channel in range(7):
