@@ -89,6 +89,17 @@ class Convolution(nn.Conv3d):
         return super().forward(F.pad(clips, (0, 0, 0, 0, 0, missing)) if missing else clips)
 
 
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """torch's, with all places in one axis: torch's 3D pooling, which it would use otherwise, has no bfloat16 on a CPU.
+
+    With the paper's numbers it is Krizhevsky's: x / (2 + 1e-4 Σ x²)^0.5, the sum over a channel and two either side.
+    [B, C, T, H, W] -> same.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features.flatten(2)).view_as(features)
+
+
 def convolutions(layers: list[Layer], channels: int, spans: tuple[tuple[int, int], ...] = ()) -> nn.Sequential:
     """The convolutional part of a plan: [B, C, T, H, W] -> [B, d, T', H', W'].
 
@@ -100,8 +111,7 @@ def convolutions(layers: list[Layer], channels: int, spans: tuple[tuple[int, int
             modules += [Convolution(channels, *sizes, *next(spans, (1, 1))), nn.ReLU()]
             channels = sizes[0]
         elif kind == "N":
-            # Krizhevsky's: x / (2 + 1e-4 Σ x²)^0.5, the sum over five channels; torch divides alpha by their number
-            modules.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.5, k=2))
+            modules.append(LocalResponseNorm(5, alpha=5e-4, beta=0.5, k=2))
         else:
             modules.append(nn.MaxPool3d((1, 2, 2)))
     return nn.Sequential(*modules)
@@ -210,7 +220,7 @@ class Multiresolution(FusionCNN):
 
 def see_context(clips: torch.Tensor) -> torch.Tensor:
     """Each frame at half its resolution, by the mean of 2×2 pixels: [B, C, T, H, W] -> [B, C, T, H/2, W/2]."""
-    return F.avg_pool3d(clips, (1, 2, 2))
+    return F.avg_pool2d(clips.flatten(1, 2), 2).unflatten(1, clips.shape[1:3])
 
 
 def see_fovea(clips: torch.Tensor) -> torch.Tensor:
