@@ -15,7 +15,7 @@ from vivit_edu.course.checks import CheckFailed, call, close, passed, predict, p
 def fresh(tmp_path, monkeypatch):
     """A new working directory and a new process, as far as the journal can tell."""
     monkeypatch.chdir(tmp_path)
-    for events in (journal._guesses, journal._passed, journal._came_true):
+    for events in (journal._guesses, journal._passed, journal._came_true, journal._borrowed):
         events.clear()
 
 

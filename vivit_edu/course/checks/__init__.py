@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..journal import passed, predict, progress, reveal  # noqa: F401  (notebooks take them from here)
+from ..ready import is_borrowed, ready  # noqa: F401
 
 NOT_THE_LEARNERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), "<frozen")
 
@@ -25,6 +26,10 @@ class CheckFailed(AssertionError):
 
 def call(function, *args, **kwargs):
     """function(*args, **kwargs); an error in it becomes a CheckFailed that says in a line what and where."""
+    if is_borrowed(function):
+        raise CheckFailed(
+            "this is the course's version, not yours: run the cell in which you wrote yours, then this one"
+        )
     try:
         return function(*args, **kwargs)
     except CheckFailed:
