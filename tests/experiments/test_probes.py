@@ -9,7 +9,7 @@ from torch import nn
 from tests.tiny import TINY, make_tiny_volumes
 from vivit_edu.datasets.shapes import MIRROR, SHAPE_CLASSES, TWIN
 from vivit_edu.experiments import probes
-from vivit_edu.experiments.ablate import read_run, run_table
+from vivit_edu.experiments.ablate import read_finished, run_table
 from vivit_edu.experiments.runs import load_model, load_run
 from vivit_edu.experiments.tables import make_rows
 from vivit_edu.volumes import Mirror, Split, Volumes
@@ -144,7 +144,7 @@ def test_the_table_of_all_models_probes_each_trained_model(tiny_volumes, tmp_pat
         assert row["probes"]["unchanged"]["runs"] == row["test"]["acc"]["runs"], (
             "the model that was trained, not a new one"
         )
-    assert "probes" in read_run(next(tmp_path.glob("00-*seed1.json")))
+    assert "probes" in read_finished(next(tmp_path.glob("00-*seed1.json")))
     monkeypatch.setattr("vivit_edu.experiments.tables.probe", None)  # what is there is not probed again
     again = run_table("all-models", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
     assert [row["probes"] for row in again["rows"]] == [row["probes"] for row in content["rows"]]

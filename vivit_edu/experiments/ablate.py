@@ -9,21 +9,25 @@ Started again, the same command does only what is missing. What stands in the ta
 """
 
 import csv
+import io
 import json
 import re
 import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
+from tabulate import tabulate
 
 from .. import plots
 from ..errors import CheckpointError, ConfigError
 from ..support.checkpoint import check_kinds, difference, plain
+from ..support.files import written_whole
 from ..support.tables import mean_sd
 from ..training import Recipe
-from .runs import choose_device, start_folder, write_json
+from .runs import choose_device, claim, write_json
 
 FIGURES = ("acc", "balanced_acc", "auc")
 
@@ -43,8 +47,8 @@ def run_table(table, rows, volumes, *, seeds=3, out=None, device="auto"):
     """
     from tqdm.auto import tqdm
 
-    out = Path(out or default_folder(table, volumes))
-    start_folder(out, resume=True)
+    out = Path(out or table_folder(table, volumes))
+    claim(out, resume=True)
     claim_folder(out, table, rows, volumes)
     grid = [(number, row, seed) for seed in range(seeds) for number, row in enumerate(rows) if seed < row.seeds]
     runs, missing = [], []
@@ -57,7 +61,7 @@ def run_table(table, rows, volumes, *, seeds=3, out=None, device="auto"):
     for path, row, seed in bar:
         bar.set_postfix_str(f"{row.name}, seed {seed}")
         write_run(path, row, volumes, seed, choose_device(device))
-    content = sum_up(table, rows, [read_run(path) for path in runs], seeds)
+    content = sum_up(table, rows, [read_finished(path) for path in runs], seeds)
     write_table(out, content)
     return content
 
@@ -72,7 +76,7 @@ def write_run(path, row, volumes, seed, device):
     shutil.rmtree(folder)
 
 
-def read_run(path):
+def read_finished(path):
     """What a finished run's file says; CheckpointError where it cannot be read."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +95,7 @@ def read_run(path):
             },
         )
         for split in ("val", "test"):
-            check_kinds(run[split], dict.fromkeys(FIGURES, (int, float)))
+            check_kinds(run[split], dict.fromkeys(FIGURES, (int, float, NoneType)))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): delete it, and the run is made again") from error
     return run
@@ -112,10 +116,16 @@ def claim_folder(out, table, rows, volumes):
         return write_json(path, now)
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
+        check_kinds(before, {"table": str, "dataset": str, "clips": list, "rows": dict})
         # through Recipe, which gives fields that are newer than the file their defaults
         before["rows"] = {name: plain(asdict(Recipe.from_dict(recipe))) for name, recipe in before["rows"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): choose another folder with --out") from error
+    if unknown := sorted(set(before) - set(now)):
+        raise CheckpointError(
+            f"{path} holds {', '.join(unknown)}, which this version does not know: a newer version began this table. "
+            "Go on with that version, or choose another folder with --out"
+        )
     if before != now:
         raise ConfigError(
             f"{out} holds another table: {what_differs(before, now)}. Ask for what was begun there, "
@@ -135,7 +145,7 @@ def what_differs(before, now):
     return f"in its row {name!r} {difference(theirs[name], ours[name])}"
 
 
-def default_folder(table, volumes):
+def table_folder(table, volumes):
     """The same for the same table and data set, so that the command started again goes on."""
     return Path("runs") / f"ablate-{table}-{volumes.name}"
 
@@ -183,18 +193,25 @@ def sum_up_row(row, runs):
     }
 
 
-def spread(values):
-    """Mean and sample standard deviation (n - 1 below the sum) of some figures."""
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "sd": sd, "runs": values}
+def spread(values: list[float | None]) -> dict:
+    """Mean and sample standard deviation (n - 1 below the sum) of some figures; None where there is none.
+
+    Returns {"mean", "sd", "runs": the values as given}. Missing figures (None) are left out of mean and sd.
+    """
+    there = [value for value in values if value is not None]
+    mean = float(np.mean(there)) if there else None
+    sd = float(np.std(there, ddof=1)) if len(there) > 1 else None
+    return {"mean": mean, "sd": sd, "runs": values}
 
 
 def write_table(out, content):
     """table.json, table.csv, table.md and table.png."""
     write_json(out / "table.json", content)
-    (out / "table.md").write_text(as_markdown(content), encoding="utf-8")
+    with written_whole(out / "table.md") as file:
+        file.write(as_markdown(content).encode("utf-8"))
     plots.save(plots.ablation(content), out / "table.png")
-    with open(out / "table.csv", "w", newline="", encoding="utf-8") as file:
+    with written_whole(out / "table.csv") as whole:
+        file = io.TextIOWrapper(whole, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(file)
         columns = [(split, name, part) for split in ("val", "test") for name in FIGURES for part in ("mean", "sd")]
         writer.writerow(["row", "seeds", "epochs", *("_".join(column) for column in columns), "seconds"])
@@ -203,19 +220,22 @@ def write_table(out, content):
             writer.writerow(
                 [row["row"], len(row["seconds"]["runs"]), row["recipe"]["epochs"], *cells, row["seconds"]["mean"]]
             )
+        file.detach()  # the file itself is closed by its writer
 
 
 def as_markdown(content):
     """The table as Markdown, with where it comes from below it."""
     heads = [f"{split} {name}" for split in ("val", "test") for name in ("accuracy", "balanced", "AUC")]
-    lines = [f"| {content['table']} | {' | '.join(heads)} | seconds |", "|---" * (len(heads) + 2) + "|"]
+    rows = []
     for row in content["rows"]:
         cells = [mean_sd(row[split][name]) for split in ("val", "test") for name in FIGURES]
         made = len(row["seconds"]["runs"])
         name = row["row"] if made == len(content["seeds"]) else f"{row['row']} (seeds: {made})"
-        lines.append(f"| {name} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |")
+        rows.append([name, *cells, f"{row['seconds']['mean']:.0f}"])
+    table = tabulate(rows, headers=[content["table"], *heads, "seconds"], tablefmt="github", disable_numparse=True)
     packages = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
-    lines += [
+    lines = [
+        table,
         "",
         f"`{content['command']}`: {content['dataset']} ({content['size']}³), {content['epochs']} epochs, "
         f"seeds {', '.join(map(str, content['seeds']))}, mean ± standard deviation; {content['device']}; {packages}; "

@@ -22,7 +22,9 @@ def explain_run(folder, *, sample=0, method="rollout", split="test", root=None, 
     """
     name = method.replace("-", " ")
     if name not in METHODS:
-        raise ConfigError(f"no method is called {method!r}; the methods are {', '.join(slug(m) for m in METHODS)}")
+        raise ConfigError(
+            f"no method is called {method!r}; the methods are {', '.join(in_file_name(m) for m in METHODS)}"
+        )
     model, volumes, run = load_run(folder, root=root, device=device)
     if not isinstance(model, ViViT):
         raise ConfigError(
@@ -40,7 +42,7 @@ def explain_run(folder, *, sample=0, method="rollout", split="test", root=None, 
         probabilities = model.eval()(inputs).softmax(dim=1)[0].cpu()
     scores = to_voxels(model, METHODS[name](model, inputs).clamp(min=0)).cpu()  # [1, T, H, W]
     title = describe_guess(volumes.class_names, int(chosen.labels[sample]), probabilities)
-    stem = Path(folder) / f"explain-{split}-{sample}-{slug(name)}"
+    stem = Path(folder) / f"explain-{split}-{sample}-{in_file_name(name)}"
     picture, film = stem.with_suffix(".png"), stem.with_suffix(".gif")
     heading = f"{volumes.name}, {split} clip {sample}, {name}: {title}"
     plots.save(plots.attention_slices(clips, scores, [heading]), picture)
@@ -48,7 +50,7 @@ def explain_run(folder, *, sample=0, method="rollout", split="test", root=None, 
     return title, [picture, film]
 
 
-def slug(name):
+def in_file_name(name):
     return name.replace(" ", "-")
 
 

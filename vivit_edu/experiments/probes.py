@@ -77,17 +77,17 @@ def probe(model, volumes, *, bfloat16=False):
     answers = partial(predict_classes, model, bfloat16=bfloat16)
     for name, change in CHANGES.items():
         found[name] = answers(replace(test, clips=change(test.clips)))
-    figures = {name: share(classes == test.labels) for name, classes in found.items()}
+    figures = {name: share_of(classes == test.labels) for name, classes in found.items()}
     if volumes.mirror is not None:
         swapped = swap_sides(test.labels, volumes.mirror)
         mirrored = answers(replace(test, clips=test.clips.flip(volumes.mirror.axis + 1)))  # a batch comes first
-        figures["mirrored"] = share(mirrored == swapped)
+        figures["mirrored"] = share_of(mirrored == swapped)
         sided = swapped != test.labels
-        figures["wrong side"] = share((found["unchanged"] == swapped)[sided])
+        figures["wrong side"] = share_of((found["unchanged"] == swapped)[sided])
     if volumes.name == "movingshapes":
         twins = torch.tensor(TWIN)[test.labels]
-        figures["wrong twin"] = share(found["unchanged"] == twins)
-        figures["reversed, as twin"] = share(found["reversed"] == twins)
+        figures["wrong twin"] = share_of(found["unchanged"] == twins)
+        figures["reversed, as twin"] = share_of(found["reversed"] == twins)
     return figures
 
 
@@ -101,6 +101,6 @@ def predict_classes(model, split, *, bfloat16=False):
     return predict_logits(model, split, predict=predict, batch_size=32).argmax(dim=1)
 
 
-def share(hits):
+def share_of(hits):
     """How many of some yes and no are yes, from 0 to 1."""
     return hits.float().mean().item()

@@ -10,53 +10,70 @@ curves.png, confusion.png, attention.png
 
 import hashlib
 import json
-import os
+import math
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import NoneType
 
 import torch
+from torch import nn
 
 from .. import plots
 from ..augment import predict_views
 from ..data import load_volumes
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..explain.rollout import rollout, to_voxels
 from ..pretrained import load_pretrained
 from ..support.checkpoint import LATEST, PREVIOUS, check_kinds, difference, fill, plain, read_newest
+from ..support.files import written_whole
 from ..support.options import check_seed
 from ..support.processes import is_first, on_first, processes
 from ..training import Recipe, build_seeded, fit, predict_logits, score
 from ..vivit import ViViT
+from ..volumes import Volumes
 
 # whole voxels along T, H and W: less than the preset's training moves clips by
 VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
 
 
-def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, videos=None, figures=True):
+def train_run(
+    volumes: Volumes,
+    recipe: Recipe,
+    *,
+    out: Path | str,
+    seed: int = 0,
+    resume: bool = False,
+    device: str | torch.device = "auto",
+    root: Path | str | None = None,
+    videos: dict | None = None,
+    preset: str | None = None,
+    figures: bool = True,
+) -> dict | None:
     """Trains, evaluates and explains, all written to the folder `out`; returns what stands in metrics.json.
 
-    resume: go on with the run in `out`, which must have been started with the same recipe and seed. The file of
-    pretrained weights that it began with is then no longer read.
-    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
-    so that the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise.
-    figures: draw them, too. The test split is read once, after training. Of several processes the first evaluates
-    and writes; the others return None.
+    Nothing is written before the model has been built and its first weights, if pretrained, have been read.
+    resume: go on with the run in `out`, which must have been started with the same recipe and seed; only its epochs may
+    be more. The file of pretrained weights that it began with is then no longer read.
+    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data are, noted so that
+    the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise. preset: the name of
+    the preset that the recipe began as, for the record. figures: draw them, too. The test split is read once, after
+    training. Of several processes the first evaluates and writes; the others return None.
     """
     check_seed(seed)
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
     identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
     identity |= {"videos": videos} if videos else {}
-    on_first(begin, out, resume, identity | {"recipe": asdict(recipe)})
+    on_first(claim, out, resume)
     model = build_seeded(recipe, volumes, seed)
-    on_first(
-        start_pretrained, model, recipe, out, resume
-    )  # the others get the first one's weights when training starts
+    # the other processes get the first one's weights when training starts
+    report = on_first(load_first_weights, model, recipe, out, resume)
+    on_first(begin, out, identity | {"recipe": asdict(recipe)} | ({"preset": preset} if preset else {}), report)
     model = model.to(device)
     start = time.perf_counter()
     history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
@@ -71,6 +88,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
         "options": asdict(model.config),
         "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
         **first_weights(out),
+        **{key: value for key, value in read_run(out).items() if key == "longer"},
         "epochs": len(history),
         "seconds": round(seconds, 1),
         "seconds_this_time": round(time.perf_counter() - start, 1),
@@ -176,25 +194,22 @@ def read_run(folder):
     return run
 
 
-def start_pretrained(model, recipe, out, resume=False):
-    """Puts the recipe's pretrained weights, if any, into the model; prints and keeps the report.
+def load_first_weights(model: nn.Module, recipe: Recipe, out: Path, resume: bool = False) -> dict | None:
+    """Puts the recipe's pretrained weights, if any, into the model; returns what pretrained.json says of them.
 
-    A run that is resumed has its weights in the checkpoint.
+    A run that is resumed has its weights in the checkpoint: None, as where nothing is pretrained.
     """
     if not recipe.pretrained or (resume and any((out / name).exists() for name in (LATEST, PREVIOUS))):
-        return
+        return None
     report = load_pretrained(model, recipe.pretrained, method=recipe.inflate)
     print(f"First weights: {recipe.pretrained}, inflate={recipe.inflate}\n{report}")
-    write_json(
-        out / "pretrained.json",
-        {
-            "weights": weights_name(recipe.pretrained),
-            "sha256": sha256(recipe.pretrained),
-            "inflate": recipe.inflate,
-            "layout": report.layout,
-            "report": str(report).splitlines(),
-        },
-    )
+    return {
+        "weights": weights_name(recipe.pretrained),
+        "sha256": sha256(recipe.pretrained),
+        "inflate": recipe.inflate,
+        "layout": report.layout,
+        "report": str(report).splitlines(),
+    }
 
 
 def first_weights(out):
@@ -250,14 +265,22 @@ def attention_figure(model, volumes, guesses):
     return plots.attention_slices(clips, scores, titles)
 
 
-def begin(out, resume, run):
-    """Makes the run folder and writes down in it what the run is; going on, it must be what it was."""
-    start_folder(out, resume)
+def begin(out: Path, run: dict, pretrained: dict | None = None) -> None:
+    """Writes down in the run folder what the run is; a run that goes on must be what it was, or longer.
+
+    pretrained: what `load_first_weights` returned.
+    """
     try:
         before = read_run(out)
     except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
-        before = run
+        before = dict(run)
     before["recipe"] = asdict(Recipe.from_dict(before["recipe"]))
+    epochs, wanted = before["recipe"]["epochs"], run["recipe"]["epochs"]
+    if wanted > epochs:  # noted, since the result is not that of such a run from the start
+        run = run | {"longer": [*before.get("longer", []), [epochs, wanted]]}
+        before["recipe"]["epochs"] = wanted
+    elif "longer" in before:
+        run = run | {"longer": before["longer"]}
     for name in ("dataset", "size", "recipe", "seed"):
         if plain(before[name]) != plain(run[name]):
             raise CheckpointError(
@@ -265,28 +288,38 @@ def begin(out, resume, run):
                 "Resume with the one it was started with, or start anew in another folder"
             )
     write_json(out / "run.json", run)
+    if pretrained:
+        write_json(out / "pretrained.json", pretrained)
 
 
-def start_folder(out, resume):
-    """Makes the run folder; refuses to write over a run that is there already."""
+def claim(out: Path | str, resume: bool) -> None:
+    """Refuses a folder that holds a run already, or that nothing can be written to; leaves nothing in it."""
+    out = Path(out)
     if (out / "run.json").exists() and not resume:
         raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
+    folder = next(place for place in (out, *out.absolute().parents) if place.exists())
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ConfigError(
             f"nothing can be written to {out} ({error.strerror}): choose another folder with --out"
         ) from error
 
 
-def write_json(path, content):
-    """Writes the file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with written(path):
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+def write_json(path: Path, content: object) -> None:
+    """Writes the file whole or not at all. What is not a finite number, such as an AUC of one class, becomes null."""
+    with written(path), written_whole(path) as file:
+        file.write((json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode("utf-8"))
+
+
+def finite(value: object) -> object:
+    """The value with None for each number in it that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
@@ -294,9 +327,10 @@ def written(path):
     """Within it, a disk that is full or a folder that cannot be written to is a CheckpointError that names `path`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, DataError) as error:
+        reason = getattr(error, "strerror", None) or str(error.__cause__ or error).splitlines()[0]
         raise CheckpointError(
-            f"{path} could not be written ({error.strerror or error}): make room or choose another folder with --out, "
+            f"{path} could not be written ({reason}): make room or choose another folder with --out, "
             "then go on with --resume; checkpoints are kept"
         ) from error
 

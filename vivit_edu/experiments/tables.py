@@ -16,8 +16,14 @@ from ..training import GENTLE, Recipe
 from .probes import probe
 from .runs import choose_device, load_model, train_run
 
-EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
-SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))  # % of the training patients, and how many times the epochs
+TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
+PATIENT_SHARES = (
+    (5, 4),
+    (10, 4),
+    (25, 3),
+    (50, 2),
+    (100, 1),
+)  # % of the training patients, and how many times the epochs
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def regularisation():
     return rows
 
 
-def models():
+def paper_models():
     """Models 1 to 4 of the paper, all else alike."""
     return [Row(name, base(model=name)) for name in PAPER]
 
@@ -111,7 +117,7 @@ def on_shares(starts):
     """
     return [
         Row(f"{percent} %, {name}", recipe, partial(train_on_share, percent=percent, longer=longer, train=train))
-        for percent, longer in SHARES
+        for percent, longer in PATIENT_SHARES
         for name, (recipe, train) in starts.items()
     ]
 
@@ -138,7 +144,7 @@ def keras_example():
 
 TABLES = {
     "regularisation": regularisation,
-    "model": models,
+    "model": paper_models,
     "all-models": all_models,
     "tubelet": tubelets,
     "temporal-depth": temporal_depths,
@@ -180,7 +186,7 @@ def train_on_share(volumes, recipe, *, percent, train, seed, longer=1, **rest):
     return train(replace(volumes, train=share), longer_recipe, seed=seed, **rest)
 
 
-def base(*, model="spacetime", augmentation=GENTLE, epochs=EPOCHS, **options):
+def base(*, model="spacetime", augmentation=GENTLE, epochs=TABLE_EPOCHS, **options):
     """What the tables start from: four layers, AdamW, gentle augmentation, with another model or options of it.
 
     Not a preset, which may get better: a table says what a step gives *here*, and its recorded runs stay true.
