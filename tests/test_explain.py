@@ -168,11 +168,11 @@ def test_models_without_attention_are_refused():
 
 
 def compiled(model):
-    return torch.compile(model, backend="aot_eager")
+    return torch.compile(model, backend="eager")
 
 
 def compiled_in_place(model):
-    model.compile(backend="aot_eager")
+    model.compile(backend="eager")
     return model
 
 
