@@ -14,6 +14,7 @@ import torch
 from tests.tiny import tiny_recipe
 from vivit_edu import cli
 from vivit_edu.errors import ConfigError, LostProcessError
+from vivit_edu.support import checkpoint
 from vivit_edu.support import processes as distributed
 from vivit_edu.support.checkpoint import read_newest
 from vivit_edu.training import Recipe, build_seeded, fit
@@ -114,13 +115,13 @@ def test_a_run_of_one_process_goes_on_in_two(alone, tmp_path, monkeypatch, tiny_
     monkeypatch.setattr(Recipe, "preset", lambda *_, **__: recipe)
     stop_after = 2
 
-    def stop(folder, state, epochs_done, save=__import__("vivit_edu.training").training.save_checkpoint):
+    def stop(folder, state, epochs_done, save=checkpoint.save_checkpoint):
         save(folder, state, epochs_done)
         if epochs_done == stop_after:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vivit_edu.training.save_checkpoint", stop)
+        patch.setattr(checkpoint, "save_checkpoint", stop)
         assert cli.main(["train", "--out", str(out), "--seed", "1", "--device", "cpu"]) == 130
     run = torchrun(tmp_path, "train", "--resume", "--out", str(out), "--device", "cpu")
     assert run.returncode == 0, run.stderr

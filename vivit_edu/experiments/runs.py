@@ -30,9 +30,10 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..explain.rollout import rollout, to_voxels
 from ..pretrained import load_pretrained
 from ..support.checkpoint import LATEST, PREVIOUS, check_kinds, difference, fill, plain, read_newest
+from ..support.devices import choose_device, describe_device
 from ..support.files import written_whole
 from ..support.options import check_seed
-from ..support.processes import is_first, on_first, processes
+from ..support.processes import is_first, on_first
 from ..training import Recipe, build_seeded, fit, predict_logits, score
 from ..vivit import ViViT
 from ..volumes import Volumes
@@ -333,28 +334,6 @@ def written(path):
             f"{path} could not be written ({reason}): make room or choose another folder with --out, "
             "then go on with --resume; checkpoints are kept"
         ) from error
-
-
-def choose_device(device):
-    """The torch.device of this name; "auto" is a GPU where there is one. ConfigError where it is not to be had."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()  # of the device "meta" nothing comes back
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}): try --device cpu"
-        ) from error
-    return chosen
-
-
-def describe_device(device):
-    """The kind of machine, for the record: the GPU's name, or the number of CPU threads, and how many of them."""
-    kind = f"{device.type}, {torch.get_num_threads()} threads"
-    if device.type == "cuda":
-        kind = torch.cuda.get_device_name(device)
-    return kind if processes() == 1 else f"{processes()} × {kind}"
 
 
 def versions():

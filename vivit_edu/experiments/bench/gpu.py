@@ -6,14 +6,14 @@ On a CPU the same code runs with tiny sizes: a rehearsal, whose times say nothin
 
 import gc
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
 
 import torch
 
 from ...cost import PAPER, count_flops, measure, time_step
-from ...training import PRESETS, Recipe, fit, mixed_precision
+from ...training import Recipe, fit, mixed_precision
 from .libraries import PEERS, build_ours
 from .steps import make_step, matmul_peak, noise_volumes
 
@@ -29,12 +29,12 @@ class Sizes:
     repeats: int = 15
     matrix: int = 8192  # edge of the matrices whose product gives the peak
     volumes: tuple = (971, 161)  # OrganMNIST3D's training and validation split
-    recipe: Recipe = PRESETS["full"]
+    recipe: Recipe = field(default_factory=lambda: Recipe.preset("full"))
     compiled: dict = None  # name -> what makes a model a compiled one
 
 
 FULL = Sizes(
-    options=PRESETS["paper-b"].options,
+    options=Recipe.preset("paper-b").options,
     compiled={"compiled": torch.compile, "compiled, CUDA graphs": partial(torch.compile, mode="reduce-overhead")},
 )
 REHEARSAL = Sizes(
@@ -45,7 +45,9 @@ REHEARSAL = Sizes(
     matrix=64,
     volumes=(32, 4),
     compiled={"compiled": partial(torch.compile, backend="eager")},
-    recipe=replace(PRESETS["full"], epochs=1, options={"tubelet": (14, 14, 14), "dim": 16, "depth": 1, "heads": 2}),
+    recipe=replace(
+        Recipe.preset("full"), epochs=1, options={"tubelet": (14, 14, 14), "dim": 16, "depth": 1, "heads": 2}
+    ),
 )
 
 
