@@ -13,8 +13,8 @@ import nbformat
 import pytest
 
 from vivit_edu.authoring.classroom import classroom, lead_out, source_notebook
-from vivit_edu.authoring.exercises import BEGIN, END
-from vivit_edu.authoring.masters import as_text, master_paths, read
+from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
+from vivit_edu.authoring.masters import master_paths, notebook_text, read
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
 
@@ -65,7 +65,7 @@ def test_the_capstone_is_marked_by_hand_and_its_scheme_is_kept_from_students(tmp
     student = student_notebook(master)
     for name in cells:
         assert by_id(student, f"ch14-capstone-{name}").source == "YOUR ANSWER HERE"
-    assert "For whoever marks it" not in as_text(student)
+    assert "For whoever marks it" not in notebook_text(student)
     classroom(tmp_path / "class", "14")
     assert re.search(r"^\| 14_cnn_or_vivit \| 3 \| 6 \| 20 \|$", (tmp_path / "class" / "README.md").read_text(), re.M)
 
@@ -126,7 +126,7 @@ def course(tmp_path_factory):
     ids = ["ch03-ex1", "ch03-ex1-check", "ch03-ex2", "ch03-ex2-check"]
     master.nb.cells = [*cells[:3], cells[3], *(by_id(master.nb, name) for name in ids), *cells[-2:]]
     (root / "masters").mkdir()
-    (root / "masters" / f"{NAME}.ipynb").write_text(as_text(master.nb), encoding="utf-8")
+    (root / "masters" / f"{NAME}.ipynb").write_text(notebook_text(master.nb), encoding="utf-8")
     return classroom(root / "class", masters=root / "masters")
 
 
@@ -153,8 +153,8 @@ def released(course):
 def test_what_students_get_holds_no_solution_and_no_output(released):
     text = released.read_text(encoding="utf-8")
     assert (
-        BEGIN not in text
-        and END not in text
+        SOLUTION_BEGIN not in text
+        and SOLUTION_END not in text
         and "rearrange(tubelets, pattern" not in text
         and "whoever marks" not in text
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .exercises import clear_guesses, on_github, relink
-from .masters import as_text, badges, checkout, master_paths, read, tags, write
+from .masters import badges, checkout, master_paths, notebook_text, read, tags, write
 from .notebooks import choose
 
 CONFIG = '''\
@@ -110,7 +110,7 @@ def classroom(folder, chapters=None, *, masters=None):
     rows = []
     for path in paths:
         nb = source_notebook(read(path), [path.stem for path in paths])
-        write(folder / "source" / path.stem / path.name, as_text(nb))
+        write(folder / "source" / path.stem / path.name, notebook_text(nb))
         rows.append(_row(path.stem, nb))
     if not (folder / "nbgrader_config.py").exists():  # the instructor may have changed it
         write(folder / "nbgrader_config.py", CONFIG)

@@ -8,8 +8,8 @@ import re
 
 from .masters import tags
 
-HEADING = re.compile(r"^#+ Exercise\b.*$", re.M)
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+EXERCISE_HEADING = re.compile(r"^#+ Exercise\b.*$", re.M)
+SOLUTION_BEGIN, SOLUTION_END = "### BEGIN SOLUTION", "### END SOLUTION"
 
 
 # ---- rules, each a generator of (number of the cell or None, what is wrong and how to mend it)
@@ -43,7 +43,7 @@ def sections(master):
     """The exercises as (number of the cell, heading, cells up to the next heading of level 1 to 3)."""
     found = []
     for number, cell in enumerate(master.nb.cells, 1):
-        if cell.cell_type == "markdown" and (heading := HEADING.search(cell.source)):
+        if cell.cell_type == "markdown" and (heading := EXERCISE_HEADING.search(cell.source)):
             found.append((number, heading[0].strip(), []))
         elif cell.cell_type == "markdown" and re.search(r"^#{1,3} ", cell.source, re.M):
             found.append(None)  # another subject begins: what follows belongs to no exercise
@@ -59,7 +59,7 @@ def grading(master):
     ids = [_grading(cell).get("grade_id") for cell in master.nb.cells]
     for number, cell in enumerate(master.nb.cells, 1):
         meta, lines = _grading(cell), [line.strip() for line in cell.source.splitlines()]
-        marks = [line for line in lines if line in (BEGIN, END)]
+        marks = [line for line in lines if line in (SOLUTION_BEGIN, SOLUTION_END)]
         if meta and ids.index(meta.get("grade_id")) + 1 != number:
             yield number, (f"its grade_id {meta.get('grade_id')!r} is another cell's too: each has one of its own")
         if marks and not meta.get("solution"):
@@ -68,10 +68,13 @@ def grading(master):
                 ("holds solution markers but is no solution cell: give it nbgrader's metadata, solution: true"),
             )
         if cell.cell_type == "code" and meta.get("solution"):
-            if not marks or marks != [BEGIN, END] * (len(marks) // 2):
+            if not marks or marks != [SOLUTION_BEGIN, SOLUTION_END] * (len(marks) // 2):
                 yield (
                     number,
-                    (f"is a solution without its markers: put {BEGIN!r} and {END!r} around what students write"),
+                    (
+                        f"is a solution without its markers: put {SOLUTION_BEGIN!r} and {SOLUTION_END!r} around "
+                        "what students write"
+                    ),
                 )
             if meta.get("grade"):
                 yield number, "is solution and check in one: put the check in the next code cell"
@@ -99,7 +102,7 @@ def _grading(cell):
     return cell.metadata.get("nbgrader", {})
 
 
-RULES = (exercise_texts, grading)
+EXERCISE_RULES = (exercise_texts, grading)
 
 
 # ---- the student notebooks

@@ -7,9 +7,9 @@ import re
 from .exercises import sections
 from .masters import master_paths, read
 
-BEGIN, END = "<!-- exercises: written by vivit-edu notebooks -->", "<!-- end of exercises -->"
+GUIDE_BEGIN, GUIDE_END = "<!-- exercises: written by vivit-edu notebooks -->", "<!-- end of exercises -->"
 CAPSTONE = re.compile(r"^#+ (?P<title>Capstone · .+)$", re.M)
-HEADING = re.compile(
+EXERCISE_LINE = re.compile(
     r"^#+ Exercise (?P<number>\d\d\.\d) · (?P<title>.+) \((?P<minutes>\d+) minutes?, (?P<difficulty>[\w ]+)\)$"
 )
 # wrong answers that the checks catch too, but which are slips and no ideas
@@ -51,8 +51,8 @@ def exercises_markdown(folder):
             )
         if task:
             lines.append(
-                f"| {task['title']} (open) | {task['minutes']} | {task['points']} | none: marked by hand, with the rubric in the "
-                "chapter and a scheme in `source/` |"
+                f"| {task['title']} (open) | {task['minutes']} | {task['points']} | none: marked by hand, with the "
+                "rubric in the chapter and a scheme in `source/` |"
             )
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, f"{total} points in {len(parts)} chapters, as far as they are written."])
@@ -64,10 +64,10 @@ def exercise_rows(master, wrong):
     for _, heading, cells in sections(master):
         graded = [cell for _, cell in cells if cell.metadata.get("nbgrader", {}).get("points")]
         called = re.findall(r"\bch\d\d\.(\w+)\(", "\n".join(cell.source for cell in graded))
-        known = HEADING.match(heading)
+        known = EXERCISE_LINE.match(heading)
         rows.append(
             {
-                **(known.groupdict() if known else dict.fromkeys(HEADING.groupindex, "–")),
+                **(known.groupdict() if known else dict.fromkeys(EXERCISE_LINE.groupindex, "–")),
                 "points": sum(cell.metadata["nbgrader"]["points"] for cell in graded),
                 "mistakes": [pair for check in called for pair in wrong.get(check, ()) if pair[0] not in SLIPS],
             }
@@ -100,12 +100,12 @@ def mistakes(path):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "run_cases":
             wrong = next((word.value for word in call.keywords if word.arg == "wrong"), None)
             pairs = zip(wrong.keys, wrong.values) if isinstance(wrong, ast.Dict) else ()
-            named = [(key.value, _words(value)) for key, value in pairs if isinstance(key, ast.Constant)]
+            named = [(key.value, _plain_pattern(value)) for key, value in pairs if isinstance(key, ast.Constant)]
             found.setdefault(ast.unparse(call.args[0]).split(".")[-1], []).extend(named)
     return found
 
 
-def _words(case):
+def _plain_pattern(case):
     """Of a case (solution, pattern) the pattern, where it is plain text."""
     pattern = case.elts[-1] if isinstance(case, ast.Tuple) else None
     text = pattern.value if isinstance(pattern, ast.Constant) else ""
@@ -114,5 +114,5 @@ def _words(case):
 
 def filled_in(text, folder):
     """The guide's text with the tables between its markers renewed."""
-    before, rest = text.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{exercises_markdown(folder)}\n{END}{rest.split(END, 1)[-1]}"
+    before, rest = text.split(GUIDE_BEGIN, 1)
+    return f"{before}{GUIDE_BEGIN}\n{exercises_markdown(folder)}\n{GUIDE_END}{rest.split(GUIDE_END, 1)[-1]}"

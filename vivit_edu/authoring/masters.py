@@ -2,22 +2,29 @@
 the same in all of them: the badges, the bootstrap cell and the repository's address."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ..course.map import OFFER  # noqa: F401
 from ..errors import ConfigError
+from ..support.files import written_whole
 from ..support.places import checkout, repository  # noqa: F401  (its neighbours take them from here)
 
 COLAB = "https://colab.research.google.com/"
 GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 BOOTSTRAP = """\
-import sys
-if "google.colab" in sys.modules:  # elsewhere this cell does nothing; torch is never installed again
-    !git clone --quiet --depth 1 {repo} /content/vivit-edu
-    !pip install --quiet --no-deps einops medmnist
-    sys.path.insert(0, "/content/vivit-edu")"""
+import importlib.util, os, sys
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: its threads sleep while they wait
+if "google.colab" in sys.modules:  # only Colab has to fetch the course; torch is never installed again
+    !git clone -q --depth 1 {repo} /content/vivit-edu; pip install -q --no-deps einops medmnist pooch tabulate
+    sys.path.insert(0, "/content/vivit-edu")
+if not importlib.util.find_spec("vivit_edu"): raise ModuleNotFoundError(\
+"This kernel lacks vivit_edu: choose the kernel of the course's environment, or `pip install git+{repo}`")"""
+
+
+Violations = Iterator[tuple[int | None, str]]  # what a rule gives: the number of a cell, and what is wrong
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ def tags(cell):
     return cell.metadata.get("tags", [])
 
 
-def slug(repo):
+def owner_and_name(repo):
     """OWNER/NAME of https://github.com/OWNER/NAME.
 
     Raises:
@@ -74,7 +81,7 @@ def badges(name, repo):
     """The two lines of markdown that open the lesson and the exercises of a chapter in Colab."""
 
     def badge(words, path):
-        address = f"{COLAB}github/{slug(repo)}/blob/main/{path}"
+        address = f"{COLAB}github/{owner_and_name(repo)}/blob/main/{path}"
         return f"[![Open the {words} in Colab]({COLAB.rstrip('/')}/assets/colab-badge.svg)]({address})"
 
     lesson, exercises = f"notebooks/{name}.ipynb", f"notebooks/exercises/{name}.ipynb"
@@ -105,7 +112,7 @@ def read(path, repo=None):
     return Master(path, nb, repo or repository())
 
 
-def as_text(nb):
+def notebook_text(nb):
     """A notebook as the text of its file: the same on every machine, with a newline at the end."""
     import nbformat
 
@@ -117,10 +124,8 @@ def write(path, text):
     path = Path(path)
     if path.is_file() and path.read_bytes() == text.encode("utf-8"):
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode("utf-8"))
-    partial.replace(path)
+    with written_whole(path) as file:
+        file.write(text.encode("utf-8"))
     return True
 
 

@@ -13,13 +13,27 @@ from ..course.map import course_map_markdown
 from ..errors import ConfigError, VivitEduError
 from . import guide
 from .exercises import student_notebook
-from .masters import as_text, bootstrap_cell, checkout, master_paths, read, repository, slug, tags, write
+from .masters import (
+    bootstrap_cell,
+    checkout,
+    master_paths,
+    notebook_text,
+    owner_and_name,
+    read,
+    repository,
+    tags,
+    write,
+)
 from .outputs import LIMIT, LIMITS, clean, digest, live, time_together
-from .rules import check as check_rules
-from .rules import where
+from .rules import broken_rules, where
 
 # Chapters are executed as CI and every reader without a GPU would: the phantom, a CPU, two threads.
-ENVIRONMENT = {"VIVIT_EDU_DATASET": "organphantom3d", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+ENVIRONMENT = {
+    "VIVIT_EDU_DATASET": "organphantom3d",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "2",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow a busy machine down many times over
+}
 PEAK_MEMORY = """
 try:
     import resource, sys
@@ -82,7 +96,7 @@ def violations(folder, paths=None, repo=None):
     """What is wrong with these masters (None: all), and with what is made of all masters, as strings."""
     paths = master_paths(folder) if paths is None else paths
     repo = repo or repository()
-    found = [text for path in paths for text in check_rules(read(path, repo))]
+    found = [text for path in paths for text in broken_rules(read(path, repo))]
     found += time_together([read(path) for path in master_paths(folder)])
     stale = [
         path.relative_to(folder.parent).as_posix()
@@ -116,7 +130,7 @@ def renew(path, *, force=False):
         print(f"{path.name}: {measured['seconds']} s, {measured['peak_mb']} MB; slowest {slowest}")
         found = [f"{where(master, number)} {text}" for number, text in live(master)]
     clean(master)
-    write(path, as_text(master.nb))
+    write(path, notebook_text(master.nb))
     return found
 
 
@@ -158,7 +172,7 @@ def execute(master):
             client.preprocess(master.nb, {"metadata": {"path": str(master.path.parent)}})
     except (CellExecutionError, TimeoutError, RuntimeError) as error:  # a dead kernel is a RuntimeError
         number = now[-1][0] if now else 1  # no cell began where the kernel itself did not start
-        raise CellFailed(number, f"failed:\n{plain(str(error))}") from None
+        raise CellFailed(number, f"failed:\n{last_lines(str(error))}") from None
     finally:
         cells.remove(probe)
     # from the first cell to the probe, imports included, the kernel's own start not
@@ -171,7 +185,7 @@ def execute(master):
     return ", ".join(f"cell {number} {seconds:.1f} s" for seconds, number in sorted(times, reverse=True)[:3])
 
 
-def plain(text):
+def last_lines(text):
     """Text without a terminal's colours, its last 30 lines."""
     return "\n".join(re.sub(r"\x1b\[[\d;]*m", "", text).strip().splitlines()[-30:])
 
@@ -208,7 +222,7 @@ def made_files(folder):
     made = {}
     for master in masters:
         try:
-            made[folder / "exercises" / master.path.name] = as_text(student_notebook(master, names))
+            made[folder / "exercises" / master.path.name] = notebook_text(student_notebook(master, names))
         except Exception as error:  # nbgrader refuses it; the rules say why
             print(f"{master.path.name}: no student notebook: {error}", file=sys.stderr)
     table = course_map_markdown(folder)
@@ -218,14 +232,14 @@ def made_files(folder):
             if "text/markdown" in output.get("data", {}):
                 output.data["text/markdown"] = table
         if shown:
-            made[master.path] = as_text(master.nb)
+            made[master.path] = notebook_text(master.nb)
     readme = folder.parent / "README.md"
     if masters and readme.is_file() and MAP_BEGIN in (text := readme.read_text(encoding="utf-8")):
         before, rest = text.split(MAP_BEGIN, 1)
         table = course_map_markdown(folder, prefix="notebooks/")
         made[readme] = f"{before}{MAP_BEGIN}\n{table}\n{MAP_END}{rest.split(MAP_END, 1)[-1]}"
     instructors = folder / "README.md"
-    if instructors.is_file() and guide.BEGIN in (text := instructors.read_text(encoding="utf-8")):
+    if instructors.is_file() and guide.GUIDE_BEGIN in (text := instructors.read_text(encoding="utf-8")):
         made[instructors] = guide.filled_in(text, folder)
     return made
 
@@ -235,25 +249,25 @@ def made_files(folder):
 
 def set_repository(repo, root):
     """Writes a new address of the repository wherever the old one stands; returns it in its plain form."""
-    repo = f"https://github.com/{slug(repo)}"
+    repo = f"https://github.com/{owner_and_name(repo)}"
     project = root / "pyproject.toml"
     text = project.read_text(encoding="utf-8")
     old = re.search(r'^Repository = "([^"]+)"', text, re.M)[1]
-    known = re.compile(rf"(github\.com/|colab\.research\.google\.com/github/){re.escape(slug(old))}(?![\w-])")
+    known = re.compile(rf"(github\.com/|colab\.research\.google\.com/github/){re.escape(owner_and_name(old))}(?![\w-])")
     for path in (project, root / "README.md", root / "data" / "README.md"):
         if path.is_file():
-            write(path, known.sub(rf"\g<1>{slug(repo)}", path.read_text(encoding="utf-8")))
+            write(path, known.sub(rf"\g<1>{owner_and_name(repo)}", path.read_text(encoding="utf-8")))
     for path in master_paths(root / "notebooks"):
         master = read(path, repo)
         for cell in master.nb.cells:
-            changed = known.sub(rf"\g<1>{slug(repo)}", cell.source)
+            changed = known.sub(rf"\g<1>{owner_and_name(repo)}", cell.source)
             cell.source = bootstrap_cell(repo) if "bootstrap" in tags(cell) else changed
         clean(master)
-        write(path, as_text(master.nb))
+        write(path, notebook_text(master.nb))
     return repo
 
 
-def render(path):
+def notebook_page(path):
     """A notebook as the text of an HTML page, with the alt texts of its figures, which nbconvert drops."""
     from nbconvert import HTMLExporter
 

@@ -3,7 +3,7 @@
 import re
 from hashlib import sha1, sha256
 
-from .masters import as_text, checkout, tags
+from .masters import Master, Violations, checkout, notebook_text, tags
 
 LIMITS = {"12": 180}  # seconds a chapter may take on two cores; the others:
 LIMIT = 90
@@ -14,6 +14,7 @@ CHECKED = "nbval-check-output"
 RUN = "run `vivit-edu notebooks`"
 BAR = re.compile(r"^.*\d+(%|it) ?[|\[].*$\n?", re.M)  # a line that tqdm wrote
 PRIVATE = re.compile(r"(?<![\w.])(/(home|Users|root|tmp|private|var)/|[A-Z]:\\\\?)[\w.-]+|\bsite-packages\b")
+SIGNED_ZERO = re.compile(r"(?<![\w.])[-−](?:0+(?:[.,]0*)?|\.0+)(?:e[+-]?\d+)?(?![\d.])", re.I)
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 
 
@@ -115,7 +116,7 @@ def leftovers(master):
 
     cleaned = replace(master, nb=copy.deepcopy(master.nb))
     clean(cleaned)
-    if as_text(cleaned.nb) != as_text(master.nb):
+    if notebook_text(cleaned.nb) != notebook_text(master.nb):
         yield None, f"is not clean (widget outputs, progress bars, foreign metadata or cell ids): {RUN}"
 
 
@@ -144,7 +145,7 @@ def private(master):
     except ValueError:
         here = None
     for number, cell in enumerate(master.nb.cells, 1):
-        outputs = [str(part) for output in cell.get("outputs", []) for part in _words(output)]
+        outputs = [str(part) for output in cell.get("outputs", []) for part in _readable(output)]
         for words in [cell.source, *outputs]:
             found = PRIVATE.search(words)
             if found or (here and here in words):
@@ -154,7 +155,7 @@ def private(master):
             yield number, ("prints an object's address, which differs in every run: print what the object holds")
 
 
-def _words(output):
+def _readable(output):
     """What can be read in an output: its text and every text in its data, pictures left out."""
     yield from (output.get("text", ""), *output.get("traceback", []))
     yield from (value for kind, value in output.get("data", {}).items() if not kind.startswith("image/"))
@@ -176,6 +177,20 @@ def checked_share(master):
         # nbval compares texts and HTML; pictures it leaves out, so that a figure may stand in a checked cell
         if CHECKED in tags(cell) and cell.execution_count and not cell.outputs:
             yield number, f"is tagged {CHECKED} but leaves no output to compare: take the tag away"
+
+
+def signed_zeros(master: Master) -> Violations:
+    """No checked cell prints -0.00: the sign of a number that rounds to zero differs between machines."""
+    for number, cell in master.code:
+        if CHECKED not in tags(cell):
+            continue
+        found = [SIGNED_ZERO.search(str(words)) for output in cell.outputs for words in _readable(output)]
+        if found := next(filter(None, found), None):
+            yield (
+                number,
+                f"prints {found[0]}, whose sign differs between machines: add 0.0 after rounding, "
+                "format with {:z.2f}, or print a size instead",
+            )
 
 
 def live(master):
@@ -205,7 +220,7 @@ def prints(cell):
 
 
 def size_and_time(master):
-    size = len(as_text(master.nb).encode())
+    size = len(notebook_text(master.nb).encode())
     if size > LARGEST_FILE:
         yield (
             None,
@@ -233,4 +248,4 @@ def time_together(masters):
         )
 
 
-RULES = (executed, counts, errors, leftovers, figures, private, checked_share, size_and_time)
+OUTPUT_RULES = (executed, counts, errors, leftovers, figures, private, checked_share, signed_zeros, size_and_time)

@@ -6,20 +6,25 @@ import re
 from pathlib import Path
 from statistics import median
 
+from .. import __all__ as EXPORTED
 from . import exercises, outputs
-from .masters import OFFER, badges, bootstrap_cell, read, tags
+from .masters import OFFER, Master, Violations, badges, bootstrap_cell, read, tags
 
 # [words](target) or ![words](target); the words of a badge hold a picture of their own
+LESSONS = set(
+    "volumes data cnn embedding attention vivit models cost pretrained augment optimisers training explain plots errors"
+    " course".split()
+)  # what a notebook may import from the package, besides the names that `vivit_edu` itself exports
 LINK = re.compile(
     r"(?<!\\)(!?)\[((?:[^\[\]]|\[[^\]]*\](?:\([^)]*\))?)*)\]" r"\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)"
 )
 HTML_LINK = re.compile(r"<(?:a\b[^>]*\bhref|img\b[^>]*\bsrc)\s*=\s*[\"']([^\"']+)[\"']", re.I)
 
 
-def check(master):
+def broken_rules(master):
     """All rules on one notebook: its violations as a list of strings, empty where it is in order."""
     found = []
-    for rule in (*RULES, *exercises.RULES, *outputs.RULES):
+    for rule in (*TEXT_RULES, *exercises.EXERCISE_RULES, *outputs.OUTPUT_RULES):
         for number, text in rule(master):
             found.append(f"{where(master, number)} {text}")
     return found
@@ -152,7 +157,7 @@ def calls(master):
                 number,
                 (
                     "opens a recorded run by a path, which is another in exercises/: "
-                    "use recorded(name) from vivit_edu.authoring.masters"
+                    "use recorded(name) from vivit_edu.course.recorded"
                 ),
             )
         if outputs.CHECKED in tags(cell) and _calls(cell.source, "course_volumes"):
@@ -162,6 +167,22 @@ def calls(master):
                     "is checked and loads data, which shows a progress bar the first time: "
                     "load in a cell of its own, without the tag"
                 ),
+            )
+
+
+def imports(master: Master) -> Violations:
+    """A notebook imports from the lessons and from `vivit_edu.course` alone; the other rooms may change."""
+    for number, cell in master.code:
+        code = ast.Module(_body(cell.source), [])
+        used = set(re.findall(r"\bvivit_edu\.(\w+)", ast.unparse(code)))  # imports and names in text alike
+        for node in ast.walk(code):
+            if isinstance(node, ast.ImportFrom) and node.module == "vivit_edu":
+                used |= {alias.name for alias in node.names}
+        if wrong := sorted(used - LESSONS - set(EXPORTED)):
+            yield (
+                number,
+                f"imports vivit_edu.{wrong[0]}: a notebook imports from the lessons "
+                "(vivit_edu.attention, …), from vivit_edu.course, and the names that vivit_edu exports",
             )
 
 
@@ -219,7 +240,7 @@ def headings(master):
             level = len(marks)
 
 
-def alt_texts(master):
+def picture_alts(master):
     """Pictures in the text have alt text too."""
     for number, cell in master.text:
         for image, words, target in LINK.findall(prose(cell)):
@@ -262,4 +283,16 @@ def _anchors(target):
     return named | {re.sub(r"[`*]", "", title).replace(" ", "-") for title in titles}
 
 
-RULES = (first_cell, second_cell, last_cells, cell_lengths, shapes, calls, strips, headings, alt_texts, links)
+TEXT_RULES = (
+    first_cell,
+    second_cell,
+    last_cells,
+    cell_lengths,
+    shapes,
+    calls,
+    imports,
+    strips,
+    headings,
+    picture_alts,
+    links,
+)

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from ..course.map import course_map_markdown
 from ..errors import ConfigError
 from .exercises import on_github, relink
-from .masters import as_text, checkout, master_paths, read, repository, tags
+from .masters import checkout, master_paths, notebook_text, read, repository, tags
 
 INDEX = """\
 # vivit-edu
@@ -124,8 +124,8 @@ def write_sources(folder, masters):
     names = {path.name for path in paths}
     for path in paths:
         master = read(path)
-        alts |= alt_texts(master.nb)
-        (folder / path.name).write_text(as_text(page(master, names)), encoding="utf-8")
+        alts |= figure_alts_of(master.nb)
+        (folder / path.name).write_text(notebook_text(page(master, names)), encoding="utf-8")
     chapters = "\n".join(path.stem for path in paths)
     index = INDEX.format(repo=repo, chapters=course_map_markdown(masters), names=chapters)
     (folder / "index.md").write_text(index, encoding="utf-8")
@@ -169,7 +169,7 @@ def inside(target, names, repo):
     return f"{file}{mark}{anchor.lower()}" if file in names else on_github(target, repo)
 
 
-def alt_texts(nb):
+def figure_alts_of(nb):
     """The alt texts of a notebook's figures, by the name that MyST-NB gives the file: the digest of its content."""
     outputs = [
         output for cell in nb.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})

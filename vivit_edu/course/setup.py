@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 # package, least version (a test holds them equal to pyproject.toml), what the course needs it for
 NEEDED = (
-    ("torch", "2.8", "everything"),
+    ("torch", "2.9", "everything"),
     ("einops", "0.8.2", "everything"),
     ("numpy", "1.26", "everything"),
     ("scipy", "1.13", "the phantom"),
     ("scikit-learn", "1.5", "baselines and AUC"),
     ("matplotlib", "3.9", "figures"),
     ("tqdm", "4.66", "progress bars"),
-    ("torchvision", "0.23", "image models, chapter 10"),
+    ("torchvision", "0.24", "image models, chapter 10"),
     ("safetensors", "0.4.5", "pretrained weights, chapter 10"),
-    ("medmnist", "3.0.2", "OrganMNIST3D; the phantom needs none"),
+    ("pooch", "1.8", "downloads"),
+    ("tabulate", "0.9", "tables"),
+    ("medmnist", "3.0.2", "OrganMNIST3D; the phantom works without it"),
     ("ipywidgets", "8.1.5", "sliders; their film strips show without"),
     ("jupyterlab", "4.3", "opening the notebooks, where Colab or an editor does not"),
 )
