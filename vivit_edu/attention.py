@@ -122,7 +122,7 @@ def over_time(attention: Callable[[torch.Tensor], torch.Tensor], tokens: torch.T
 
 
 def check_heads(dim: int, heads: int) -> None:
-    """Refuses a width that the heads cannot share evenly."""
+    """Raises ConfigError where the heads cannot share the width evenly, and names the numbers that can."""
     if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or dim % heads:
         fits = [h for h in range(1, min(dim, 32) + 1) if dim % h == 0]
         raise ConfigError(f"dim={dim} cannot be shared by heads={heads!r}; heads that divide it: {fits}")

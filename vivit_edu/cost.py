@@ -114,7 +114,7 @@ def peak_memory(function: Callable[[], object], device: torch.device | str = "cp
 
 
 class AliveTensors(TorchDispatchMode):
-    """Within it, what operations return is added up for as long as anything holds it, gradients too."""
+    """Within it, adds up what operations return, for as long as anything holds it, gradients too."""
 
     def __init__(self):
         super().__init__()
@@ -130,6 +130,7 @@ class AliveTensors(TorchDispatchMode):
         return results
 
     def watch(self, storage: torch.UntypedStorage, size: int) -> None:
+        """Counts `size` bytes for this storage until it is freed, if it is new."""
         if id(storage) not in self.known:
             self.known.add(id(storage))
             self.alive += size
@@ -137,6 +138,7 @@ class AliveTensors(TorchDispatchMode):
             weakref.finalize(storage, self.forget, id(storage), size)
 
     def forget(self, key: int, size: int) -> None:
+        """Takes the bytes of a freed storage off again."""
         self.known.discard(key)
         self.alive -= size
 

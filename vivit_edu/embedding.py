@@ -137,7 +137,11 @@ def init_projection(projection: nn.Conv2d | nn.Conv3d) -> None:
 
 
 def check_clips(clips: torch.Tensor, weight: torch.Tensor, clip_shape: tuple[int, int, int, int]) -> None:
-    """Refuses clips that are not float [B, *clip_shape] of the type that the weights have, finite, and about [0, 1]."""
+    """Refuses clips that the model cannot take.
+
+    clips: float [B, *clip_shape] of the type that `weight` has, finite, in [0, 1] or near it; where they are on a
+    GPU, their values are not looked at. Raises ConfigError where they are not so.
+    """
     if clips.ndim != 5 or tuple(clips.shape[1:]) != clip_shape:
         expected = ", ".join(map(str, clip_shape))
         raise ConfigError(

@@ -31,7 +31,7 @@ CNNS = {
     "cnn_attention": ("vivit_edu.cnn:CNNAttention", {}),
     "cnn3d": ("vivit_edu.cnn:CNN3D", {}),
 }
-TORCHVISION = {
+TORCHVISION_NETWORKS = {
     f"torchvision:{name}": ("vivit_edu.cnn:TorchvisionCNN", {"network": name})
     for name in ("r3d_18", "mc3_18", "r2plus1d_18")
 }
@@ -83,7 +83,7 @@ def is_vivit(name: str) -> bool:
 
 
 def _find(name: str) -> tuple[type[nn.Module], dict[str, object]]:
-    known = VIVITS | CNNS | TORCHVISION
+    known = VIVITS | CNNS | TORCHVISION_NETWORKS
     if not isinstance(name, str) or name not in known:
         raise ConfigError(f"no model is called {name!r}; the names are {', '.join(known)}")
     place, settled = known[name]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..vivit import ViViT
 
-Part = (
+StackPart = (
     str | tuple
 )  # the text of one box, or an encoder: how often its block is repeated, then the block's rows of boxes
 ATTENTION = {"joint": "attention over\nspace and time", "space": "attention over space", "time": "attention over time"}
@@ -39,7 +39,7 @@ def architecture(name: str) -> Figure:
     return draw([name])
 
 
-def layers_of(model: type[ViViT]) -> list[tuple[Part, str]]:
+def layers_of(model: type[ViViT]) -> list[tuple[StackPart, str]]:
     """A model as its record describes it, from the tokens to the logits: (part, shape of what leaves it)."""
     head = ("linear head", "[B, K]")
     if model.tokens_as == "encoders":
@@ -86,7 +86,7 @@ def draw(names: list[str]) -> Figure:
     return figure
 
 
-def draw_stack(axes: Axes, x: float, title: str, stack: list[tuple[Part, str]]) -> None:
+def draw_stack(axes: Axes, x: float, title: str, stack: list[tuple[StackPart, str]]) -> None:
     """One architecture, centred at x."""
     name, _, what = title.partition(", ")
     axes.text(x, -0.16, name, ha="center", va="center", fontsize=11, weight="bold")
@@ -122,7 +122,7 @@ def draw_rows(axes: Axes, x: float, y: float, rows: list[list[str]]) -> None:
         y -= GAP
 
 
-def part_height(part: Part) -> float:
+def part_height(part: StackPart) -> float:
     """Height in inches of a box or of an encoder with its frame."""
     if isinstance(part, str):
         return LINE * (part.count("\n") + 1) + 0.1
@@ -149,7 +149,7 @@ def box(axes: Axes, x: float, top: float, width: float, text: str) -> None:
 
 
 def frame(axes: Axes, x: float, top: float, height: float, times: str) -> None:
-    """A dashed frame around an encoder's block, and beside it how often the block is repeated."""
+    """A dashed frame around an encoder's block, and next to it how often the block is repeated."""
     from matplotlib.patches import Rectangle
 
     width = WIDTH + 2 * PAD
@@ -163,7 +163,7 @@ def arrow(axes: Axes, x: float, top: float) -> None:
     axes.annotate("", (x, top - GAP), (x, top), arrowprops=style)
 
 
-def drawing_in_words(title: str, stack: list[tuple[Part, str]]) -> str:
+def drawing_in_words(title: str, stack: list[tuple[StackPart, str]]) -> str:
     """The drawing of one model as a sentence, for its alt text."""
     parts = []
     for part, _ in stack:

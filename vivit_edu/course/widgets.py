@@ -102,7 +102,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def draw_slice(volume: np.ndarray, number: int, labels: np.ndarray | None = None, names: Sequence[str] = ()) -> Figure:
-    """One slice of a volume, and beside it the same with its organs in colour where labels are given.
+    """One slice of a volume, and next to it the same with its organs in colour where labels are given.
 
     volume: uint8 [T, H, W]; number: which slice; labels: int [T, H, W], 0 or 1 + an index into `names`.
     """

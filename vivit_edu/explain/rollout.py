@@ -83,14 +83,14 @@ def follow_grid(model: ViViT, maps: list[AttentionMap], parts: Parts, read: Read
     together = len(model.kinds) if model.attention_halves else 1
     for first in range(0, len(maps), together):
         layer = maps[first : first + together]  # halves of the heads that read the same R, else one attention
-        r = a * sum(mix(m, r) for m in layer) / len(layer) + i * r
+        r = a * sum(mix_rows(m, r) for m in layer) / len(layer) + i * r
     return read(r.flatten(1, 2), False).unflatten(1, (n_t, s))
 
 
 FOLLOW = {"sequence": follow_sequence, "encoders": follow_encoders, "grid": follow_grid}  # a model's `tokens_as`
 
 
-def mix(attention: AttentionMap, r: torch.Tensor) -> torch.Tensor:
+def mix_rows(attention: AttentionMap, r: torch.Tensor) -> torch.Tensor:
     """Mixes the rows of R [B, T', S, N] with the mean of an attention's heads."""
     if attention.kind == "joint":
         return (attention.weights.mean(dim=1) @ r.flatten(1, 2)).view_as(r)
