@@ -16,10 +16,9 @@ from .augment.batch import Augmentation, augment_batch
 from .errors import ConfigError, TrainingError
 from .models import build_model, check_options, is_vivit
 from .optimisers import Muon, Together, encoder_matrices
-from .pretrained import METHODS
 from .support import processes as distributed
 from .support.checkpoint import load_checkpoint, save_checkpoint
-from .support.options import check_choice, check_number, check_seed, check_share, check_switch, check_whole
+from .support.options import INFLATIONS, check_choice, check_number, check_seed, check_share, check_switch, check_whole
 
 OPTIMISERS = ("adamw", "muon")
 
@@ -71,7 +70,7 @@ class Recipe:
         if not isinstance(self.pretrained, str):
             raise ConfigError(f'pretrained is a file\'s name, or torchvision:vit_b_16, or "", got {self.pretrained!r}')
         check_choice("optimiser", self.optimiser, OPTIMISERS)
-        check_choice("inflate", self.inflate, METHODS)
+        check_choice("inflate", self.inflate, INFLATIONS)
 
     @classmethod
     def preset(cls, name, **changes):

@@ -163,6 +163,7 @@ class ViViT(nn.Module):
     paper: tuple
     kinds: tuple
     positions_over: str
+    attention_halves = False
 
     def __init__(self, config):
         super().__init__()
@@ -274,5 +275,6 @@ class FactorisedDotProduct(FactorisedSelfAttention):
 
     title = "Model 4, factorised dot-product attention"
     paper = (88.9, 277.1)
+    attention_halves = True
 
     block = FactorisedDotProductBlock

@@ -8,6 +8,8 @@ from numbers import Integral, Real
 
 from ..errors import ConfigError
 
+INFLATIONS = ("central", "average", "random")  # what an image filter becomes in a tubelet; see `load_pretrained`
+
 
 def check_choice(name, value, known):
     """One of the known names."""
