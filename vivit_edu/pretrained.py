@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 
 from .errors import CheckpointError, ConfigError
-from .support.options import INFLATIONS, check_choice, check_whole
+from .support.options import INFLATIONS, check_choice
 from .vivit import ViViT
 from .weights import sizes as weight_sizes
 from .weights.files import read_weights
@@ -88,8 +88,8 @@ def resize_positions(positions: torch.Tensor, grid: Sequence[int], theirs: Seque
         theirs = grid if n == math.prod(grid) else (math.isqrt(n),) * 2
     if n != math.prod(theirs) or not n:
         raise CheckpointError(
-            f"{n} positions do not fill a {'×'.join(map(str, theirs))} grid of patches and make no square grid, so they "
-            "cannot be resized: say in which grid they lie"
+            f"{n} positions do not fill a grid of {theirs[0]}×{theirs[1]} patches, so they cannot be resized: "
+            "say in which grid they lie"
         )
     if list(theirs) == list(grid):
         return positions
@@ -169,13 +169,10 @@ def options_for(weights: Mapping | Path | str, heads: int | None = None) -> dict
     weights, heads: as for `load_pretrained`. Raises CheckpointError for what cannot be read, ConfigError for a number
     of heads that contradicts the weights.
     """
-    if heads is not None:
-        check_whole("heads", heads, 1)
     source = recognise(*read_weights(weights))
-    stated = weight_sizes.heads_stated(source)
-    if stated and heads and stated != heads:
-        raise ConfigError(f"heads={heads} was given, and the weights say {stated}: leave it out")
-    return weight_sizes.sizes(source, heads)
+    found = weight_sizes.sizes(source, heads)
+    weight_sizes.check_given_heads(source, heads)
+    return found
 
 
 def part_of_image(model: ViViT, source: Recognised, name: str, method: str) -> Fitted:

@@ -38,6 +38,8 @@ def sizes(source: Recognised, heads: int | None = None) -> dict[str, object]:
             raise CheckpointError(
                 f"{stated['where']} says {name} {stated[name]}, but the weights have {value}: it belongs to others"
             )
+    if heads is not None:
+        check_whole("heads", heads, 1)
     known = heads_stated(source) or heads
     if known and dim % known:
         error = ConfigError if known == heads else CheckpointError
@@ -76,14 +78,19 @@ def heads_stated(source: Recognised) -> int | None:
     return shown or said
 
 
+def check_given_heads(source: Recognised, heads: int | None) -> None:
+    """Refuses a given number of heads that contradicts the weights."""
+    stated = heads_stated(source)
+    if stated and heads and stated != heads:
+        raise ConfigError(f"heads={heads} was given, and the weights say {stated}: leave it out")
+
+
 def compare(model: ViViT, source: Recognised, heads: int | None = None) -> list[str]:
     """Refuses weights of another kind or size than the model's, naming both.
 
     heads: as for `load_pretrained`. Returns notes: what the weights do not say and what is assumed in its place.
     Raises CheckpointError or ConfigError.
     """
-    if heads is not None:
-        check_whole("heads", heads, 1)
     config, ours = model.config, model.title.partition(",")[0]
     whose = source.layout.models
     if source.of_video and ours not in whose:
@@ -100,6 +107,7 @@ def compare(model: ViViT, source: Recognised, heads: int | None = None) -> list[
         options = ", ".join(f"{option}={theirs[option]!r}" for option in differing)
         raise CheckpointError(f"weights and model differ in {both}{guess}: build the model with {options}")
     compare_eps(model, source)
+    check_given_heads(source, heads)
     notes = [*about_heads(model, source, heads), *about_activation(model, source)]
     return [*notes, *(about_video(model, source) if source.of_video else about_cls(model, source))]
 
@@ -116,10 +124,8 @@ def compare_eps(model: ViViT, source: Recognised) -> None:
 
 
 def about_heads(model: ViViT, source: Recognised, heads: int | None) -> list[str]:
-    """Where the number of heads is from, unless the weights say it. Raises ConfigError where `heads` contradicts them."""
+    """Where the number of heads comes from, unless the weights say it."""
     stated, ours = heads_stated(source), model.config.heads
-    if stated and heads and stated != heads:
-        raise ConfigError(f"heads={heads} was given, and the weights say {stated}: leave it out")
     if stated:
         return []
     if heads:
@@ -177,9 +183,10 @@ def about_video(model: ViViT, source: Recognised) -> list[str]:
         clip = (stated["frames"], *stated["image_size"])
         theirs = tuple(size // step for size, step in zip(clip, tubelet))
         if theirs != grid and math.prod(theirs) == math.prod(grid):
+            shape = (model.config.clip_shape[0], *clip)
             raise CheckpointError(
                 f"{stated['where']} says clips of {_by(clip)}, a grid of {_by(theirs)} tubelets; the model's grid is "
-                f"{_by(grid)}: build the model with clip_shape=({model.config.clip_shape[0]}, {', '.join(map(str, clip))})"
+                f"{_by(grid)}: build the model with clip_shape={shape}"
             )
     else:
         axes = grid[1:] if model.positions_over == "space" else grid
