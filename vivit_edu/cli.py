@@ -359,14 +359,14 @@ def run_bench(options):
 def run_pretrain(options):
     from pathlib import Path
 
-    from .experiments.pretraining import EPOCHS, pretrain_to
+    from .experiments.pretraining import SLICE_EPOCHS, pretrain_to
     from .experiments.runs import choose_device
     from .training import Recipe
 
     device, volumes = choose_device(options.device), get_volumes(options)
     out = options.out or Path("runs") / f"{volumes.name}-slices-{options.seed}.safetensors"
     recipe = Recipe.preset(options.preset)
-    pretrain_to(out, volumes, recipe, epochs=options.epochs or EPOCHS, seed=options.seed, device=device)
+    pretrain_to(out, volumes, recipe, epochs=options.epochs or SLICE_EPOCHS, seed=options.seed, device=device)
     print(
         f"Weights of an image transformer, from slices of {len(volumes.train)} training volumes of {volumes.name}: {out}"
     )
