@@ -21,13 +21,21 @@ from .errors import ConfigError, TrainingError
 from .optimisers import Together, encoder_matrices
 from .support import processes as distributed
 from .support.devices import grad_scaler, mixed_precision
-from .support.options import check_choice, check_number, check_seed, check_share, check_sizes, check_switch, check_whole
+from .support.options import (
+    INFLATIONS,
+    check_choice,
+    check_number,
+    check_seed,
+    check_share,
+    check_sizes,
+    check_switch,
+    check_whole,
+)
 
 if TYPE_CHECKING:
     from .volumes import Split, Volumes
 
 OPTIMISERS = ("adamw", "muon")
-INFLATIONS = ("central", "average", "random")  # the methods of `load_pretrained`
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from numbers import Integral, Real
 
 from ..errors import ConfigError
 
+INFLATIONS = ("central", "average", "random")  # what an image filter becomes in a tubelet; see `load_pretrained`
+
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
     """One of the known names."""
