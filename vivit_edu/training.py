@@ -356,6 +356,8 @@ def train_epoch(
     averaged: takes part in every step that is made, if given. scaler: scales the loss in float16, and skips the steps
     whose gradients overflow; such a step does not count in the mean if its loss overflowed too.
     """
+    from .support.wrapped import unwrapped
+
     device, classes = train.clips.device, len(volumes.class_names)
     scaler = scaler or grad_scaler(device, on_cpu=recipe.bfloat16)
     # dropout and stochastic depth draw from torch's own generator, in each process different numbers
@@ -385,7 +387,7 @@ def train_epoch(
         scaler.update()
         made = scaler.get_scale() >= scale  # after a step that was skipped the scale is smaller
         if averaged is not None and made:
-            averaged.update_parameters(model)
+            averaged.update_parameters(unwrapped(model))
         if made or distributed.mean(loss.detach().clone()).isfinite():
             total += loss.detach()
         else:

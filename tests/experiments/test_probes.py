@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import TINY, make_tiny_volumes
+from tests.tiny import make_tiny_volumes, tiny_recipe
 from vivit_edu.datasets.shapes import MIRROR, SHAPE_CLASSES, TWIN
 from vivit_edu.experiments import probes
 from vivit_edu.experiments.ablate import read_finished, run_table
@@ -137,7 +137,7 @@ def test_twins_are_the_films_that_run_the_other_way():
 
 
 def test_the_table_of_all_models_probes_each_trained_model(tiny_volumes, tmp_path, monkeypatch):
-    rows = [replace(row, recipe=replace(row.recipe, options=TINY)) for row in make_rows("all-models", 1)[:2]]
+    rows = [replace(row, recipe=tiny_recipe(model=row.recipe.model, epochs=1)) for row in make_rows("all-models", 1)[:2]]
     content = run_table("all-models", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
     for row in content["rows"]:
         assert set(row["probes"]) == set(probes.CHANGES)
