@@ -92,9 +92,8 @@ def make_parser():
     train.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --out, just as it was "
-        "started; with more --epochs it trains on: the learning rate goes to where a run of that length "
-        "would be",
+        help="go on with the run in --out, as it was started; with more --epochs it trains for longer: its learning "
+        "rate jumps to where a run of that length would be, and falls to 0 at the new end",
     )
     train.add_argument(
         "--pretrained",
