@@ -20,7 +20,12 @@ from ..support.devices import cpu_has_bfloat16
 from ..training import Recipe
 from .runs import read_run
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", tuple: "numbers with commas, such as 4,4,4"}
+WORDS = {
+    bool: "true or false",
+    int: "a whole number up to a million",
+    float: "a number",
+    tuple: "numbers with commas, such as 4,4,4",
+}
 SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 SHORT = {"batch_size": "--batch-size", "lr": "--lr", "tubelet": "--tubelet", "bfloat16": "--bfloat16"}
 OWN = {"model": "--model", "pretrained": "--pretrained", "options": "", "augmentation": ""}
@@ -52,7 +57,7 @@ def parse_value(name: str, text: str, default: object) -> object:
             value = float(value)
         except OverflowError:
             value = text
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is int and abs(value) > 10**6):
         raise ConfigError(f"{name}={text} was given: expected {WORDS[kind]}")
     return value
 
