@@ -3,18 +3,24 @@
 Nothing heavy is imported before a command needs it, so that --help answers at once.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from .errors import ConfigError, LostProcessError, VivitEduError
 from .models import MODELS
+
+if TYPE_CHECKING:
+    from .volumes import Volumes
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
 ROOT_HELP = "folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 2 for bad input, 130 for a run stopped by Ctrl-C.
 
     arguments: the words after `vivit-edu`, by default those of the process.
@@ -41,7 +47,8 @@ def main(arguments=None):
     return 0
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command`, the function that runs it."""
     parser = argparse.ArgumentParser(
         prog="vivit-edu", description="Train, evaluate and explain video vision transformers."
     )
@@ -92,9 +99,8 @@ def make_parser():
     train.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --out, just as it was "
-        "started; with more --epochs it trains on: the learning rate goes to where a run of that length "
-        "would be",
+        help="go on with the run in --out, as it was started; with more --epochs it trains for longer: its learning "
+        "rate jumps to where a run of that length would be, and falls to 0 at the new end",
     )
     train.add_argument(
         "--pretrained",
@@ -222,16 +228,18 @@ def make_parser():
     return parser
 
 
-def add_data_options(parser):
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --root and --size."""
     parser.add_argument("--root", help=ROOT_HELP)
     parser.add_argument("--size", type=int, choices=(28, 64), default=28, help="voxels along each axis (default: 28)")
 
 
-def add_device_option(parser):
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --device."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
 
 
-def positive(text):
+def positive(text: str) -> int:
     """A whole number from 1 to a million, for argparse."""
     number = int(text)
     if not 1 <= number <= 10**6:
@@ -239,7 +247,7 @@ def positive(text):
     return number
 
 
-def get_volumes(options):
+def get_volumes(options: argparse.Namespace) -> Volumes:
     """The data set asked for; without a name the course's, which falls back to the phantom, saying so."""
     from .data import course_volumes, load_volumes
 
@@ -256,7 +264,8 @@ def get_volumes(options):
     return load_volumes(options.name, size=options.size, root=options.root)
 
 
-def run_data(options):
+def run_data(options: argparse.Namespace) -> None:
+    """Shows what is in a data set and draws a montage of it."""
     from pathlib import Path
 
     from . import plots
@@ -269,7 +278,8 @@ def run_data(options):
     print(f"A montage of the training split: {picture}")
 
 
-def run_train(options):
+def run_train(options: argparse.Namespace) -> None:
+    """Trains a model, or goes on with a run."""
     from .experiments.choices import resumed, started
     from .experiments.runs import choose_device, claim, default_folder, train_run
     from .support.processes import is_first, join, leave, on_first
@@ -304,7 +314,8 @@ def run_train(options):
     leave()
 
 
-def run_evaluate(options):
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Prints the figures of a run's model."""
     from dataclasses import asdict
 
     from .experiments.runs import evaluate_run
@@ -319,7 +330,8 @@ def run_evaluate(options):
     )
 
 
-def run_ablate(options):
+def run_ablate(options: argparse.Namespace) -> None:
+    """Trains a table of recipes and prints it."""
     from .experiments.ablate import as_markdown, run_table, table_folder
     from .experiments.tables import make_rows
 
@@ -335,7 +347,8 @@ def run_ablate(options):
     print(f"The table as JSON, CSV, Markdown and picture: {out}")
 
 
-def run_benches(options):
+def run_benches(options: argparse.Namespace) -> None:
+    """Prints what was measured; with --train trains the models, too."""
     from .experiments.bench.benches import run_bench
 
     volumes = get_volumes(options) if options.name or options.train else None
@@ -345,7 +358,8 @@ def run_benches(options):
         run_ablate(options)
 
 
-def run_pretrain(options):
+def run_pretrain(options: argparse.Namespace) -> None:
+    """Trains an image transformer on slices and writes its weights."""
     from pathlib import Path
 
     from .experiments.pretraining import pretrain_to
@@ -363,7 +377,8 @@ def run_pretrain(options):
     print(f"To start from them: vivit-edu train {volumes.name} --pretrained {out}")
 
 
-def run_explain(options):
+def run_explain(options: argparse.Namespace) -> None:
+    """Draws what a run's model looked at in one clip."""
     from .experiments.explain_run import explain_run
 
     title, files = explain_run(
@@ -379,7 +394,8 @@ def run_explain(options):
         print(path)
 
 
-def run_notebooks(options):
+def run_notebooks(options: argparse.Namespace) -> None:
+    """Executes the course's notebooks and makes those of the students."""
     if options.stamp:
         from .authoring.stamp import stamp
 
@@ -390,21 +406,23 @@ def run_notebooks(options):
     run(options)
 
 
-def run_classroom(options):
+def run_classroom(options: argparse.Namespace) -> None:
+    """Lays out an nbgrader course."""
     from .authoring.classroom import classroom
 
     folder = classroom(options.folder, options.chapters)
     print(f"{len(list(folder.glob('source/*')))} assignments in {folder}; what to do next: {folder / 'README.md'}")
 
 
-def run_site(options):
+def run_site(options: argparse.Namespace) -> None:
+    """Builds the web site."""
     from .authoring.site import site
 
     print(f"The site's first page: {site(options.folder) / 'index.html'}")
 
 
-def print_metrics(metrics):
-    """A table of the validation and test figures; – where there is none, as the AUC of a split with one class."""
+def print_metrics(metrics: dict[str, dict[str, float | None]]) -> None:
+    """Prints a table of the validation and test figures; "–" where there is none, as the AUC of a single class."""
     from tabulate import tabulate
 
     from .support.tables import three_digits

@@ -144,7 +144,7 @@ def test_the_table_of_all_models_probes_each_trained_model(tiny_volumes, tmp_pat
         assert row["probes"]["unchanged"]["runs"] == row["test"]["acc"]["runs"], (
             "the model that was trained, not a new one"
         )
-    assert "probes" in read_finished(next(tmp_path.glob("00-*seed1.json")))
+    assert "probes" in read_finished(next(tmp_path.glob("00-*seed1.json")), rows[0], 1)
     monkeypatch.setattr("vivit_edu.experiments.tables.probe", None)  # what is there is not probed again
     again = run_table("all-models", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
     assert [row["probes"] for row in again["rows"]] == [row["probes"] for row in content["rows"]]

@@ -15,13 +15,19 @@ from pathlib import Path
 from ..augment import Augmentation
 from ..errors import ConfigError
 from ..models import build_model, model_class, model_options
-from ..support.checkpoint import plain
+from ..support.checkpoint import plain, read_newest
 from ..support.devices import cpu_has_bfloat16
 from ..training import Recipe
 from .runs import read_run
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", tuple: "numbers with commas, such as 4,4,4"}
+WORDS = {
+    bool: "true or false",
+    int: "a whole number up to a million",
+    float: "a number",
+    tuple: "numbers with commas, such as 4,4,4",
+}
 SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+SHORT = {"batch_size": "--batch-size", "lr": "--lr", "tubelet": "--tubelet", "bfloat16": "--bfloat16"}
 OWN = {"model": "--model", "pretrained": "--pretrained", "options": "", "augmentation": ""}
 
 
@@ -51,7 +57,7 @@ def parse_value(name: str, text: str, default: object) -> object:
             value = float(value)
         except OverflowError:
             value = text
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is int and abs(value) > 10**6):
         raise ConfigError(f"{name}={text} was given: expected {WORDS[kind]}")
     return value
 
@@ -120,19 +126,25 @@ def started(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
     Returns (options with the defaults filled in, the recipe, further arguments of `train_run`, remarks to print).
     Raises ConfigError where something does not fit together.
     """
+    if options.frames and not options.videos:
+        raise ConfigError("--frames says how many frames of each video are taken: give --videos DIR as well")
+    if options.root and options.videos:
+        raise ConfigError("--root names the folder of a data set's files, --videos that of your own: leave --root out")
     remarks = []
     preset = options.preset or ("full" if device == "cuda" else "quick")
     changes: dict[str, object] = {"model": options.model, "epochs": options.epochs, "bfloat16": options.bfloat16}
     if device == "cpu" and options.bfloat16 is None and cpu_has_bfloat16():
         changes["bfloat16"] = True
-        remarks.append("Training in bfloat16, for which this CPU has instructions; --no-bfloat16 trains in float32.")
     changes |= pretrained_changes(options, Recipe.preset(preset))
     recipe = Recipe.preset(preset, **{name: value for name, value in changes.items() if value is not None})
     settings = given_settings(options)
     recipe = with_settings(recipe, settings)
+    given = {name.rpartition(".")[2] for name, _ in settings}
+    if recipe.bfloat16 and options.bfloat16 is None and "bfloat16" not in given:
+        remarks.append("Training in bfloat16, for which this CPU has instructions; --no-bfloat16 trains in float32.")
     options = filled_in(options, size=28, seed=0)
     shape = clip_shape(options)
-    if not any(name.removeprefix("options.") == "tubelet" for name, _ in settings):
+    if "tubelet" not in given:
         recipe, remark = recipe.fitted(shape)
         remarks += [remark] if remark else []
     try_out(recipe, shape)
@@ -186,7 +198,7 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
     if not options.out:
         raise ConfigError("--resume needs --out RUN: the folder of the run to go on with")
     run = read_run(options.out)
-    recipe, videos = Recipe.from_dict(run["recipe"]), run.get("videos") or {}
+    recipe, videos, settings = Recipe.from_dict(run["recipe"]), run.get("videos") or {}, given_settings(options)
     same = {
         "DATASET": (options.name, run["dataset"]),
         "--size": (options.size, run["size"]),
@@ -194,7 +206,7 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
         "--frames": (options.frames, videos.get("frames")),
         "--preset": (options.preset, run.get("preset")),
         "--model": (options.model, recipe.model),
-        "--pretrained": (options.pretrained, recipe.pretrained),
+        "--root": (options.root if videos else None, None),
         "--inflate": (options.inflate, recipe.inflate),
         "--bfloat16": (options.bfloat16, recipe.bfloat16),
     }
@@ -203,11 +215,14 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
             refuse(options.out, option, asked, was)
     if options.videos and not (videos and moved_or_same(options.videos, videos["folder"])):
         refuse(options.out, "--videos", options.videos, videos.get("folder"))
-    ours = option_defaults(recipe.model) | flatten(recipe)
-    for name, value in flatten(with_settings(recipe, given_settings(options))).items():
-        if name not in ours or plain(value) != plain(ours[name]):
-            refuse(options.out, f"--set {name}", value, ours.get(name))
-    recipe, remarks = longer(recipe, options.epochs, options.out)
+    if options.pretrained and not (recipe.pretrained and same_file(options.pretrained, recipe.pretrained)):
+        refuse(options.out, "--pretrained", options.pretrained, recipe.pretrained)
+    asked, ours = with_settings(recipe, settings), option_defaults(recipe.model) | flatten(recipe)
+    for name, value in flatten(asked).items():
+        if name != "epochs" and plain(value) != plain(ours[name]):
+            refuse(options.out, SHORT.get(name, f"--set {name}"), value, ours[name])
+    epochs = options.epochs if options.epochs is not None else asked.epochs
+    recipe, remarks = longer(recipe, epochs, options.out)
     chosen = vars(options) | {"name": run["dataset"], "size": run["size"], "seed": run["seed"]}
     chosen["root"] = options.root or run["root"]
     extra: dict[str, object] = {"preset": run.get("preset")}
@@ -228,21 +243,34 @@ def refuse(out: str, option: str, asked: object, was: object) -> None:
 
 def moved_or_same(now: str, then: str) -> bool:
     """Whether the folder of videos is the one of before, or that one is gone and may have been moved here."""
-    before = Path(then).expanduser()
-    return not before.is_dir() or Path(now).expanduser().resolve() == before.resolve()
+    return not Path(then).expanduser().is_dir() or same_file(now, then)
 
 
-def longer(recipe: Recipe, epochs: int | None, out: str) -> tuple[Recipe, list[str]]:
-    """The recipe with so many epochs, and what is to be said of that. Raises ConfigError for fewer than it has."""
-    if epochs is None or epochs == recipe.epochs:
-        return recipe, []
+def same_file(now: str, then: str) -> bool:
+    """Whether two paths, relative or not, lead to the same place."""
+    return Path(now).expanduser().resolve() == Path(then).expanduser().resolve()
+
+
+def longer(recipe: Recipe, epochs: int, out: str) -> tuple[Recipe, list[str]]:
+    """The recipe with so many epochs, and what there is to say about it, such as that all of them are done.
+
+    Raises ConfigError for fewer epochs than it has.
+    """
+    if epochs == recipe.epochs:
+        newest = read_newest(out)
+        if newest is None or newest["epochs_done"] < epochs:
+            return recipe, []
+        return recipe, [
+            f"This run is finished: its {epochs} epochs are done, and its figures are made again. To train it for "
+            "longer, ask for more --epochs."
+        ]
     if epochs < recipe.epochs:
         raise ConfigError(
             f"--epochs {epochs} contradicts the run in {out}, which has {recipe.epochs}: a run can be made longer, not "
             "shorter, for its learning rate has followed the longer schedule. Start another run in another folder"
         )
     remark = (
-        f"Made longer, from {recipe.epochs} to {epochs} epochs: the learning rate goes on where a run of {epochs} epochs "
-        "would be, so it may rise again. The result is not that of such a run from the start."
+        f"Made longer, from {recipe.epochs} to {epochs} epochs: the learning rate goes on where a run of {epochs} "
+        "epochs would be, so it may rise again. The result is not that of such a run from the start."
     )
     return replace(recipe, epochs=epochs), [remark]

@@ -8,17 +8,21 @@ metrics.json      the figures, with everything that is needed to get them again
 curves.png, confusion.png, attention.png
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import NoneType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -34,9 +38,12 @@ from ..support.devices import choose_device, describe_device
 from ..support.files import written_whole
 from ..support.options import check_seed
 from ..support.processes import is_first, on_first
-from ..training import Recipe, build_seeded, fit, predict_logits, score
+from ..training import History, Metrics, Recipe, build_seeded, fit, predict_logits, score
 from ..vivit import ViViT
 from ..volumes import Volumes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # whole voxels along T, H and W: less than the preset's training moves clips by
 VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
@@ -74,7 +81,8 @@ def train_run(
     model = build_seeded(recipe, volumes, seed)
     # the other processes get the first one's weights when training starts
     report = on_first(load_first_weights, model, recipe, out, resume)
-    on_first(begin, out, identity | {"recipe": asdict(recipe)} | ({"preset": preset} if preset else {}), report)
+    run = identity | {"recipe": asdict(recipe)} | ({"preset": preset} if preset else {})
+    on_first(begin, out, resume, run, report)
     model = model.to(device)
     start = time.perf_counter()
     history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
@@ -99,7 +107,7 @@ def train_run(
         "test": asdict(score(test_logits, volumes.test.labels)),
     }
     for key in {"root", "videos"} & set(metrics):
-        del metrics[key]  # a path of this machine says nothing elsewhere, so of the weights' file there is but the name
+        del metrics[key]  # a path of this machine says nothing elsewhere; of the weights' file only the name is kept
     write_json(out / "metrics.json", metrics)
     if figures:
         with written(out):
@@ -107,12 +115,14 @@ def train_run(
     return metrics
 
 
-def default_folder(volumes, recipe, seed):
+def default_folder(volumes: Volumes, recipe: Recipe, seed: int) -> Path:
     """runs/NAME-MODEL-SEED-TIME, below the folder one works in."""
     return Path("runs") / f"{volumes.name}-{recipe.model}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def load_run(folder, *, root=None, device="auto"):
+def load_run(
+    folder: Path | str, *, root: Path | str | None = None, device: str | torch.device = "auto"
+) -> tuple[nn.Module, Volumes, dict]:
     """The model and the volumes of a finished or unfinished run: (model, volumes, what `run.json` says)."""
     run = read_run(folder)
     content = newest_checkpoint(folder, run)
@@ -120,12 +130,12 @@ def load_run(folder, *, root=None, device="auto"):
     return restored(folder, content, volumes, device), volumes, run
 
 
-def load_model(folder, volumes, *, device="auto"):
+def load_model(folder: Path | str, volumes: Volumes, *, device: str | torch.device = "auto") -> nn.Module:
     """The model of a run as its last checkpoint has it; volumes: those that it was trained on."""
     return restored(folder, newest_checkpoint(folder, read_run(folder)), volumes, device)
 
 
-def newest_checkpoint(folder, run):
+def newest_checkpoint(folder: Path | str, run: dict) -> dict:
     """The last checkpoint of a run; CheckpointError where there is none, or one of another model."""
     content = read_newest(folder)
     if content is None:
@@ -139,7 +149,7 @@ def newest_checkpoint(folder, run):
     return content
 
 
-def restored(folder, content, volumes, device):
+def restored(folder: Path | str, content: dict, volumes: Volumes, device: str | torch.device) -> nn.Module:
     """The model that a checkpoint holds, with its averaged weights where there are any."""
     model = Recipe.from_dict(content["recipe"]).build(volumes)
     if content["averaged"] is None:
@@ -150,8 +160,8 @@ def restored(folder, content, volumes, device):
     return model.to(choose_device(device))
 
 
-def load_data(run, root=None):
-    """The volumes that a run was trained on, by what its `run.json` says; root: where they lie now, if elsewhere."""
+def load_data(run: dict, root: Path | str | None = None) -> Volumes:
+    """The volumes that a run was trained on, by what its `run.json` says. root: where they are now, if elsewhere."""
     if videos := run.get("videos"):
         from ..datasets.video import load_videos
 
@@ -159,7 +169,13 @@ def load_data(run, root=None):
     return load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
 
 
-def evaluate_run(folder, *, root=None, device="auto", views=False):
+def evaluate_run(
+    folder: Path | str,
+    *,
+    root: Path | str | None = None,
+    device: str | torch.device = "auto",
+    views: bool = False,
+) -> dict[str, Metrics]:
     """Metrics of a run's model on the validation and the test split: {"val": Metrics, "test": Metrics}.
 
     views: average the logits over test-time views, as the paper does over several of a video: each clip as it
@@ -177,7 +193,7 @@ def evaluate_run(folder, *, root=None, device="auto", views=False):
     }
 
 
-def read_run(folder):
+def read_run(folder: Path | str) -> dict:
     """What `run.json` in the folder says; CheckpointError where the folder holds no run."""
     path = Path(folder) / "run.json"
     if not path.exists():
@@ -213,7 +229,7 @@ def load_first_weights(model: nn.Module, recipe: Recipe, out: Path, resume: bool
     }
 
 
-def first_weights(out):
+def first_weights(out: Path) -> dict:
     """What metrics.json says of a pretrained start: {"first_weights": pretrained.json without the report}, or {}."""
     path = out / "pretrained.json"
     if not path.exists():
@@ -226,13 +242,13 @@ def first_weights(out):
     return {"first_weights": {key: value for key, value in kept.items() if key != "report"}}
 
 
-def weights_name(weights):
+def weights_name(weights: str) -> str:
     """A file's name without its folder; other names of weights as they are."""
     return Path(weights).name if weights else ""
 
 
-def sha256(weights):
-    """The SHA-256 of a file of weights, None where they are no single file."""
+def sha256(weights: str) -> str | None:
+    """The SHA-256 of a file of weights; None where they are not a single file."""
     path = Path(weights).expanduser()
     if not path.is_file():
         return None
@@ -240,7 +256,7 @@ def sha256(weights):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def draw_figures(out, model, volumes, history, test_logits):
+def draw_figures(out: Path, model: nn.Module, volumes: Volumes, history: History, test_logits: torch.Tensor) -> None:
     """curves.png, confusion.png and, for the four ViViTs, attention.png."""
     labels, guesses = volumes.test.labels.cpu(), test_logits.argmax(dim=1)
     plots.save(plots.curves(history), out / "curves.png")
@@ -249,7 +265,7 @@ def draw_figures(out, model, volumes, history, test_logits):
         plots.save(attention_figure(model, volumes, guesses), out / "attention.png")
 
 
-def attention_figure(model, volumes, guesses):
+def attention_figure(model: ViViT, volumes: Volumes, guesses: torch.Tensor) -> Figure:
     """Slices of a right and a wrong test prediction with the attention rollout over them."""
     labels = volumes.test.labels.cpu()
     right, wrong = (torch.nonzero(hit).flatten() for hit in (guesses == labels, guesses != labels))
@@ -266,13 +282,14 @@ def attention_figure(model, volumes, guesses):
     return plots.attention_slices(clips, scores, titles)
 
 
-def begin(out: Path, run: dict, pretrained: dict | None = None) -> None:
-    """Writes down in the run folder what the run is; a run that goes on must be what it was, or longer.
+def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) -> None:
+    """Writes down in the run folder what the run is.
 
-    pretrained: what `load_first_weights` returned.
+    resume: it goes on, and must be what it was, or longer. pretrained: what `load_first_weights` returned.
+    Raises CheckpointError where the folder's run is another one.
     """
     try:
-        before = read_run(out)
+        before = read_run(out) if resume else dict(run)
     except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
         before = dict(run)
     before["recipe"] = asdict(Recipe.from_dict(before["recipe"]))
@@ -289,14 +306,19 @@ def begin(out: Path, run: dict, pretrained: dict | None = None) -> None:
                 "Resume with the one it was started with, or start anew in another folder"
             )
     write_json(out / "run.json", run)
+    if not resume:  # nor of an earlier attempt that finished no epoch
+        (out / "pretrained.json").unlink(missing_ok=True)
     if pretrained:
         write_json(out / "pretrained.json", pretrained)
 
 
 def claim(out: Path | str, resume: bool) -> None:
-    """Refuses a folder that holds a run already, or that nothing can be written to; leaves nothing in it."""
+    """Raises ConfigError for a folder that holds a run already, or that nothing can be written to; writes nothing.
+
+    A run that finished no epoch is not in the way. resume: the run goes on, so that it may be there.
+    """
     out = Path(out)
-    if (out / "run.json").exists() and not resume:
+    if not resume and any((out / name).exists() for name in (LATEST, PREVIOUS, "history.json", "metrics.json")):
         raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
     folder = next(place for place in (out, *out.absolute().parents) if place.exists())
     try:
@@ -324,7 +346,7 @@ def finite(value: object) -> object:
 
 
 @contextmanager
-def written(path):
+def written(path: Path | str) -> Iterator[None]:
     """Within it, a disk that is full or a folder that cannot be written to is a CheckpointError that names `path`."""
     try:
         yield
@@ -336,7 +358,7 @@ def written(path):
         ) from error
 
 
-def versions():
+def versions() -> dict[str, str | None]:
     """The versions that a figure depends on."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in ("vivit-edu", "torch", "torchvision", "numpy", "scikit-learn"):

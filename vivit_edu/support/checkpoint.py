@@ -61,6 +61,7 @@ def save_checkpoint(folder: Path | str, state: TrainingState, epochs_done: int) 
 def load_checkpoint(folder: Path | str | None, state: TrainingState) -> int:
     """Puts the newest good checkpoint in `folder` into `state`; returns the epochs done, 0 where there is none.
 
+    The run may have been asked for another number of epochs, at least those done.
     Raises CheckpointError where it belongs to another recipe, seed, model or optimiser, or cannot be read.
     """
     if folder is None:
@@ -68,7 +69,10 @@ def load_checkpoint(folder: Path | str | None, state: TrainingState) -> int:
     content = on_first(read_newest, folder)
     if content is None:
         return 0
-    saved = {"recipe": state.complete(content["recipe"]), "seed": content["seed"]}
+    done, wanted = content["epochs_done"], state.recipe["epochs"]
+    if done > wanted:
+        raise CheckpointError(f"the run in {folder} has done {done} epochs, asked for were {wanted}: ask for more")
+    saved = {"recipe": state.complete(content["recipe"]) | {"epochs": wanted}, "seed": content["seed"]}
     for name, now in (("recipe", state.recipe), ("seed", state.seed)):
         if plain(saved[name]) != plain(now):
             raise CheckpointError(
@@ -84,7 +88,7 @@ def load_checkpoint(folder: Path | str | None, state: TrainingState) -> int:
     if state.scaler is not None and content["scaler"]:  # nothing where that run was not in float16
         state.scaler.load_state_dict(content["scaler"])
     state.history.rows[:] = content["history"]
-    return content["epochs_done"]
+    return done
 
 
 def fill(model: torch.nn.Module, weights: object, folder: Path | str) -> None:
