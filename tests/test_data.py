@@ -147,7 +147,7 @@ class Body(io.BytesIO):
         return chunk
 
 
-def serve(monkeypatch, content, breaks=None, **headers):
+def serve(monkeypatch, content, breaks=None, status=200, **headers):
     """Answer every request with `content`, or first with a redirection where `Location` is among the headers."""
     asked = []
 
@@ -158,7 +158,7 @@ def serve(monkeypatch, content, breaks=None, **headers):
         answer = urllib3.HTTPResponse(
             Body(content, breaks),
             {"Content-Length": str(len(content)), **headers},
-            status=302 if moved else 200,
+            status=302 if moved else status,
             preload_content=False,
         )
         return adapter.build_response(request, answer)
@@ -490,6 +490,23 @@ def test_a_connection_that_breaks_leaves_nothing(root, table, monkeypatch, break
 def test_a_user_who_interrupts_leaves_nothing(root, table, monkeypatch):
     serve(monkeypatch, npz(small_set()), KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
+        load_volumes("adrenalmnist3d", root=root)
+    assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("status, word", [(403, "403"), (404, "404"), (500, "500"), (503, "503")])
+def test_a_server_that_refuses_is_told_with_its_number(root, table, monkeypatch, status, word):
+    serve(monkeypatch, b"sorry", status=status)
+    with pytest.raises(UnreachableError, match=f"could not be downloaded: {word}(.|\\n)*put it at"):
+        load_volumes("adrenalmnist3d", root=root)
+    assert os.listdir(root) == []
+
+
+def test_a_body_shorter_than_announced_is_not_kept(root, table, monkeypatch):
+    content = npz(small_set())
+    table("adrenalmnist3d", content[:-1])  # the checksum alone would not see it
+    serve(monkeypatch, content[:-1], **{"Content-Length": str(len(content))})
+    with pytest.raises(UnreachableError, match="could not be downloaded"):
         load_volumes("adrenalmnist3d", root=root)
     assert os.listdir(root) == []
 
