@@ -2,6 +2,8 @@
 
 import errno
 import hashlib
+import importlib.machinery
+import importlib.util
 import io
 import os
 import pickle
@@ -589,6 +591,14 @@ def test_without_medmnist_the_message_says_what_to_install(root, monkeypatch, ca
     with pytest.raises(DataError, match="pip install medmnist") as error:
         course_volumes(root=root)  # somebody wants this file used: no fallback
     assert not isinstance(error.value, UnreachableError)
+
+
+def test_a_folder_called_medmnist_is_not_the_package(root, monkeypatch):
+    """Such as one that holds the data, in the working directory."""
+    spec = importlib.machinery.ModuleSpec("medmnist", None, is_package=True)  # as Python describes such a folder
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(UnreachableError, match="pip install medmnist"):
+        load_volumes("adrenalmnist3d", root=root)
 
 
 # ---- the phantom ----------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def medmnist_table() -> dict[str, dict] | None:
     The table is one module. We load it by itself: the package around it takes as long to import as torch.
     """
     package = importlib.util.find_spec("medmnist")
-    if package is None:
+    if package is None or package.origin is None:  # not installed; only a folder of that name
         return None
     spec = importlib.util.spec_from_file_location("medmnist.info", Path(package.origin).with_name("info.py"))
     module = importlib.util.module_from_spec(spec)
