@@ -401,7 +401,7 @@ def test_boxes_reach_the_whole_clip():
     clips = torch.ones(2000, 1, 7, 8, 9)
     assert (augment.erase(clips, 1.0, seeded()) == 0).float().mean(0).min() > 0.001
     weight = mixing._cutmix_weight(clips, 1.0, seeded())
-    assert (1 - weight).mean(0).min() > 0.1
+    assert (1 - weight).mean(0).min() > 0.02
 
 
 SIZES = [(n, n, n) for n in range(1, 13)] + [(28,) * 3, (1, 12, 15), (5, 1, 1), (3, 8, 28), (64, 7, 2)]

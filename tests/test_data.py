@@ -2,6 +2,8 @@
 
 import errno
 import hashlib
+import importlib.machinery
+import importlib.util
 import io
 import os
 import pickle
@@ -147,7 +149,7 @@ class Body(io.BytesIO):
         return chunk
 
 
-def serve(monkeypatch, content, breaks=None, **headers):
+def serve(monkeypatch, content, breaks=None, status=200, **headers):
     """Answer every request with `content`, or first with a redirection where `Location` is among the headers."""
     asked = []
 
@@ -158,7 +160,7 @@ def serve(monkeypatch, content, breaks=None, **headers):
         answer = urllib3.HTTPResponse(
             Body(content, breaks),
             {"Content-Length": str(len(content)), **headers},
-            status=302 if moved else 200,
+            status=302 if moved else status,
             preload_content=False,
         )
         return adapter.build_response(request, answer)
@@ -494,6 +496,23 @@ def test_a_user_who_interrupts_leaves_nothing(root, table, monkeypatch):
     assert os.listdir(root) == []
 
 
+@pytest.mark.parametrize("status, word", [(403, "403"), (404, "404"), (500, "500"), (503, "503")])
+def test_a_server_that_refuses_is_told_with_its_number(root, table, monkeypatch, status, word):
+    serve(monkeypatch, b"sorry", status=status)
+    with pytest.raises(UnreachableError, match=f"could not be downloaded: {word}(.|\\n)*put it at"):
+        load_volumes("adrenalmnist3d", root=root)
+    assert os.listdir(root) == []
+
+
+def test_a_body_shorter_than_announced_is_not_kept(root, table, monkeypatch):
+    content = npz(small_set())
+    table("adrenalmnist3d", content[:-1])  # the checksum alone would not see it
+    serve(monkeypatch, content[:-1], **{"Content-Length": str(len(content))})
+    with pytest.raises(UnreachableError, match="could not be downloaded"):
+        load_volumes("adrenalmnist3d", root=root)
+    assert os.listdir(root) == []
+
+
 def test_what_arrives_damaged_is_not_kept(root, table, monkeypatch):
     table("adrenalmnist3d", b"the file")
     serve(monkeypatch, b"<html>log in first</html>")
@@ -572,6 +591,14 @@ def test_without_medmnist_the_message_says_what_to_install(root, monkeypatch, ca
     with pytest.raises(DataError, match="pip install medmnist") as error:
         course_volumes(root=root)  # somebody wants this file used: no fallback
     assert not isinstance(error.value, UnreachableError)
+
+
+def test_a_folder_called_medmnist_is_not_the_package(root, monkeypatch):
+    """Such as one that holds the data, in the working directory."""
+    spec = importlib.machinery.ModuleSpec("medmnist", None, is_package=True)  # as Python describes such a folder
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(UnreachableError, match="pip install medmnist"):
+        load_volumes("adrenalmnist3d", root=root)
 
 
 # ---- the phantom ----------------------------------------------------------------------------------

@@ -133,8 +133,9 @@ def boxes(spans: list[tuple[torch.Tensor, torch.Tensor]], clips: torch.Tensor) -
 
 def per_clip(strength: Strength, ndim: int) -> Strength:
     """Turn a strength [B] into [B, 1, ...], to meet a tensor of `ndim` axes; a number passes."""
-    is_batch = isinstance(strength, torch.Tensor) and strength.ndim == 1
-    return strength.reshape(-1, *[1] * (ndim - 1)) if is_batch else strength
+    if isinstance(strength, torch.Tensor) and strength.ndim == 1:
+        return strength.reshape(-1, *[1] * (ndim - 1))
+    return strength
 
 
 def _to(draws: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:

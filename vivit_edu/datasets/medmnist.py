@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from ..errors import DataError
 from ..support.files import shown, written_whole
 from ..support.npz import npz_arrays, npz_headers
 from ..volumes import SPLITS, Mirror, Split, Volumes, find_mirror_axis
-
-if TYPE_CHECKING:
-    import requests
 
 MEDMNIST3D = (
     "organmnist3d",
@@ -88,7 +85,7 @@ def medmnist_table() -> dict[str, dict] | None:
     The table is one module. We load it by itself: the package around it takes as long to import as torch.
     """
     package = importlib.util.find_spec("medmnist")
-    if package is None:
+    if package is None or package.origin is None:  # not installed; only a folder of that name
         return None
     spec = importlib.util.spec_from_file_location("medmnist.info", Path(package.origin).with_name("info.py"))
     module = importlib.util.module_from_spec(spec)
@@ -102,7 +99,6 @@ def fetch(url: str, path: Path, md5: str) -> None:
     Raises UnreachableError where it cannot be downloaded or is another file, and DataError where it cannot be written.
     """
     import pooch
-    import requests
 
     ask = pooch.HTTPDownloader(
         progressbar=True, timeout=TIMEOUT, headers={"User-Agent": "vivit-edu"}, hooks={"response": _stay_with_https}
@@ -111,8 +107,10 @@ def fetch(url: str, path: Path, md5: str) -> None:
         try:
             _refuse_other_than_https(url)
             ask(url, file, None)
-        except (requests.RequestException, ValueError) as error:
-            if isinstance(error, DataError):
+        except UnreachableError:
+            raise
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) is not None:  # a fault of the disk: those of the network have no number
                 raise
             raise UnreachableError(f"{url} could not be downloaded: {error or type(error).__name__}.") from error
         file.flush()
@@ -128,7 +126,7 @@ def _refuse_other_than_https(url: str) -> None:
         raise UnreachableError(f"{url} is not an https address: nothing was downloaded.")
 
 
-def _stay_with_https(response: requests.Response, **_: object) -> None:
+def _stay_with_https(response: Any, **_: object) -> None:
     """Called with each answer of the server, before a redirection is followed."""
     if response.is_redirect and "://" in response.headers["Location"]:
         _refuse_other_than_https(response.headers["Location"])

@@ -67,7 +67,7 @@ class Scan(NamedTuple):
     noise_hu: float
 
 
-def fingerprint(folder=Path(__file__).parent) -> str:
+def fingerprint(folder: Path = Path(__file__).parent) -> str:
     """SHA-256 of the sources that decide every voxel: a file that other sources drew is drawn again.
 
     Raises FileNotFoundError where one of them is missing.
@@ -140,7 +140,7 @@ def points_within(p: np.ndarray, bounds: tuple, margin: float = 3.0) -> np.ndarr
     return near
 
 
-def paint(patient: Scan, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def paint_patient(patient: Scan, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """What the scanner would see without noise: HU float32 and labels (0, or 1 + class) uint8, [Z, Y, X]."""
     p = body_points(patient, axes)
     low, high = p.min(1) - 8, p.max(1) + 8
@@ -240,7 +240,7 @@ def scanned(patient: Scan, axes: list[np.ndarray], rng: np.random.Generator) -> 
     count = int(np.ceil((slices[-1] - slices[0]) / patient.slice_mm)) + 1
     if count < len(slices):
         axes = [np.linspace(slices[0], slices[-1], max(count, 2)), *axes[1:]]
-    hu, labels = paint(patient, axes)
+    hu, labels = paint_patient(patient, axes)
     hu += rng.normal(0, patient.noise_hu, hu.shape).astype(np.float32)
     if count < len(slices):
         at = np.linspace(0, len(hu) - 1, len(slices))

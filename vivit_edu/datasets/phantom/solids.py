@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 Shape = Callable[[np.ndarray], np.ndarray]
 Solid = tuple[Shape, tuple[np.ndarray, np.ndarray]]
+Tone = float | np.ndarray  # HU: one number, or one for each point
 EVERYWHERE = (np.full(3, -1e4), np.full(3, 1e4))
 
 
@@ -82,7 +83,7 @@ def cut(a: np.ndarray, b: np.ndarray, soft: float = 8.0) -> np.ndarray:
     return np.maximum(a, b) + overlap * overlap / (4 * soft)
 
 
-def toned(inside: ArrayLike, outside: ArrayLike, distance: np.ndarray, soft: float = 2.5) -> np.ndarray:
+def toned(inside: Tone, outside: Tone, distance: np.ndarray, soft: float = 2.5) -> np.ndarray:
     """Two brightnesses, blended over `soft` mm about distance 0."""
     share = np.clip(0.5 - distance / np.float32(soft), 0, 1)
     return np.float32(outside) + np.float32(inside - outside) * share
