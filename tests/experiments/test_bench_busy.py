@@ -1,4 +1,4 @@
-"""Training steps next to busy processes: each setting in a process of its own, alone first, and nothing is left running."""
+"""Training steps next to busy processes: each setting in a process of its own, and nothing is left running."""
 
 import os
 import textwrap
