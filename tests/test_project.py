@@ -177,7 +177,8 @@ def test_the_documents_name_what_they_are_for():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for document in ("data/README.md", "notebooks/results/benchmarks.md", *DOCUMENTS[3:]):
         assert f"]({document})" in readme
-    assert len(readme.split()) <= 1800
+    written = re.sub(r"<!-- map:.*?<!-- end of map -->", "", readme, flags=re.S)  # the map grows with the course
+    assert len(written.split()) <= 1500
 
 
 def test_the_recipe_of_a_check_is_one(capsys):
