@@ -349,10 +349,10 @@ def run_ablate(options: argparse.Namespace) -> None:
 
 def run_benches(options: argparse.Namespace) -> None:
     """Prints what was measured; with --train trains the models, too."""
-    from .experiments.bench.benches import run_bench
+    from .experiments.bench.benches import bench_table
 
     volumes = get_volumes(options) if options.name or options.train else None
-    print(run_bench(options.bench, options.device, volumes))
+    print(bench_table(options.bench, options.device, volumes))
     if options.train:
         print()
         run_ablate(options)
