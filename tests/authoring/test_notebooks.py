@@ -28,6 +28,7 @@ from vivit_edu.authoring.masters import (
 )
 from vivit_edu.authoring.outputs import WIDGET, clean, digest, live
 from vivit_edu.authoring.rules import broken_rules
+from vivit_edu.course.map import course_map
 from vivit_edu.course.recorded import recorded
 from vivit_edu.errors import ConfigError, VivitEduError
 
@@ -130,7 +131,7 @@ def test_the_command_leaves_a_chapter_that_follows_the_rules(course, sample):
 
 def test_the_map_stands_in_the_readme_and_in_the_chapter_that_shows_it(course, sample):
     run = sample.nb.metadata["vivit_edu"]
-    (row,) = harness.course_map(course / "notebooks")
+    (row,) = course_map(course / "notebooks")
     assert row == {
         "chapter": "03",
         "title": "A sample",
@@ -480,7 +481,8 @@ ALLOWED = {
             5,
             code(
                 "import vivit_edu.plots\nfrom vivit_edu import Recipe, attention, load_clip, plots\n"
-                "from vivit_edu.course.recorded import recorded\nfrom vivit_edu.errors import ConfigError"
+                "from vivit_edu.course.map import course_map
+from vivit_edu.course.recorded import recorded\nfrom vivit_edu.errors import ConfigError"
             ),
         ),
         "imports vivit_edu",
