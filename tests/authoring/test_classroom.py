@@ -214,7 +214,7 @@ def nbgrader(course, *arguments):
         cwd=course,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     return ran.returncode, ran.stdout + ran.stderr

@@ -212,7 +212,7 @@ def test_a_kernel_that_does_not_start_is_said_and_the_file_stays(course, sample,
 def test_a_file_that_is_no_notebook_is_named(tmp_path, text):
     path = tmp_path / "03_x.ipynb"
     path.write_bytes(text.encode("latin1"))
-    with pytest.raises(ConfigError, match="03_x.ipynb is no readable notebook .*restore"):
+    with pytest.raises(ConfigError, match="03_x.ipynb is not a readable notebook .*restore"):
         read(path, REPO)
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .exercises import clear_guesses, on_github, relink
-from .masters import badges, checkout, master_paths, notebook_text, read, tags, write
+from .masters import Master, badges, checkout, master_paths, notebook_text, read, tags, write
 from .notebooks import choose
 from .ours import built_beside
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from nbformat import NotebookNode
 
 CONFIG = '''\
 """nbgrader's configuration of this course; all it can hold: https://nbgrader.readthedocs.io"""
@@ -123,7 +129,7 @@ def classroom(folder: Path | str, chapters: str | list | None = None, *, masters
     return folder
 
 
-def source_notebook(master, names=()):
+def source_notebook(master: Master, names: Collection[str] = ()) -> NotebookNode:
     """What nbgrader makes an assignment of: the master with its solutions, without its outputs and guesses.
 
     names: the assignments of the course, to which links lead from folder to folder; other links go to the
@@ -149,7 +155,7 @@ def source_notebook(master, names=()):
     return nb
 
 
-def question(chapter):
+def question(chapter: str) -> list[NotebookNode]:
     """The cells of a question that is answered in words and graded by hand."""
     from nbformat.v4 import new_markdown_cell
 
@@ -169,23 +175,23 @@ def question(chapter):
     ]
 
 
-def lead_out(text, names, repo):
+def lead_out(text: str, names: Collection[str], repo: str) -> str:
     """Relative links as they must be in a course: to another assignment, else to the repository."""
 
-    def change(target):
+    def change(target: str) -> str:
         name = Path(target.partition("#")[0]).stem
         return f"../{name}/{target}" if name in names else on_github(target, repo)
 
     return relink(text, change)
 
 
-def _by_hand(cell):
+def _by_hand(cell: NotebookNode) -> bool:
     """Whether a person gives the points: a written answer or a task."""
     meta = cell.metadata.get("nbgrader", {})
     return bool(meta.get("task") or meta.get("grade") and meta.get("solution"))
 
 
-def _row(name, nb):
+def _row(name: str, nb: NotebookNode) -> str:
     """An assignment's line in the README's table."""
     cells = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("points")]
     points = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import re
+import shutil
 from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
@@ -76,15 +77,16 @@ def site(folder: Path | str, *, masters: Path | None = None) -> Path:
     except ImportError as error:
         raise ConfigError(f'{error.name} is not installed: pip install "vivit-edu[site]", or `uv sync`.') from None
     with TemporaryDirectory() as temporary, built_beside(folder, "site", renew_all=True) as (built, kept):
-        sources, warnings = Path(temporary, "sources"), io.StringIO()
+        sources, pages, warnings = Path(temporary, "sources"), Path(temporary, "pages"), io.StringIO()
         alts = {"figure_alts": write_sources(sources, masters)}
         with docutils_namespace():  # what Sphinx registers ends with it, and a second site finds nothing in its way
             Sphinx(
-                sources, WEB, built, Path(temporary, "doctrees"), "html", alts, status=None, warning=warnings
+                sources, WEB, pages, Path(temporary, "doctrees"), "html", alts, status=None, warning=warnings
             ).build()
         if text := re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(str(sources), "notebooks").strip():
             raise ConfigError(f"the site has faults. Mend them in the notebooks:\n{text}")
-        (built / ".buildinfo").unlink(missing_ok=True)  # of use to a second build in the same folder alone
+        # MyST-NB leaves a folder of its own next to the pages; .buildinfo is for a second build in the same folder
+        shutil.copytree(pages, built, ignore=shutil.ignore_patterns(".buildinfo"), dirs_exist_ok=True)
     for name in kept:
         print(f"{name} was changed since this command wrote it, or is not its own, and stays as it is.")
     return folder

@@ -4,8 +4,14 @@ Everything is also written to `.vivit_edu/progress.json` in the working director
 own and goes nowhere. What is printed depends on the running notebook alone, so it is the same in every run.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROGRESS_FILE = Path(".vivit_edu", "progress.json")
 
@@ -13,14 +19,14 @@ PROGRESS_FILE = Path(".vivit_edu", "progress.json")
 _guesses, _passed, _came_true = {}, {}, {}
 
 
-def passed(exercise, remark):
+def passed(exercise: str, remark: str) -> None:
     """Says that an exercise ("03.1") is solved, with a remark on what that shows, and notes it."""
     print(f"Passed {exercise}: {remark}")
     _passed[exercise] = True
     _write()
 
 
-def predict(key, question, guess=None, *, choices=None, unit=""):
+def predict(key: str, question: str, guess: Any = None, *, choices: Sequence | None = None, unit: str = "") -> None:
     """Before a cell is run: prints a question and the learner's guess, and keeps the guess for `reveal`.
 
     key: chapter and a word ("03.tokens"); guess: a number, a shape or a text; choices: what to choose from.
@@ -38,7 +44,7 @@ def predict(key, question, guess=None, *, choices=None, unit=""):
     _guesses[key] = guess, unit
 
 
-def reveal(key, truth, *, tolerance=0.1):
+def reveal(key: str, truth: Any, *, tolerance: float = 0.1) -> None:
     """After it: prints the truth and how the guess compares with it; never fails.
 
     truth: a number, a shape or a text. A number counts as guessed within `tolerance`, a share of the truth.
@@ -60,7 +66,7 @@ def reveal(key, truth, *, tolerance=0.1):
     _write()
 
 
-def progress(chapter):
+def progress(chapter: str | int) -> None:
     """The end of a chapter: which exercises were passed and how many predictions came true in this run."""
     start = f"{int(chapter):02d}."
     exercises = sorted(key for key in _passed if key.startswith(start))
@@ -69,17 +75,17 @@ def progress(chapter):
     print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}{scored}.")
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Tensors and arrays as Python numbers, shapes and lists as tuples."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return tuple(_plain(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _say(value, unit=""):
+def _say(value: Any, unit: str = "") -> str:
     """A value for a reader: 1,030,301 · 0.3333 · (2, 64, 128), with its unit."""
     value = _plain(value)
     if _is_number(value):
@@ -87,14 +93,14 @@ def _say(value, unit=""):
     return f"{value} {unit}".strip()
 
 
-def _how_far(guess, truth):
+def _how_far(guess: float, truth: float) -> str:
     if guess * truth <= 0:
         return "another number"
     ratio, side = (guess / truth, "large") if guess > truth else (truth / guess, "small")
     return f"{ratio:.3g} times too {side}" if ratio >= 2 else f"{abs(guess / truth - 1):.0%} too {side}"
 
 
-def _write():
+def _write() -> None:
     """Adds this run's events to the learner's file; a folder that cannot be written to stops nothing."""
     try:
         kept = json.loads(PROGRESS_FILE.read_text(encoding="utf-8"))
