@@ -458,3 +458,25 @@ def test_feedback_shows_the_checks_own_messages(course, graded):
             theirs = student == "spying" and secret == "(1, 5, 7)"  # the answer itself names it
             assert theirs or secret not in text, (student, secret)
     assert "A hidden test failed" in pages["spying"] and "Passed 03.1" in pages["spying"]
+
+
+def test_a_classroom_of_an_earlier_version_still_grades(course, graded):
+    """Its configuration names the old place, and nbgrader's own step that takes the names of copies away."""
+    from nbgrader.api import Gradebook
+
+    config = (course / "nbgrader_config.py").read_text(encoding="utf-8")
+    new = '"vivit_edu.authoring.restore.RestoreCells"'
+    assert new in config
+    old = config.replace(new, '"vivit_edu.course.restore.RestoreCells"').replace(
+        '    "nbgrader.preprocessors.OverwriteKernelspec"',
+        '    "nbgrader.preprocessors.DeduplicateIds",\n    "nbgrader.preprocessors.OverwriteKernelspec"',
+    )
+    (course / "nbgrader_config.py").write_text(old, encoding="utf-8")
+    try:
+        code, log = nbgrader(course, "autograde", NAME, "--student=copied", "--force")
+    finally:
+        (course / "nbgrader_config.py").write_text(config, encoding="utf-8")
+    assert code == 0 and "Sanitizing" in log, log
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+        (notebook,) = book.find_submission(NAME, "copied").notebooks
+        assert [grade.auto_score for grade in notebook.grades if "ex" in grade.name] == [2, 2]

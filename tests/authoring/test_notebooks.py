@@ -25,6 +25,7 @@ from vivit_edu.authoring.masters import (
     notebook_text,
     read,
     repository,
+    write,
 )
 from vivit_edu.authoring.outputs import WIDGET, clean, digest, live
 from vivit_edu.authoring.rules import broken_rules
@@ -275,6 +276,20 @@ def test_a_rendered_notebook_is_a_page_with_its_alt_texts(course):
     assert "<h2" in page and 'alt="An empty frame."' in page
 
 
+def test_a_notebook_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "03_x.ipynb"
+    assert write(path, "whole") and not write(path, "whole")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(VivitEduError, match="03_x.ipynb could not be written: the disk is full"):
+        write(path, "cut short")
+    monkeypatch.undo()
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
 # ---- every rule, broken on purpose
 
 
@@ -481,8 +496,7 @@ ALLOWED = {
             5,
             code(
                 "import vivit_edu.plots\nfrom vivit_edu import Recipe, attention, load_clip, plots\n"
-                "from vivit_edu.course.map import course_map
-from vivit_edu.course.recorded import recorded\nfrom vivit_edu.errors import ConfigError"
+                "from vivit_edu.course.recorded import recorded\nfrom vivit_edu.errors import ConfigError"
             ),
         ),
         "imports vivit_edu",

@@ -10,6 +10,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DataError
+from ..support.files import written_whole
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -108,7 +111,7 @@ def _write() -> None:
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or not one of ours
         content = {"passed": _passed, "predictions": _came_true}
     try:
-        PROGRESS_FILE.parent.mkdir(exist_ok=True)
-        PROGRESS_FILE.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    except OSError:
+        with written_whole(PROGRESS_FILE) as file:
+            file.write(json.dumps(content, indent=2).encode())
+    except DataError:
         pass
