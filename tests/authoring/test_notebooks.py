@@ -25,9 +25,11 @@ from vivit_edu.authoring.masters import (
     notebook_text,
     read,
     repository,
+    write,
 )
 from vivit_edu.authoring.outputs import WIDGET, clean, digest, live
 from vivit_edu.authoring.rules import broken_rules
+from vivit_edu.course.map import course_map
 from vivit_edu.course.recorded import recorded
 from vivit_edu.errors import ConfigError, VivitEduError
 
@@ -130,7 +132,7 @@ def test_the_command_leaves_a_chapter_that_follows_the_rules(course, sample):
 
 def test_the_map_stands_in_the_readme_and_in_the_chapter_that_shows_it(course, sample):
     run = sample.nb.metadata["vivit_edu"]
-    (row,) = harness.course_map(course / "notebooks")
+    (row,) = course_map(course / "notebooks")
     assert row == {
         "chapter": "03",
         "title": "A sample",
@@ -211,7 +213,7 @@ def test_a_kernel_that_does_not_start_is_said_and_the_file_stays(course, sample,
 def test_a_file_that_is_no_notebook_is_named(tmp_path, text):
     path = tmp_path / "03_x.ipynb"
     path.write_bytes(text.encode("latin1"))
-    with pytest.raises(ConfigError, match="03_x.ipynb is no readable notebook .*restore"):
+    with pytest.raises(ConfigError, match="03_x.ipynb is not a readable notebook .*restore"):
         read(path, REPO)
 
 
@@ -272,6 +274,20 @@ def test_nbval_compares_checked_cells_and_runs_the_others(course, sample, tmp_pa
 def test_a_rendered_notebook_is_a_page_with_its_alt_texts(course):
     page = harness.notebook_page(course / "notebooks" / "03_sample.ipynb")
     assert "<h2" in page and 'alt="An empty frame."' in page
+
+
+def test_a_notebook_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "03_x.ipynb"
+    assert write(path, "whole") and not write(path, "whole")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(VivitEduError, match="03_x.ipynb could not be written: the disk is full"):
+        write(path, "cut short")
+    monkeypatch.undo()
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
 
 # ---- every rule, broken on purpose

@@ -1,11 +1,17 @@
 """What the instructor's guide, `notebooks/README.md`, says of each exercise: made of the masters and of the
 wrong answers that the tests try on its check."""
 
+from __future__ import annotations
+
 import ast
 import re
+from typing import TYPE_CHECKING
 
 from .exercises import sections
-from .masters import master_paths, read
+from .masters import Master, master_paths, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GUIDE_BEGIN, GUIDE_END = "<!-- exercises: written by vivit-edu notebooks -->", "<!-- end of exercises -->"
 CAPSTONE = re.compile(r"^#+ (?P<title>Capstone · .+)$", re.M)
@@ -28,7 +34,7 @@ SLIPS = {
 SHOWN = 6  # of the wrong answers: more in a cell of a table nobody reads
 
 
-def exercises_markdown(folder):
+def exercises_markdown(folder: Path) -> str:
     """For each chapter in a folder a table of its exercises, and a last line that counts the points."""
     parts, total = [], 0
     for path in master_paths(folder):
@@ -58,7 +64,7 @@ def exercises_markdown(folder):
     return "\n\n".join([*parts, f"{total} points in {len(parts)} chapters, as far as they are written."])
 
 
-def exercise_rows(master, wrong):
+def exercise_rows(master: Master, wrong: dict[str, list[tuple[str, str]]]) -> list[dict]:
     """A chapter's exercises: dictionaries with number, title, minutes, difficulty, points and mistakes."""
     rows = []
     for _, heading, cells in sections(master):
@@ -75,7 +81,7 @@ def exercise_rows(master, wrong):
     return rows
 
 
-def capstone(master):
+def capstone(master: Master) -> dict | None:
     """A chapter's open task, whose points are given by hand: title, minutes and points; None where it has none."""
     text = "\n".join(cell.source for _, cell in master.text)
     heading = CAPSTONE.search(text)
@@ -90,7 +96,7 @@ def capstone(master):
     return {"title": heading["title"], "minutes": minutes[1] if minutes else "–", "points": sum(graded)}
 
 
-def mistakes(path):
+def mistakes(path: Path) -> dict[str, list[tuple[str, str]]]:
     """The wrong answers that a file in tests/exercises tries: {check: [(name, words of the message), ...]}; {} where
     there is no such file. Words that are a pattern, and no text, are left out: ""."""
     if not path.is_file():
@@ -105,14 +111,14 @@ def mistakes(path):
     return found
 
 
-def _plain_pattern(case):
+def _plain_pattern(case: ast.expr) -> str:
     """Of a case (solution, pattern) the pattern, where it is plain text."""
     pattern = case.elts[-1] if isinstance(case, ast.Tuple) else None
     text = pattern.value if isinstance(pattern, ast.Constant) else ""
     return "" if re.search(r"[\\\[\](){}|*+?^$]", text) else text
 
 
-def filled_in(text, folder):
+def filled_in(text: str, folder: Path) -> str:
     """The guide's text with the tables between its markers renewed."""
     before, rest = text.split(GUIDE_BEGIN, 1)
     return f"{before}{GUIDE_BEGIN}\n{exercises_markdown(folder)}\n{GUIDE_END}{rest.split(GUIDE_END, 1)[-1]}"

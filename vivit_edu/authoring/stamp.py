@@ -1,23 +1,28 @@
 """The line below the map: when, and with which versions, the whole course last ran. CI writes it once a week."""
 
+from __future__ import annotations
+
 import platform
 from datetime import date
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .masters import checkout, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STAMP_BEGIN, STAMP_END = "<!-- last run: written by vivit-edu notebooks --stamp -->", "<!-- end of last run -->"
 NAMED = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "jupyterlab", "nbgrader")
 
 
-def stamp(root=None, today=None):
+def stamp(root: Path | None = None, today: date | None = None) -> str:
     """Notes in the README that the course ran whole today, with what is installed here; returns the line.
 
     To be called right after a run of all tests and notebooks: it runs nothing itself.
 
-    Raises:
-        ConfigError: no checkout, or a README without the place for the line.
+    Raises ConfigError where there is no checkout, or a README without the place for the line.
     """
     readme = (root or checkout()) / "README.md"
     text = readme.read_text(encoding="utf-8")
