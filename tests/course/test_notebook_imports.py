@@ -1,4 +1,4 @@
-"""A notebook imports from the lessons, from what `vivit_edu` exports and from `vivit_edu.course`, and from nowhere else."""
+"""Notebooks import only from the lessons, from what `vivit_edu` exports and from `vivit_edu.course`."""
 
 import ast
 
