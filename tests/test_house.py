@@ -116,9 +116,14 @@ def test_the_lessons_can_be_read_in_an_evening():
 
 
 def test_each_name_has_one_home():
-    """Public functions, classes and constants: the same word is one thing. Exercises' checks are named by chapter."""
+    """Public functions, classes and constants: the same word is one thing.
+
+    `course.ready` has the course's version of what the reader writes, under the names that the exercises ask for.
+    """
     homes = defaultdict(set)
     for name, path in MODULES.items():
+        if name == "course.ready":
+            continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 defined = [node.name]
