@@ -137,7 +137,9 @@ def test_twins_are_the_films_that_run_the_other_way():
 
 
 def test_the_table_of_all_models_probes_each_trained_model(tiny_volumes, tmp_path, monkeypatch):
-    rows = [replace(row, recipe=tiny_recipe(model=row.recipe.model, epochs=1)) for row in make_rows("all-models", 1)[:2]]
+    rows = [
+        replace(row, recipe=tiny_recipe(model=row.recipe.model, epochs=1)) for row in make_rows("all-models", 1)[:2]
+    ]
     content = run_table("all-models", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
     for row in content["rows"]:
         assert set(row["probes"]) == set(probes.CHANGES)
