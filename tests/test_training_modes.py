@@ -307,7 +307,9 @@ def test_temporal_depth_is_refused_where_nothing_reads_it(model):
     with pytest.raises(ConfigError, match=f"temporal_depth.*{model} has only one.*model='factorised_encoder'"):
         Recipe(model=model, options={"temporal_depth": 2})
     with pytest.raises(ConfigError, match="temporal_depth"):
-        Recipe.preset("full", model=model)
+        Recipe.preset("full", model=model, options={"temporal_depth": 2})
+    options = Recipe.preset("full").options
+    assert Recipe.preset("full", model=model).options == {k: v for k, v in options.items() if k != "temporal_depth"}
     Recipe(model="factorised_encoder", options={"temporal_depth": 2})
 
 

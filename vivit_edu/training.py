@@ -118,8 +118,11 @@ class Recipe:
             raise ConfigError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
         check_fields(changes)
         chosen = deepcopy(PRESETS[name])
-        if not is_vivit(changes.get("model", chosen["model"])):
+        model = changes.get("model", chosen["model"])
+        if not is_vivit(model):
             chosen |= CNN_CHOICES | {"options": {}}
+        elif model != "factorised_encoder":  # the only one with a second encoder
+            chosen["options"].pop("temporal_depth", None)
         return cls(**(chosen | changes))
 
     @classmethod
