@@ -105,7 +105,8 @@ def with_settings(recipe: Recipe, settings: list[tuple[str, str]]) -> Recipe:
 def flatten(recipe: Recipe) -> dict[str, object]:
     """{name: value} of a recipe's fields, its augmentation's strengths and its model's options side by side."""
     values = asdict(recipe)
-    return values | {f"augmentation.{k}": v for k, v in values.pop("augmentation").items()} | values.pop("options")
+    options, augmentation = values.pop("options"), values.pop("augmentation")
+    return values | {f"augmentation.{name}": value for name, value in augmentation.items()} | options
 
 
 def given_settings(options: Namespace) -> list[tuple[str, str]]:
