@@ -1,12 +1,15 @@
 """Training steps next to busy processes: each setting in a process of its own, and nothing is left running."""
 
+import io
+import json
 import os
 import textwrap
 
 import pytest
+import torch
 
 from vivit_edu.errors import ConfigError
-from vivit_edu.experiments.bench import busy
+from vivit_edu.experiments.bench import busy, steps
 
 STAND_IN = textwrap.dedent("""
     import json, os, sys
@@ -78,3 +81,15 @@ def test_the_neighbours_run_during_the_second_half_only_and_end_whatever_happens
 def test_real_steps_are_timed():
     alone, others = busy.step_times(1, "PASSIVE", 0, 1)
     assert len(alone) == len(others) == 1 and 0 < alone[0] < 60
+
+
+@pytest.mark.parametrize("seconds, made", [(0.5, 4), (2.0, 3), (60.0, 1)])
+def test_long_steps_are_not_repeated_for_long(seconds, made, monkeypatch, capsys):
+    """Steps are asked for twice, four each time; no further one is begun after five seconds."""
+    clock = [0.0]
+    monkeypatch.setattr(busy.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(steps, "make_step", lambda *_: lambda: clock.__setitem__(0, clock[0] + seconds))
+    monkeypatch.setattr("sys.stdin", io.StringIO("4\n4\n"))
+    monkeypatch.setattr("sys.argv", ["-c", str(torch.get_num_threads())])
+    busy.answer()
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [[seconds] * made] * 2

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SETTINGS = [(threads, policy) for threads in (1, 2) for policy in (None, "PASSIVE")]
 NEIGHBOUR = "import time\nend = time.time() + 120\nwhile time.time() < end: pass"  # ends even if nobody ends it
+LONGEST = 5  # seconds after which no further step is begun
 CHILD = "from vivit_edu.experiments.bench.busy import answer; answer()"
 
 
@@ -60,7 +61,7 @@ def step_times(
 
 
 def ask(process: subprocess.Popen, repeats: int) -> list[float]:
-    """Has the process make `repeats` steps; the seconds of each."""
+    """Has the process make `repeats` steps, or fewer long ones; the seconds of each."""
     try:
         process.stdin.write(f"{repeats}\n")
         process.stdin.flush()
@@ -85,7 +86,7 @@ def neighbours(count: int) -> Iterator[list[subprocess.Popen]]:
 
 
 def answer() -> None:
-    """In the new process: makes as many training steps as each line of input asks for, and prints their seconds."""
+    """In the new process: makes the training steps that each line of input asks for and prints their seconds."""
     import torch
 
     from ...models import build_model
@@ -100,7 +101,7 @@ def answer() -> None:
     step()
     for line in sys.stdin:
         seconds = []
-        for _ in range(int(line)):
+        while len(seconds) < int(line) and sum(seconds) < LONGEST:
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)
