@@ -31,7 +31,7 @@ TESTS = {  # the module, and the tests of what is in it, those first that find m
 }
 # An arithmetic operator on tensors turned into one of bits only raises a TypeError, which any test would notice.
 TRIVIAL = ("BitOr", "BitAnd", "BitXor", "RShift", "LShift")
-# Whoever needs more hangs, which counts as noticed. Of the processor's time, not the clock's: on a busy machine a fault that
+# What needs more hangs, which counts as noticed. Processor time, not the clock's: on a busy machine a fault that
 # no test notices would pass for noticed.
 SECONDS, MEMORY = 120, 12 * 2**30
 

@@ -241,7 +241,8 @@ def test_mathml_is_marked_as_block_or_inline():
 # Text whose contrast with what lies behind it is too low to read (WCAG AA: 4.5, 3 for large letters), as strings.
 PALE = """() => {
     const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
-    const luminance = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    const luminance = rgb => rgb.slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
     const behind = element => {
         for (let e = element; e; e = e.parentElement) {
@@ -257,7 +258,9 @@ PALE = """() => {
         const style = getComputedStyle(element), size = parseFloat(style.fontSize);
         const [a, b] = [luminance(parse(style.color)), luminance(behind(element))];
         const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < (size >= 24 ? 3 : 4.5)) found.add(`${element.tagName}.${element.className} ${style.color} ${ratio.toFixed(1)}: ${element.textContent.trim().slice(0, 40)}`);
+        if (ratio >= (size >= 24 ? 3 : 4.5)) continue;
+        const what = `${element.tagName}.${element.className} ${style.color} ${ratio.toFixed(1)}`;
+        found.add(`${what}: ${element.textContent.trim().slice(0, 40)}`);
     }
     return [...found];
 }"""

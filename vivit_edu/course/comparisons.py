@@ -17,7 +17,7 @@ from .recorded import mean_sd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Table = dict[str, Any]
+RecordedTable = dict[str, Any]
 
 MARKS = "os^Dv<>Pp"
 
@@ -28,7 +28,7 @@ def model_colour(name: str) -> str:
 
 
 def side_by_side(
-    tables: list[Table], figures: Sequence[str] = ("acc", "auc"), lines: dict[str, float] | None = None
+    tables: list[RecordedTable], figures: Sequence[str] = ("acc", "auc"), lines: dict[str, float] | None = None
 ) -> Figure:
     """All models of several tables: a column for each data set, a row for each figure; small dots are single seeds.
 
@@ -65,7 +65,7 @@ def side_by_side(
     return figure
 
 
-def probe_map(table: Table, probes: Sequence[str]) -> Figure:
+def probe_map(table: RecordedTable, probes: Sequence[str]) -> Figure:
     """What the models of a table answer to changed clips, in per cent, mean over the seeds.
 
     There is a row for each model and a column for each probe.
@@ -110,7 +110,7 @@ def growth_figure(frames: Sequence[int], measured: dict[str, Sequence[float]], l
     return figure
 
 
-def hunger_figure(table: Table, figures: Sequence[str] = ("acc", "auc")) -> Figure:
+def hunger_figure(table: RecordedTable, figures: Sequence[str] = ("acc", "auc")) -> Figure:
     """Test accuracy and AUC over the share of the training patients: a line for each model, bars of one sd."""
     found = {}
     for row in table["rows"]:

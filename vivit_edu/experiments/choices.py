@@ -102,7 +102,7 @@ def with_settings(recipe: Recipe, settings: list[tuple[str, str]]) -> Recipe:
     return replace(recipe, **changes["recipe"], augmentation=augmentation, options=options)
 
 
-def flatten(recipe: Recipe) -> dict[str, object]:
+def all_fields(recipe: Recipe) -> dict[str, object]:
     """{name: value} of a recipe's fields, its augmentation's strengths and its model's options side by side."""
     values = asdict(recipe)
     options, augmentation = values.pop("options"), values.pop("augmentation")
@@ -143,7 +143,7 @@ def started(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
     given = {name.rpartition(".")[2] for name, _ in settings}
     if recipe.bfloat16 and options.bfloat16 is None and "bfloat16" not in given:
         remarks.append("Training in bfloat16, for which this CPU has instructions; --no-bfloat16 trains in float32.")
-    options = filled_in(options, size=28, seed=0)
+    options = with_defaults(options, size=28, seed=0)
     shape = clip_shape(options)
     if "tubelet" not in given:
         recipe, remark = recipe.fitted(shape)
@@ -155,7 +155,7 @@ def started(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
     return options, recipe, extra, remarks
 
 
-def filled_in(options: Namespace, **defaults: object) -> Namespace:
+def with_defaults(options: Namespace, **defaults: object) -> Namespace:
     """The options with defaults in the place of what is None."""
     return Namespace(**vars(options) | {k: v for k, v in defaults.items() if getattr(options, k) is None})
 
@@ -218,8 +218,8 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
         refuse(options.out, "--videos", options.videos, videos.get("folder"))
     if options.pretrained and not (recipe.pretrained and same_file(options.pretrained, recipe.pretrained)):
         refuse(options.out, "--pretrained", options.pretrained, recipe.pretrained)
-    asked, ours = with_settings(recipe, settings), option_defaults(recipe.model) | flatten(recipe)
-    for name, value in flatten(asked).items():
+    asked, ours = with_settings(recipe, settings), option_defaults(recipe.model) | all_fields(recipe)
+    for name, value in all_fields(asked).items():
         if name != "epochs" and plain(value) != plain(ours[name]):
             refuse(options.out, SHORT.get(name, f"--set {name}"), value, ours[name])
     epochs = options.epochs if options.epochs is not None else asked.epochs
