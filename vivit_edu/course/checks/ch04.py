@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from . import CheckFailed, call, close, exercise, learns, drawn, passed
+from . import CheckFailed, call, close, drawn, exercise, learns, passed
 
 
 @exercise

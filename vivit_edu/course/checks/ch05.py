@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from . import CheckFailed, call, close, exercise, learns, drawn, passed
+from . import CheckFailed, call, close, drawn, exercise, learns, passed
 
 
 @exercise

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from . import CheckFailed, call, close, exercise, flag, learns, drawn, passed
+from . import CheckFailed, call, close, drawn, exercise, flag, learns, passed
 
 B, T, S, D = 2, 3, 4, 5  # all different, so that no exchange of axes goes unseen
 

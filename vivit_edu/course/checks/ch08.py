@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, exercise, learns, drawn, pair, passed, same_shape
+from . import CheckFailed, call, close, drawn, exercise, learns, pair, passed, same_shape
 
 B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
 
