@@ -24,6 +24,11 @@ from ..volumes import SPLITS, Mirror, Split, Volumes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
+
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 # a file with one of these endings is meant as a video: if it cannot be read, that is an error
 ENDINGS = tuple(
@@ -110,7 +115,7 @@ class OutOfOrder(Exception):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator:
+def opened(path: Path) -> Iterator[InputContainer]:
     """The container of a video file; whatever PyAV cannot do with it becomes a DataError that names the file."""
     try:
         import av
@@ -130,7 +135,7 @@ def opened(path: Path) -> Iterator:
         raise DataError(f"{path.name} cannot be decoded ({reason}): is it a whole video file?") from error
 
 
-def open_quietly(av, path: Path):
+def open_quietly(av: ModuleType, path: Path) -> InputContainer:
     """The file opened by its absolute path, which no name turns into an address, whatever its text tags hold.
 
     Tags are not used. Which argument keeps one that is not UTF-8 from stopping PyAV depends on its version, and a
@@ -143,7 +148,7 @@ def open_quietly(av, path: Path):
         return av.open(name)
 
 
-def video_streams(container, path: Path) -> list:
+def video_streams(container: InputContainer, path: Path) -> list[VideoStream]:
     """The streams that hold moving pictures: covers are left out. DataError where there are none."""
     from av.stream import Disposition
 
@@ -156,7 +161,7 @@ def video_streams(container, path: Path) -> list:
     return [s for s in found if s not in covers]
 
 
-def find_frames(container, path: Path) -> tuple[int, np.ndarray, bool]:
+def find_frames(container: InputContainer, path: Path) -> tuple[int, np.ndarray, bool]:
     """(index of the video stream, the times of its frames, whether frames must be counted); nothing is decoded.
 
     The stream with the most frames is the film, the larger one of two with equally many: a title picture has one.
@@ -217,7 +222,7 @@ def read_frames(path: Path, index: int, wanted: np.ndarray, size: int, times: np
     return np.stack(pictures)
 
 
-def decoded(container, stream) -> Iterator:
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """The frames of a stream in the order in which they are shown.
 
     The usual decoders of VP8 and VP9 drop the channel of transparency; the ones that keep it are asked where there
@@ -238,13 +243,13 @@ def decoded(container, stream) -> Iterator:
 # ---- the picture ------------------------------------------------------------------------------------------------
 
 
-def aspect_of(stream) -> float:
+def aspect_of(stream: VideoStream) -> float:
     """Width by height of one pixel as it is shown; 1 where the file does not say, or says nonsense."""
     aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
     return aspect if 1 / 16 <= aspect <= 16 else 1.0
 
 
-def over_grey(frame) -> tuple:
+def over_grey(frame: VideoFrame) -> tuple[VideoFrame, bool]:
     """(the frame with grey behind it, whether any of its pixels is transparent)."""
     if not (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
         return frame, False
@@ -256,7 +261,7 @@ def over_grey(frame) -> tuple:
     return type(frame).from_ndarray(flat, format="rgb24"), True
 
 
-def square(frame, size: int, aspect: float = 1.0) -> np.ndarray:
+def square(frame: VideoFrame, size: int, aspect: float = 1.0) -> np.ndarray:
     """The middle square of a decoded frame as it is stored, uint8 [size, size, 3]."""
     shown = frame.width * aspect, frame.height
     width, height = (max(size, round(side * size / min(shown))) for side in shown)
@@ -265,7 +270,7 @@ def square(frame, size: int, aspect: float = 1.0) -> np.ndarray:
     return picture[top : top + size, left : left + size]
 
 
-def display_matrix(frame) -> np.ndarray:
+def display_matrix(frame: VideoFrame) -> np.ndarray:
     """How the picture is shown: [[a, b], [c, d]] moves a pixel from (x, y) to (ax + cy, bx + dy)."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:

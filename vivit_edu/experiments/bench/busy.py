@@ -21,7 +21,7 @@ from ...errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTINGS = [(threads, policy) for threads in (1, 2) for policy in (None, "PASSIVE")]
+THREADS_AND_POLICIES = [(threads, policy) for threads in (1, 2) for policy in (None, "PASSIVE")]
 NEIGHBOUR = "import time\nend = time.time() + 120\nwhile time.time() < end: pass"  # ends even if nobody ends it
 LONGEST = 5  # seconds after which no further step is begun
 CHILD = "from vivit_edu.experiments.bench.busy import answer; answer()"
@@ -34,7 +34,7 @@ def busy_rows(torch_takes: float, others: int | None = None, repeats: int = 3) -
     """
     others = 4 * (os.cpu_count() or 1) if others is None else others
     rows = []
-    for threads, policy in SETTINGS:
+    for threads, policy in THREADS_AND_POLICIES:
         for title, times in zip(("alone", f"{others} busy processes"), step_times(threads, policy, others, repeats)):
             name = f"training step, {title}, {threads} thread{'s' * (threads > 1)}, OMP_WAIT_POLICY {policy or 'unset'}"
             rows.append([name, f"{min(times):.3f}", f"{median(times):.3f}", f"{min(times) / torch_takes:.2f}"])
