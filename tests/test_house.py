@@ -11,10 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vivit_edu"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LESSONS = {
-    "volumes", "data", "cnn", "embedding", "attention", "vivit", "models", "cost", "pretrained", "augment", "optimisers",
-    "training", "explain", "plots",
-}  # fmt: skip
+LESSONS = set(
+    "volumes data cnn embedding attention vivit models cost pretrained augment optimisers training explain plots".split()
+)
 # The floors of the house, from the ground up: a module imports from its own floor and from those below.
 FLOORS = [
     {"errors", "support"},
@@ -116,9 +115,14 @@ def test_the_lessons_can_be_read_in_an_evening():
 
 
 def test_each_name_has_one_home():
-    """Public functions, classes and constants: the same word is one thing. Exercises' checks are named by chapter."""
+    """Public functions, classes and constants: the same word is one thing.
+
+    `course.ready` has the course's version of what the reader writes, under the names that the exercises ask for.
+    """
     homes = defaultdict(set)
     for name, path in MODULES.items():
+        if name == "course.ready":
+            continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 defined = [node.name]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; nothing of it runs
     from .models import MODELS as MODELS
     from .models import build_model as build_model
     from .pretrained import load_pretrained as load_pretrained
+    from .support.devices import best_device as best_device
     from .training import History as History
     from .training import Metrics as Metrics
     from .training import Recipe as Recipe
@@ -65,6 +66,7 @@ _EXPORTS = {
     "pretrained": ["load_pretrained"],
     "augment": ["Augmentation", "augment_batch", "predict_views"],
     "cost": ["count_parameters", "count_flops"],
+    "support.devices": ["best_device"],
     "training": ["Recipe", "History", "Metrics", "fit", "evaluate"],
     "explain": [
         "AttentionMap",

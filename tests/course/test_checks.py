@@ -1,21 +1,37 @@
 """The framework of the exercises: messages name the mistake, predictions are scored."""
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
 
 from tests.exercises.cases import run_cases
 from vivit_edu.course import checks, journal
-from vivit_edu.course.checks import CheckFailed, call, close, passed, predict, progress, reveal, same_shape
+from vivit_edu.course.checks import (
+    CheckFailed,
+    call,
+    close,
+    exercise,
+    flag,
+    learns,
+    number,
+    pair,
+    passed,
+    predict,
+    progress,
+    reveal,
+    same_shape,
+)
 
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path, monkeypatch):
     """A new working directory and a new process, as far as the journal can tell."""
     monkeypatch.chdir(tmp_path)
-    for events in (journal._guesses, journal._passed, journal._came_true):
+    for events in (journal._guesses, journal._passed, journal._came_true, journal._borrowed):
         events.clear()
 
 
@@ -32,15 +48,17 @@ def test_call_gives_what_the_function_gives():
     assert call(lambda a, b: a - b, 5, b=2) == 3
 
 
-def test_an_error_is_told_in_one_line_with_the_learners_own_line():
+def test_an_error_is_told_in_two_lines_with_the_readers_own_line_and_the_call():
     def mixed_up(x):
         y = x.transpose(0, 1)
         return rearrange(y, "h w -> h w d")  # raised inside einops, caused here
 
     text = message(call, mixed_up, torch.ones(2, 3))
     line = mixed_up.__code__.co_firstlineno + 2
-    assert text.startswith("your code raised EinopsError: ") and "\n" not in text
-    assert f"(line {line} of your code: `return rearrange(y" in text
+    first, second = text.split("\n")
+    assert first.startswith("your code raised EinopsError: ")
+    assert f"(line {line} of your code: `return rearrange(y" in first
+    assert second == "It was called with x [2, 3]. These are not the notebook's sizes: take sizes from the arguments."
 
 
 def test_an_error_in_a_module_is_found_behind_torchs_frames():
@@ -91,8 +109,172 @@ def test_a_failed_check_inside_is_passed_on_as_it_is():
     assert message(call, inner) == "swapped"
 
 
+def test_a_changed_argument_is_named():
+    def in_place(first, second):
+        second += 1
+        return second
+
+    text = message(call, in_place, torch.ones(2), torch.ones(3))
+    assert text.startswith("your function changes the second that it was given: make new tensors")
+    assert torch.equal(call(in_place, torch.ones(2), torch.ones(3), may_change=(1,)), torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (lambda parts: parts[1].zero_(), "make new tensors"),
+        (lambda parts: parts.reverse(), "make new tensors"),
+        (lambda parts: parts.append(1), "it holds 3 parts now, and held 2"),
+    ],
+)
+def test_changes_inside_a_list_are_seen(change, text):
+    assert text in message(call, change, [torch.ones(2), torch.ones(2) * 2])
+    assert call(lambda parts: len(parts), [torch.ones(2), 3]) == 2
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (lambda module: module.eval(), "left in another mode"),
+        (lambda module: module[1].eval(), "left in another mode"),
+        (lambda module: module.requires_grad_(False), "requires_grad of its parameters"),
+        (lambda module: torch.nn.init.zeros_(module[0].weight), "its weights are other ones"),
+        (lambda module: module(torch.ones(2, 3)), "its weights are other ones"),  # BatchNorm's means
+    ],
+)
+def test_changes_of_a_module_are_seen(change, text):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    assert text in message(call, change, module)
+    call(change, module, may_change=(0,))
+
+
+def test_gradients_left_off_are_named_and_switched_on_again():
+    assert "gradients switched off" in message(call, lambda: torch.set_grad_enabled(False))
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "seed", [lambda: torch.manual_seed(0), lambda: np.random.seed(0), lambda: random.seed(0), lambda: torch.seed()]
+)
+def test_a_global_seed_is_named_and_not_set(seed):
+    before = torch.initial_seed(), torch.get_rng_state()
+    assert "sets the global seed" in message(call, seed)
+    assert before[0] == torch.initial_seed() and torch.equal(before[1], torch.get_rng_state())
+    call(lambda: torch.Generator().manual_seed(0))  # one's own generator may have one
+
+
+def test_what_can_be_changed_without_harm():
+    generator = torch.Generator().manual_seed(0)
+    call(lambda generator, text, size: torch.rand(2, generator=generator), generator, "a", (2, 3))
+
+
+def test_the_call_is_described():
+    def wrong(z, heads, layers, block, model, labels, name):
+        raise ValueError("no")
+
+    layers = [torch.ones(2, 3)] * 2
+    text = message(
+        call, wrong, torch.ones(2, 3), 4, layers, torch.nn.ReLU(), len, torch.tensor([1, 2]), "a" * 50
+    ).splitlines()[1]
+    assert text.startswith("It was called with z [2, 3], heads 4, layers a list of 2 ([2, 3], …), block, model, ")
+    assert "labels int64 [2], name 'aaa" in text and "…" in text
+
+
+# ---- gradients
+
+
+def test_learns_is_content_where_all_gradients_flow():
+    linear = torch.nn.Linear(3, 2)
+    learns(lambda z, module: module(z), torch.ones(4, 3), linear)
+    learns(lambda z: linear(z), torch.ones(4, 3), also=linear.parameters())
+    learns(lambda z, labels: (z * 2, z + 1), torch.ones(4, 3), torch.tensor([1]))
+    assert linear.weight.grad is None
+
+
+def scaled_in_place(z):
+    y = z.exp()
+    y *= 2
+    return y
+
+
+@pytest.mark.parametrize(
+    "function, text",
+    [
+        (lambda z, w: z.detach() * w, "no gradient reaches z"),
+        (lambda z, w: z * w.data, "no gradient reaches w"),
+        (lambda z, w: z * 0 + w, "no gradient reaches z"),
+        (torch.no_grad()(lambda z, w: z * w), "no gradient reaches the arguments"),
+        (lambda z, w: torch.tensor((z * w).tolist()), "no gradient reaches the arguments"),
+        (lambda z, w: scaled_in_place(z) * w, "changed in place"),
+    ],
+)
+def test_learns_names_what_is_cut_off(function, text):
+    assert text in message(learns, function, torch.ones(2, 3), torch.nn.Parameter(torch.ones(2, 3)))
+
+
+# ---- what the check cannot use
+
+
+def test_an_error_of_the_check_itself_is_told_with_what_was_returned():
+    @exercise
+    def check_it(function):
+        call(function, torch.ones(2, 3)).transpose(0, 5)
+
+    text = message(check_it, lambda z: [1, 2])
+    assert text.startswith("your function returned [1, 2], which the check cannot use (AttributeError: 'list' object")
+    assert text.endswith("\nIt was called with z [2, 3].")
+    assert message(check_it, lambda z: z.nonsense).startswith("your code raised AttributeError")
+
+
+NUMBERS = [3, 3.0, np.float32(3), np.int64(3), np.array(3), np.array([3.0]), torch.tensor(3), torch.tensor([3.0])]
+
+
+@pytest.mark.parametrize("found", NUMBERS, ids=repr)
+def test_numbers_of_all_kinds(found):
+    assert number(found, "N") == 3
+    close(found, 3)
+    close(found, torch.tensor(3.0))
+
+
+@pytest.mark.parametrize(
+    "found, text",
+    [
+        (None, "N is None: does your function end in `return ...`?"),
+        (np.array([1, 2]), "N is 2 numbers, expected one: multiply"),
+        ((1, 2, 3), "N is 3 numbers, expected one: multiply"),
+        (torch.ones(4), "N is 4 numbers, expected one: multiply"),
+        ("3", "N is a str, expected one number: multiply"),
+        ({}, "N is a dict, expected one number: multiply"),
+        (True, "N is a bool, expected one number: multiply"),
+        (torch.ones, "N is a builtin_function_or_method, expected one number: multiply"),
+    ],
+)
+def test_what_is_not_a_number(found, text):
+    assert message(number, found, "N", ": multiply") == text
+
+
+@pytest.mark.parametrize("found", [True, np.bool_(True), torch.tensor(True), np.array([True])], ids=repr)
+def test_flags_of_all_kinds(found):
+    assert flag(found, "the answer") is True
+
+
+@pytest.mark.parametrize("found, text", [(None, "got None"), (1, "got a int"), (torch.ones(2), "got a Tensor")])
+def test_what_is_not_a_flag(found, text):
+    assert text in message(flag, found, "the answer")
+
+
+def test_pairs():
+    x, y = torch.ones(2), torch.zeros(2)
+    for both in ((x, y), [x, y], torch.stack((x, y))):
+        first, second = pair(both, "x, y")
+        assert torch.equal(first, x) and torch.equal(second, y)
+    assert message(pair, (x,), "x, y") == "expected two things, `return x, y`; your function returned 1 parts"
+    assert "returned None" in message(pair, None, "x, y") and "returned a dict" in message(pair, {}, "x, y")
+
+
 def test_jupyter_shows_the_message_alone():
     assert CheckFailed("axes were swapped")._render_traceback_() == ["CheckFailed: axes were swapped"]
+    assert CheckFailed("raised\ncalled")._render_traceback_() == ["CheckFailed: raised", "called"]
 
 
 # ---- shapes and values

@@ -68,6 +68,6 @@ test_count_tubelets = run_cases(
         "order": (lambda s, p: by_loop(s, p[::-1]), "order"),
         "float": (lambda s, p: s[1] / p[0] * s[2] / p[1] * s[3] / p[2], "//"),
         "C for T": (lambda s, p: (s[0] // p[0]) * (s[1] // p[1]) * (s[2] // p[2]), "C were taken for T"),
-        "all three": (lambda s, p: (s[1] // p[0], s[2] // p[1], s[3] // p[2]), "tuple"),
+        "all three": (lambda s, p: (s[1] // p[0], s[2] // p[1], s[3] // p[2]), "is 3 numbers, expected one: multiply"),
     },
 )

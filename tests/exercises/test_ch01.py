@@ -56,7 +56,7 @@ test_balanced_accuracy = run_cases(
         "percent": (lambda g, y: 100 * recalls_by_loop(g, y), "percentage"),
         "one value a class": (
             lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]),
-            r"shape \[3\]",
+            "is 3 numbers, expected one",
         ),
         "no return": (lambda g, y: None, "None"),
         "error": (lambda g, y: g.mean(), "raised"),
@@ -124,7 +124,7 @@ test_nearest_mean = run_cases(
         "dot product": (lambda c, y, n: (n.float().flatten(1) @ centres(c, y).T).argmax(1), "dot product"),
         "over the clips": (lambda c, y, n: torch.cdist(n.float().flatten(1), centres(c, y)).argmin(0), r"shape \[4\]"),
         "distances": (lambda c, y, n: torch.cdist(n.float().flatten(1), centres(c, y)), r"shape \[40, 4\]"),
-        "in place": (in_place, "changed the training clips"),
+        "in place": (in_place, "changes the .* that it was given"),
         "mean of bytes": (lambda c, y, n: c.mean(0), "raised"),
     },
 )
@@ -155,6 +155,11 @@ def draw(numbers, share, **how):
     return numbers[torch.randperm(len(numbers), **how)][: round(share * len(numbers))]
 
 
+def cut_off(patients, share, generator):
+    numbers = patients.unique()
+    return torch.isin(patients, numbers[torch.randperm(len(numbers), generator=generator)][: int(share * len(numbers))])
+
+
 test_split_by_patient = run_cases(
     ch01.check_split_by_patient,
     right=[by_isin, by_inverse, by_set],
@@ -163,6 +168,7 @@ test_split_by_patient = run_cases(
         "first clips": (lambda p, s, g: torch.arange(len(p)) < round(s * len(p)), "both sides"),
         "without unique": (lambda p, s, g: torch.isin(p, draw(p, s, generator=g)), "of 10 patients are held out"),
         "numbers as if without gaps": (lambda p, s, g: torch.isin(p, torch.randperm(10, generator=g)[:3]), "gaps"),
+        "cut off": (cut_off, "takes to 3 and int"),
         "kept": (lambda p, s, g: ~by_isin(p, s, g), "share to keep"),
         "first patients": (lambda p, s, g: torch.isin(p, p.unique()[:3]), "every seed"),
         "generator not used": (lambda p, s, g: torch.isin(p, draw(p.unique(), s)), "same seed"),
@@ -235,7 +241,7 @@ test_mirrored = run_cases(
             "mirror.permutation",
         ),
         "other labels": (edit(labels=lambda c, y, m, f: by_where(c, y, m, ~f)[1]), "were not flipped"),
-        "in place": (changes_its_input, "have changed"),
+        "in place": (changes_its_input, "changes the .* that it was given"),
         "only the chosen": (lambda c, y, m, f: (c[f].flip(m.axis + 1), torch.tensor(m.permutation)[y[f]]), "shape"),
         "clips alone": (lambda c, y, m, f: by_where(c, y, m, f)[0], "two things"),
     },

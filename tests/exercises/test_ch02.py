@@ -98,10 +98,14 @@ test_two_streams = run_cases(
         "every second": (context_by(lambda clips: clips[..., ::2, ::2]), "mean of 2×2"),
         "time too": (context_by(lambda clips: F.avg_pool3d(clips, 2)), "time was halved"),
         "largest": (context_by(lambda clips: F.max_pool3d(clips, (1, 2, 2))), "largest"),
-        "corner": (fovea_by(lambda clips: clips[..., :4, :6]), "corner"),
+        "corner": (fovea_by(lambda clips: clips[..., :5, :7]), "corner"),
         "context twice": (fovea_by(lambda clips: by_pooling(clips)[0]), "full one"),
-        "too small": (fovea_by(lambda clips: clips[..., 3:5, 4:8]), "too small"),
-        "one stream": (lambda clips: by_pooling(clips)[0], "two tensors"),
+        "too small": (fovea_by(lambda clips: clips[..., 3:5, 5:8]), "too small"),
+        "ends at H - H // 4": (
+            fovea_by(lambda c: c[..., c.shape[3] // 4 : -(c.shape[3] // 4), c.shape[4] // 4 : -(c.shape[4] // 4)]),
+            "only where 4 divides it",
+        ),
+        "one stream": (lambda clips: by_pooling(clips)[0], "expected two things"),
     },
 )
 

@@ -130,6 +130,17 @@ def in_place(z, n1, attention, n2, mlp):
     return z
 
 
+def block_y_in_place(z, n1, attention, n2, mlp):
+    y = z + attention(n1(z))
+    y += mlp(n2(y))
+    return y
+
+
+def block_with_seed(z, n1, attention, n2, mlp):
+    torch.manual_seed(0)
+    return block_two_lines(z, n1, attention, n2, mlp)
+
+
 def without(which):
     def solution(z, n1, attention, n2, mlp):
         norms = [nn.Identity() if k in which else norm for k, norm in enumerate((n1, n2))]
@@ -156,6 +167,13 @@ test_encoder_block = run_cases(
         "second norm missing": (without((1,)), "MLP's input is not normalised"),
         "MLP first": (mlp_first, "MLP comes before"),
         "in place": (in_place, "changes the z"),
+        "y in place": (block_y_in_place, "training would stop with an error"),
+        "without gradients": (torch.no_grad()(block_two_lines), "no gradient reaches the arguments"),
+        "attention detached": (
+            lambda z, n1, attention, n2, mlp: block_two_lines(z, n1, lambda x: attention(x).detach(), n2, mlp),
+            "no gradient reaches n1.weight",
+        ),
+        "a seed": (block_with_seed, "sets the global seed"),
     },
 )
 

@@ -1,5 +1,6 @@
 """The checks of chapter 06's exercises."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -139,9 +140,13 @@ def opposite(model, clips):
     return not detector(model, clips)
 
 
+def detector_of_numpy(model, clips):
+    return np.bool_(detector(model, clips))
+
+
 test_depends_on_mates = run_cases(
     ch06.check_depends_on_mates,
-    right=[detector, detector_by_other_mates, detector_of_tensors],
+    right=[detector, detector_by_other_mates, detector_of_tensors, detector_of_numpy],
     wrong={
         "by shuffling": (by_shuffling, "Shuffling the batch does not show it"),
         "first clip alone": (first_clip, "not at the first alone"),

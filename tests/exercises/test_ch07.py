@@ -99,6 +99,24 @@ def step_by_step(block, z):
     return z + block.mlp(block.norm_mlp(z))
 
 
+def in_one_loop(block, z):
+    def over_space(y):
+        return torch.stack([block.space_attention(frame) for frame in block.norm_space(y).unbind(1)], dim=1)
+
+    branches = (
+        lambda y: by_loop(block.time_attention, block.norm_time(y)),
+        over_space,
+        lambda y: block.mlp(block.norm_mlp(y)),
+    )
+    for branch in branches:
+        z = torch.add(z, branch(z))
+    return z
+
+
+def on_a_copy(block, z):
+    return in_place(block, z.clone())
+
+
 def in_place(block, z):
     z += by_loop(block.time_attention, block.norm_time(z))
     z += torch.stack([block.space_attention(frame) for frame in block.norm_space(z).unbind(1)], dim=1)
@@ -213,7 +231,7 @@ def weights_exchanged(block, z):
 
 test_time_first = run_cases(
     ch07.check_time_first,
-    right=[step_by_step, in_place],
+    right=[step_by_step, in_one_loop],
     wrong={
         "space first": (lambda block, z: block(z), "paper's order"),
         "no residual around time": (no_time_residual, "around the attention over time is missing"),
@@ -232,7 +250,10 @@ test_time_first = run_cases(
         "LayerNorms exchanged": (norms_exchanged, "LayerNorms are exchanged"),
         "axes kept": (axes_kept, "but not their axes"),
         "attentions exchanged": (attentions_exchanged, "attentions are exchanged"),
-        "the block's modules exchanged": (weights_exchanged, "weights were changed"),
+        "in place on a copy": (on_a_copy, "training would stop with an error"),
+        "in place": (in_place, "changes the z that it was given"),
+        "without gradients": (torch.no_grad()(step_by_step), "no gradient reaches the arguments"),
+        "the block's modules exchanged": (weights_exchanged, "its weights are other ones"),
         "transposed": (lambda block, z: step_by_step(block, z).transpose(1, 2), "another order"),
     },
 )

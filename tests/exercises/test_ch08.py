@@ -55,8 +55,8 @@ test_split_heads = run_cases(
             lambda qkv, heads: [part.flatten(2, 3) for part in by_slices(qkv, heads)],
             "5 axes instead of 6",
         ),
-        "three parts": (lambda qkv, heads: qkv.chunk(3, dim=-1), "found 3 parts"),
-        "no return": (lambda qkv, heads: None, "found None"),
+        "three parts": (lambda qkv, heads: qkv.chunk(3, dim=-1), "returned 3 parts"),
+        "no return": (lambda qkv, heads: None, "returned None"),
         "a typing error": (
             lambda qkv, heads: rearrange(qkv, "b t (three half h d) -> half three b t h d"),
             "your code raised",

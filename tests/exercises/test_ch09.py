@@ -75,7 +75,7 @@ test_pairs = run_cases(
         "4 halved twice": (instead(4, lambda t, s: t * s * (t + s) / 4), "Model 4.*halve once"),
         "three numbers": (lambda *sizes: by_formula(*sizes)[:3], "four numbers are expected"),
         "one number": (lambda *sizes: by_formula(*sizes)[0], "four numbers are expected"),
-        "a word": (instead(2, lambda t, s: "many"), "is a str, expected a number"),
+        "a word": (instead(2, lambda t, s: "many"), "is a str, expected one number"),
         "no return": (lambda *sizes: None, "four numbers are expected.*None"),
         "a typing error": (lambda t, s: [t * s, q], "your code raised NameError"),  # noqa: F821
     },

@@ -69,7 +69,7 @@ test_central_frame = run_cases(
         "time behind the height": (lambda w, t: into_zeros(w, t).transpose(2, 3), "behind the height"),
         "time last": (lambda w, t: into_zeros(w, t).movedim(2, -1), "yours stands last"),
         "time before the channels": (lambda w, t: into_zeros(w, t).transpose(1, 2), "before the channels"),
-        "given filters zeroed": (written_into, "have changed"),
+        "given filters zeroed": (written_into, "changes the .* that it was given"),
         "no return": (lambda w, t: None, "None"),
         "not written": (lambda w, t: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
     },
@@ -116,6 +116,7 @@ test_repeat_positions = run_cases(
     right=[by_einops, by_torch, by_tokens],
     wrong={
         "order (s t)": (lambda p, n: p[:, 1:].repeat_interleave(n, 1), r"order \(s t\)"),
+        "the notebook's size": (lambda p, n: p[:, 1:17].repeat(1, n, 1), "has shape"),
         "cls in each copy": (lambda p, n: p.repeat(1, n, 1), "once in each copy"),
         "cls in front": (lambda p, n: torch.cat([p[:, :1], by_torch(p, n)], 1), "still stands in front"),
         "last left out": (lambda p, n: p[:, :-1].repeat(1, n, 1), "last position was left out"),
@@ -130,7 +131,7 @@ test_repeat_positions = run_cases(
         ),
         "interpolated with cls": (interpolated, "interpolated along the sequence"),
         "regrouped": (regrouped, "regrouped"),
-        "cls zeroed in place": (zeroed, "have changed"),
+        "cls zeroed in place": (zeroed, "changes the .* that it was given"),
         "no return": (lambda p, n: None, "None"),
     },
 )
@@ -195,8 +196,8 @@ test_fold_normalisation = run_cases(
             "mean was laid along",
         ),
         "std twice": (folded(bias=lambda b, w, new, m, s: b - (new * wide(m / s)).sum(dim=(1, 2, 3))), "twice"),
-        "in place": (in_place, "have changed"),
-        "weight alone": (lambda w, b, m, s: w / wide(s), "expected two tensors"),
+        "in place": (in_place, "changes the .* that it was given"),
+        "weight alone": (lambda w, b, m, s: w / wide(s), "expected two things"),
         "no return": (lambda *_: None, "returned None"),
     },
 )

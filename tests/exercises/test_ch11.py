@@ -40,13 +40,22 @@ def wrong_axis(model, clips, mirror):
     return (model(clips) + model(clips.flip(mirror.axis))[:, list(mirror.permutation)]) / 2
 
 
+def in_one_batch(model, clips, mirror):
+    plain, mirrored = model(torch.cat([clips, clips.flip(mirror.axis + 1)])).chunk(2)
+    return (plain + mirrored[:, list(mirror.permutation)]) / 2
+
+
+def clip_by_clip(model, clips, mirror):
+    return torch.cat([by_stack(model, clip[None], mirror) for clip in clips])
+
+
 def joined(model, clips, mirror):
     return sum(model(torch.cat([clips, clips.flip(mirror.axis + 1)])).chunk(2)) / 2
 
 
 test_both_sides = run_cases(
     ch11.check_both_sides,
-    right=[by_columns, by_stack, by_loop],
+    right=[by_columns, by_stack, by_loop, in_one_batch, clip_by_clip],
     wrong={
         "not swapped back": (views(lambda a, b, s: (a + b) / 2), "not swapped back"),
         "both swapped": (views(lambda a, b, s: ((a + b) / 2)[:, s]), "of both were swapped"),
@@ -58,7 +67,8 @@ test_both_sides = run_cases(
         "probabilities": (views(lambda a, b, s: (a.softmax(1) + b.softmax(1)[:, s]) / 2), "probabilities"),
         "rows swapped": (views(lambda a, b, s: (a + b[s + [5]]) / 2), "columns"),
         "rows lost": (views(lambda a, b, s: b[s]), r"\[5, 5\], expected \[6, 5\]"),
-        "one batch of both": (joined, "the model was given"),
+        "one batch of both": (joined, "not swapped back"),
+        "a clip without its batch": (lambda model, clips, mirror: model(clips[0]), "the model was given"),
         "no return": (lambda *_: None, "None"),
         "not written": (lambda *_: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
     },
@@ -125,7 +135,7 @@ test_mixup = run_cases(
             "hard again",
         ),
         "class numbers": (mixed(targets=lambda y, w: (w * y + (1 - w) * y.roll(1, 0)).argmax(1)), "no third class"),
-        "in place": (in_place, "have changed"),
+        "in place": (in_place, "changes the .* that it was given"),
         "weights of another shape": (lambda c, y, w: (w[:, None] * c, y), "your code raised|wrong in"),
         "no return": (lambda *_: None, "returned None"),
     },
@@ -192,7 +202,7 @@ test_drop_path = run_cases(
         ),
         "never": (lambda b, r, t: b, "nothing was dropped"),
         "the same clips always": (seeded, "set no seed"),
-        "in place": (written_into, "have changed"),
+        "in place": (written_into, "changes the .* that it was given"),
         "no return": (lambda *_: None, "None"),
     },
 )

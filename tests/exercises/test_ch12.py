@@ -82,7 +82,7 @@ test_schedule = run_cases(
         "warm-up down": (up(lambda step, total, warmup: 1 - step / (warmup * total)), "falls"),
         "a curve up": (up(lambda step, total, warmup: (step / (warmup * total)) ** 2), "straight line"),
         "degrees": (down(lambda x: (1 + math.cos(180 * x)) / 2), "wrong in"),
-        "a pair": (lambda step, total, peak, warmup: (step, peak), "a tuple"),
+        "a pair": (lambda step, total, peak, warmup: (step, peak), "is 2 numbers, expected one"),
         "no return": (lambda *_: None, "None"),
         "error": (lambda step, total, peak, warmup: peak * step / (warmup * 0), "ZeroDivision"),
         "not written": (lambda *_: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
@@ -144,11 +144,17 @@ def first_only(average, weights, decay):
     average[0].lerp_(weights[0], 1 - decay)
 
 
+def replaced(average, weights, decay):
+    for i, w in enumerate(weights):
+        average[i] = decay * average[i] + (1 - decay) * w.detach()
+
+
 test_average = run_cases(
     ch12.check_average,
     right=[by_lerp, by_copy, by_data],
     wrong={
         "shares exchanged": (averaged(lambda a, w, d: (1 - d) * a + d * w), "shares are exchanged"),
+        "new tensors in the list": (replaced, "the list holds other tensors"),
         "overwritten": (averaged(lambda a, w, d: w), "overwritten"),
         "the plain mean": (averaged(lambda a, w, d: (a + w) / 2), "plain mean"),
         "weights whole": (averaged(lambda a, w, d: d * a + w), "added whole"),
@@ -157,7 +163,7 @@ test_average = run_cases(
         "another name": (new_names, "another tensor"),
         "a new list": (new_list, "a new list"),
         "inside the graph": (with_gradients, "graph of gradients"),
-        "written into the weights": (into_weights, "weights have changed"),
+        "written into the weights": (into_weights, "changes the weights that it was given"),
         "the first alone": (first_only, "go through all"),
         "no sum": (averaged(lambda a, w, d: a * w), "wrong in"),
         "nothing": (lambda *_: None, "has not changed"),
@@ -181,16 +187,28 @@ def load_dict(path, model, optimiser):
 
 def save_list(path, model, optimiser, epochs_done):
     with open(path, "wb") as file:
-        torch.save([torch.tensor(epochs_done), optimiser.state_dict(), list(model.parameters())], file)
+        torch.save([torch.tensor(epochs_done), optimiser.state_dict(), list(model.state_dict().values())], file)
 
 
 def load_list(path, model, optimiser):
     done, state, weights = torch.load(path, weights_only=False)
     with torch.no_grad():
-        for p, saved in zip(model.parameters(), weights):
+        for p, saved in zip(model.state_dict().values(), weights):
             p.copy_(saved)
     optimiser.load_state_dict(state)
     return int(done)
+
+
+def save_parameters(path, model, optimiser, epochs_done):
+    torch.save([epochs_done, optimiser.state_dict(), [p.data for p in model.parameters()]], path)
+
+
+def load_parameters(path, model, optimiser):
+    done, state, weights = torch.load(path)
+    for p, saved in zip(model.parameters(), weights):
+        p.data.copy_(saved)
+    optimiser.load_state_dict(state)
+    return done
 
 
 def without(part):
@@ -256,16 +274,17 @@ test_resume = run_cases(
     check_resume,
     right=[both(save_dict, load_dict), both(save_list, load_list)],
     wrong={
+        "parameters alone": (both(save_parameters, load_parameters), "not the running means of BatchNorm"),
         "optimiser forgotten": (both(save_dict, without("optimiser")), "AdamW remembers"),
         "another optimiser": (both(save_dict, loaded_into_a_new_optimiser), "AdamW remembers"),
         "weights forgotten": (both(save_dict, without("model")), "first weights as they were"),
-        "number not returned": (both(save_dict, without("epochs")), "load_run returned None"),
+        "number not returned": (both(save_dict, without("epochs")), "what load_run returned is None"),
         "one epoch too far": (both(save_dict, other_return(lambda done: done + 1)), "load_run says 4"),
         "the last epoch's number": (both(save_dict, other_return(lambda done: done - 1)), "load_run says 2"),
         "all returned": (both(save_dict, other_return(lambda done: {"epochs_done": done})), "a dict"),
         "kept in memory": (both(save_in_memory, load_from_memory), "not those of the moment of saving"),
         "another file": (both(save_elsewhere, load_dict), "nothing was written"),
-        "model changed": (both(save_and_zero, load_dict), "saving has changed the model"),
+        "model changed": (both(save_and_zero, load_dict), "changes the model that it was given"),
         "error": (both(save_dict, lambda path, model, optimiser: torch.load(path)["weights"]), "KeyError"),
     },
 )

@@ -130,6 +130,10 @@ test_deletion = run_cases(
     ch13.check_deletion,
     right=[by_ranks, step_by_step],
     wrong={
+        "equal scores at once": (
+            lambda s: torch.stack([(s[:, None] < s).sum(1) >= k for k in range(len(s) + 1)]),
+            "only one tubelet goes at a time",
+        ),
         "worst first": (lambda s: by_ranks(-s), "worst tubelets go first"),
         "insertion": (lambda s: ~by_ranks(s), "this is insertion"),
         "order for ranks": (

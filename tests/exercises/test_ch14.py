@@ -44,7 +44,7 @@ test_growth = run_cases(
         "axes exchanged": (lambda f, s: np.polyfit(np.log(s), np.log(f), 1)[0] if s[0] != s[1] else 0.0, "exchanged"),
         "first and last": (lambda f, s: math.log(s[-1] / s[0]) / math.log(f[-1] / f[0]), "through all"),
         "the intercept": (lambda f, s: np.polyfit(np.log(f), np.log(s), 1)[1], "meets the axis"),
-        "both numbers": (lambda f, s: np.polyfit(np.log(f), np.log(s), 1), "expected one number"),
+        "both numbers": (lambda f, s: np.polyfit(np.log(f), np.log(s), 1), "is 2 numbers, expected one"),
         "rounded": (lambda f, s: round(float(by_polyfit(f, s))), "expected 1.4"),
         "an error": (lambda f, s: np.log(f / s), "TypeError"),
         "no return": (lambda f, s: None, "None"),
@@ -110,6 +110,14 @@ def sorted_frames(clips, generator):
     return clips.sort(dim=2, descending=True).values
 
 
+def exchanged(clips, generator):
+    clips = clips.clone()
+    for clip in clips:
+        i, j = torch.randperm(clips.shape[2], generator=generator)[:2].tolist()
+        clip[:, [i, j]] = clip[:, [j, i]]
+    return clips
+
+
 test_shuffle_frames = run_cases(
     ch14.check_shuffle_frames,
     right=[by_gather, by_loop, by_index],
@@ -124,13 +132,14 @@ test_shuffle_frames = run_cases(
             each(lambda clip, g: clip[:, torch.randint(clip.shape[1], (clip.shape[1],), generator=g)]),
             "twice",
         ),
+        "two exchanged": (exchanged, "only a few are exchanged"),
         "rolled": (each(lambda clip, g: clip.roll(int(torch.randint(1, 6, (), generator=g)), 1)), "only rolled"),
         "unseeded": (each(lambda clip, g: clip[:, torch.randperm(clip.shape[1])]), "the same seed gave another"),
         "a seed of its own": (own_seed, "another seed gave the same"),
         "nothing": (lambda clips, generator: clips.clone(), "as they stood"),
         "reversed": (lambda clips, generator: clips.flip(2), "one order"),
         "sorted": (sorted_frames, "one order"),
-        "in place": (in_place, "have changed"),
+        "in place": (in_place, "changes the .* that it was given"),
         "mean": (lambda clips, g: clips.float().mean(2, keepdim=True).expand(clips.shape) + 0.25, "no clip holds"),
         "one clip": (lambda clips, g: by_loop(clips, g)[0], r"\[2, 6, 7, 4\], expected \[5, 2, 6, 7, 4\]"),
         "no return": (lambda clips, generator: None, "None"),
@@ -190,8 +199,8 @@ test_wrong_side = run_cases(
             lambda y, a, p: (a == torch.tensor(p)[y])[torch.tensor(p)[a] != a].float().mean(),
             "the label that",
         ),
-        "each clip": (counted(lambda o, s, y, a: o[s]), "expected one number"),
-        "in place": (changed, "have changed"),
+        "each clip": (counted(lambda o, s, y, a: o[s]), "is 8 numbers, expected one"),
+        "in place": (changed, "changes the .* that it was given"),
         "no return": (lambda *_: None, "None"),
     },
 )

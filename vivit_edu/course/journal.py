@@ -1,29 +1,50 @@
-"""What the learner expected and what the learner solved: predictions, passed exercises, progress.
+"""What the reader expected and what the reader solved: predictions, passed exercises, progress.
 
-Everything is also written to `.vivit_edu/progress.json` in the working directory, which is the learner's
-own and goes nowhere. What is printed depends on the running notebook alone, so it is the same in every run.
+Everything is also written to `.vivit_edu/progress.json` in the working directory, which belongs to the reader and is
+sent nowhere. What is printed depends on the running notebook alone, so it is the same in every run.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..support.files import written_whole
 
 PROGRESS_FILE = Path(".vivit_edu", "progress.json")
 
 # of this process: prediction -> (guess, unit), exercise -> True, prediction -> whether it came true
 _guesses, _passed, _came_true = {}, {}, {}
+_borrowed: set[str] = set()  # exercises that run on the course's version
 
 
-def passed(exercise, remark):
+def passed(exercise: str, remark: str) -> None:
     """Says that an exercise ("03.1") is solved, with a remark on what that shows, and notes it."""
     print(f"Passed {exercise}: {remark}")
     _passed[exercise] = True
+    _borrowed.discard(exercise)
     _write()
 
 
-def predict(key, question, guess=None, *, choices=None, unit=""):
-    """Before a cell is run: prints a question and the learner's guess, and keeps the guess for `reveal`.
+def has_passed(exercise: str) -> bool:
+    """Whether an exercise has passed its check in this run."""
+    return exercise in _passed
 
-    key: chapter and a word ("03.tokens"); guess: a number, a shape or a text; choices: what to choose from.
+
+def borrowed(exercise: str) -> None:
+    """Notes that the notebook goes on with the course's version of what an exercise builds."""
+    _borrowed.add(exercise)
+
+
+def predict(
+    key: str, question: str, guess: Any = None, *, choices: Sequence[str] | None = None, unit: str = ""
+) -> None:
+    """Before a cell is run: prints a question and the reader's guess, and keeps the guess for `reveal`.
+
+    key: chapter and a word ("03.tokens"). guess: a number, a shape or a text. choices: what to choose from.
     """
     print(f"Prediction {key}: {question}")
     if choices is not None:
@@ -38,10 +59,11 @@ def predict(key, question, guess=None, *, choices=None, unit=""):
     _guesses[key] = guess, unit
 
 
-def reveal(key, truth, *, tolerance=0.1):
-    """After it: prints the truth and how the guess compares with it; never fails.
+def reveal(key: str, truth: Any, *, tolerance: float = 0.1) -> None:
+    """After the cell has run: prints the truth and how the guess compares with it; never fails.
 
-    truth: a number, a shape or a text. A number counts as guessed within `tolerance`, a share of the truth.
+    truth: a number, a shape or a text. tolerance: how far off a number may be to count as right, as a share of the
+    truth.
     """
     guess, unit = _guesses.get(key, (None, ""))
     guess, truth = _plain(guess), _plain(truth)
@@ -60,26 +82,29 @@ def reveal(key, truth, *, tolerance=0.1):
     _write()
 
 
-def progress(chapter):
-    """The end of a chapter: which exercises were passed and how many predictions came true in this run."""
+def progress(chapter: int | str) -> None:
+    """At the end of a chapter: prints which exercises were passed in this run, which run on the course's own version,
+    and how many predictions came true."""
     start = f"{int(chapter):02d}."
     exercises = sorted(key for key in _passed if key.startswith(start))
+    lent = sorted(exercise for exercise in _borrowed if exercise.startswith(start))
+    taken = f"; borrowed from the course: {', '.join(lent)}" if lent else ""
     predictions = [right for key, right in _came_true.items() if key.startswith(start)]
     scored = f"; predictions that came true: {sum(predictions)} of {len(predictions)}" if predictions else ""
-    print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}{scored}.")
+    print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}{taken}{scored}.")
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Tensors and arrays as Python numbers, shapes and lists as tuples."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return tuple(_plain(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _say(value, unit=""):
+def _say(value: Any, unit: str = "") -> str:
     """A value for a reader: 1,030,301 · 0.3333 · (2, 64, 128), with its unit."""
     value = _plain(value)
     if _is_number(value):
@@ -87,7 +112,7 @@ def _say(value, unit=""):
     return f"{value} {unit}".strip()
 
 
-def _how_far(guess, truth):
+def _how_far(guess: float, truth: float) -> str:
     if guess * truth <= 0:
         return "another number"
     ratio, side = (guess / truth, "large") if guess > truth else (truth / guess, "small")
@@ -95,14 +120,14 @@ def _how_far(guess, truth):
 
 
 def _write():
-    """Adds this run's events to the learner's file; a folder that cannot be written to stops nothing."""
+    """Adds this run's events to the reader's file; nothing stops if the folder is read-only."""
     try:
         kept = json.loads(PROGRESS_FILE.read_text(encoding="utf-8"))
         content = {"passed": kept["passed"] | _passed, "predictions": kept["predictions"] | _came_true}
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not one of ours
+    except (OSError, ValueError, KeyError, TypeError):  # there is none yet, or it is not ours
         content = {"passed": _passed, "predictions": _came_true}
     try:
-        PROGRESS_FILE.parent.mkdir(exist_ok=True)
-        PROGRESS_FILE.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    except OSError:
+        with written_whole(PROGRESS_FILE) as file:
+            file.write(json.dumps(content, indent=2).encode())
+    except DataError:
         pass

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, VivitEduError
-from ..support.files import npz_arrays, npz_headers, shown
+from ..support.files import shown
+from ..support.npz import npz_arrays, npz_headers
 from ..support.torch_files import read_torch
 from .stated import facts_beside
 

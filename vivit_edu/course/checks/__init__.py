@@ -1,59 +1,72 @@
 """What the checks of all exercises share; predictions and progress are offered here too.
 
-Each chapter's checks are a module beside this one (`ch03.py`, ...). A check runs the learner's function,
-holds it against a property or torch's own answer, and raises `CheckFailed` with a message that names the
+Each chapter's checks are a module next to this one (`ch03.py`, ...). A check calls the reader's function by `call`,
+compares it with a property or with torch's own answer, and raises `CheckFailed` with a message that names the
 likely mistake.
 """
 
-import sysconfig
-import traceback
-from pathlib import Path
+from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from ..journal import passed, predict, progress, reveal  # noqa: F401  (notebooks take them from here)
-
-NOT_THE_LEARNERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), "<frozen")
-
-
-class CheckFailed(AssertionError):
-    """An exercise is not right yet; the message names the likely mistake and what to look at."""
-
-    def _render_traceback_(self):  # Jupyter shows this instead of a page of frames that are not the learner's
-        return [f"CheckFailed: {self}"]
+from ..ready import ready  # noqa: F401
+from .calling import CheckFailed, call, exercise, learns  # noqa: F401
 
 
-def call(function, *args, **kwargs):
-    """function(*args, **kwargs); an error in it becomes a CheckFailed that says in a line what and where."""
-    try:
-        return function(*args, **kwargs)
-    except CheckFailed:
-        raise
-    except Exception as error:
-        if isinstance(error, NotImplementedError) and not error.args:  # torch raises it too, with a reason
-            raise CheckFailed("still to be written: replace `raise NotImplementedError()` with your code") from None
-        reason = " ".join(str(error).split()) or "without a message"
-        message = f"your code raised {type(error).__name__}: {reason}{learners_line(error)}"
-    raise CheckFailed(message)
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Normal random numbers from a generator of their own: a check leaves the reader's random state alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def learners_line(error):
-    """Where it happened: the innermost line that is neither a library's nor this package's, or ""."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(NOT_THE_LEARNERS) and "-packages" not in frame.filename
-    ]
-    return f" (line {frames[-1].lineno} of your code: `{frames[-1].line}`)" if frames else ""
+def kind(value: Any) -> str:
+    """What was returned, for a message: "None: …", "a list"."""
+    return "None: does your function end in `return ...`?" if value is None else f"a {type(value).__name__}"
 
 
-def same_shape(found, expected, what="the result"):
+def number(found: Any, what: str, hint: str = "") -> float:
+    """What was returned, as a number: Python's, numpy's, or a tensor that holds one. hint: added where it is not one.
+
+    Raises CheckFailed where it is something else.
+    """
+    value = found.item() if getattr(found, "size", None) == 1 or _one_value(found) else found
+    if isinstance(value, (list, tuple)) or hasattr(value, "__len__") and not isinstance(value, (str, dict)):
+        raise CheckFailed(f"{what} is {len(value)} numbers, expected one{hint}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise CheckFailed(f"{what} is {kind(value)}{'' if value is None else f', expected one number{hint}'}")
+    return value
+
+
+def _one_value(found):
+    return isinstance(found, torch.Tensor) and found.numel() == 1
+
+
+def flag(found: Any, what: str) -> bool:
+    """What was returned, as True or False: Python's, numpy's, or a tensor that holds one."""
+    value = found.item() if getattr(found, "size", None) == 1 or _one_value(found) else found
+    if not isinstance(value, bool):
+        raise CheckFailed(f"{what} must be True or False, got {kind(value)}")
+    return value
+
+
+def pair(returned: Any, what: str) -> tuple[Any, Any]:
+    """The two things that a function returns together, as a tuple, a list or one tensor. what: "context, fovea"."""
+    if isinstance(returned, (tuple, list, torch.Tensor)) and len(returned) == 2:
+        first, second = returned
+        return first, second
+    parts = f"{len(returned)} parts" if isinstance(returned, (tuple, list)) else kind(returned)
+    raise CheckFailed(f"expected two things, `return {what}`; your function returned {parts}")
+
+
+def same_shape(found: Any, expected: Any, what: str = "the result") -> None:
     """Fails unless `found` is a tensor of this shape. expected: a shape, or a tensor that has it."""
     expected = list(getattr(expected, "shape", expected))
     if found is None:
-        raise CheckFailed(f"{what} is None: does your function end in `return ...`?")
+        raise CheckFailed(f"{what} is {kind(found)}")
     if not isinstance(found, torch.Tensor):
-        raise CheckFailed(f"{what} is a {type(found).__name__}, expected a tensor of shape {expected}")
+        raise CheckFailed(f"{what} is {kind(found)}, expected a tensor of shape {expected}")
     shape = list(found.shape)
     if shape == expected:
         return
@@ -67,16 +80,22 @@ def same_shape(found, expected, what="the result"):
     raise CheckFailed(f"{what} has shape {shape}, expected {expected}{hint}")
 
 
-def close(found, expected, mistakes=None, what="the result", tolerance=1e-5):
+def close(
+    found: Any,
+    expected: Any,
+    mistakes: dict[str, Any] | None = None,
+    what: str = "the result",
+    tolerance: float = 1e-5,
+) -> None:
     """Fails unless `found` equals `expected`; names the mistake where it equals a mistake's value instead.
 
     found, expected: tensors or numbers. mistakes: {message: the value that this mistake gives, or a function
     without arguments that computes it}. tolerance: in parts of the largest expected value.
     A wrong shape is reported first, with the mistake that gives this shape and value, if there is one.
     """
-    if isinstance(found, (int, float)):
-        found = torch.tensor(found)
     expected = torch.as_tensor(expected)
+    if not expected.ndim:
+        found = torch.tensor(number(found, what))
     if not isinstance(found, torch.Tensor):
         same_shape(found, expected, what)
     if _equal(found, expected, tolerance):

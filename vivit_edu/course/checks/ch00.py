@@ -1,21 +1,25 @@
 """Checks of chapter 00: two warm-ups, a film strip by einops and the number of tubelets."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, passed
+from . import CheckFailed, call, close, exercise, number, passed
 
 
-def check_film_strip(function):
+@exercise
+def check_film_strip(function: Callable) -> None:
     """00.1: function(clip [1, T, H, W]) -> [H, T·W], the frames side by side."""
     clip = torch.arange(3 * 4 * 5).reshape(1, 3, 4, 5)
     close(
         call(function, clip),
         rearrange(clip, "1 t h w -> h (t w)"),
         {
-            "looks as if time were inside width: (t w) keeps the columns of a frame together, (w t) mixes the frames": lambda: (
-                rearrange(clip, "1 t h w -> h (w t)")
-            ),
+            "looks as if time were inside width: (t w) keeps the columns of a frame together, (w "
+            "t) mixes the frames": lambda: rearrange(clip, "1 t h w -> h (w t)"),
             "the numbers were only divided anew: reshape and view never move a value, rearrange does": lambda: (
                 clip.reshape(4, 15)
             ),
@@ -31,12 +35,14 @@ def check_film_strip(function):
     passed("00.1", "one line of einops says where every voxel goes.")
 
 
-def check_count_tubelets(function):
+@exercise
+def check_count_tubelets(function: Callable) -> None:
     """00.2: function(clip_shape (C, T, H, W), tubelet (t, h, w)) -> N, a whole number."""
     for shape, (t, h, w) in (((3, 32, 224, 112), (2, 16, 14)), ((1, 28, 28, 28), (7, 7, 7))):
         channels, *sizes = shape
         n_t, n_h, n_w = sizes[0] // t, sizes[1] // h, sizes[2] // w
-        found = call(function, shape, (t, h, w))
+        what = f"N for a clip {shape} and tubelets {(t, h, w)}"
+        found = number(call(function, shape, (t, h, w)), what, ": multiply those of the three axes")
         if isinstance(found, float) and found == int(found):
             raise CheckFailed(f"the right kind of number is a whole one, yours is {found}: divide by //")
         close(
@@ -54,6 +60,6 @@ def check_count_tubelets(function):
                 * (sizes[0] // h)
                 * (sizes[1] // w),
             },
-            what=f"N for a clip {shape} and tubelets {(t, h, w)}",
+            what=what,
         )
     passed("00.2", "28³ voxels in tubelets of 7³ are 64 tokens; attention will compare each with each.")

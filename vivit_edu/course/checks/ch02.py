@@ -1,13 +1,18 @@
 """Checks of chapter 02: frames seen by a stack of convolutions, two resolutions, many views of one video."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 import torch
 
-from . import CheckFailed, call, close, passed, same_shape
+from . import CheckFailed, call, close, exercise, kind, number, pair, passed, same_shape
 
 # ---- 02.1
 
 
-def check_frames_seen(frames_seen):
+@exercise
+def check_frames_seen(frames_seen: Callable) -> None:
     """frames_seen([(span, step), …]) -> how many frames one feature sees after each layer, a list."""
     cases = [[(4, 2), (2, 2), (2, 2)], [(3, 1), (3, 1)], [(1, 1), (5, 3), (1, 2), (2, 1)]]
     for layers in cases:
@@ -16,18 +21,16 @@ def check_frames_seen(frames_seen):
         for span, step in layers:
             seen, stride = seen + (span - 1) * stride, stride * step
             expected.append(seen)
-        if isinstance(found, torch.Tensor):
-            found = found.tolist()
-        if found is None:
-            raise CheckFailed("the result is None: does your function end in `return ...`?")
+        found = found.tolist() if hasattr(found, "tolist") else found
         if not isinstance(found, (list, tuple)):
-            raise CheckFailed(f"a list is expected, one number a layer; found {type(found).__name__} {found}")
+            raise CheckFailed(f"the result is {kind(found)}: a list is expected, one number for each layer")
+        found = [number(value, "a number of frames") for value in found]
         if list(found) != expected:
             raise CheckFailed(name_mistake(layers, list(found), expected))
     passed("02.1", "each layer adds (span - 1) steps, as long as all strides before it make them.")
 
 
-def name_mistake(layers, found, expected):
+def name_mistake(layers: Sequence[tuple[int, int]], found: list[float], expected: list[int]) -> str:
     spans, steps = [span for span, _ in layers], [step for _, step in layers]
     no_stride, own_stride, product = [], [], []
     seen, stride, by_own, times = 1, 1, 1, 1
@@ -60,14 +63,13 @@ def name_mistake(layers, found, expected):
 # ---- 02.2
 
 
-def check_two_streams(two_streams):
+@exercise
+def check_two_streams(two_streams: Callable) -> None:
     """two_streams(clips [B, C, T, H, W]) -> context, fovea: each [B, C, T, H/2, W/2]."""
-    clips = torch.rand(2, 3, 4, 8, 12, generator=torch.Generator().manual_seed(2))
-    found = call(two_streams, clips.clone())
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        raise CheckFailed("two tensors are expected: `return context, fovea`")
+    clips = torch.rand(3, 2, 4, 10, 14, generator=torch.Generator().manual_seed(2))
+    found = pair(call(two_streams, clips), "context, fovea")
     context = (clips[..., ::2, ::2] + clips[..., 1::2, ::2] + clips[..., ::2, 1::2] + clips[..., 1::2, 1::2]) / 4
-    fovea = clips[..., 2:6, 3:9]
+    fovea = clips[..., 2:7, 3:10]
     close(
         found[0],
         context,
@@ -79,9 +81,8 @@ def check_two_streams(two_streams):
             "time was halved, too: a context at half resolution has all frames": torch.nn.functional.avg_pool3d(
                 clips, 2
             ),
-            "the largest of 2×2 pixels was taken: the resolution is halved by their mean": torch.nn.functional.max_pool3d(
-                clips, (1, 2, 2)
-            ),
+            "the largest of 2×2 pixels was taken: the resolution is halved by their "
+            "mean": torch.nn.functional.max_pool3d(clips, (1, 2, 2)),
         },
         what="context",
     )
@@ -89,9 +90,12 @@ def check_two_streams(two_streams):
         found[1],
         fovea,
         {
-            "this is the corner at the top left: the fovea is the middle": clips[..., :4, :6],
+            "this is the corner at the top left: the fovea is the middle": clips[..., :5, :7],
             "this is the context at half resolution: the fovea has the full one": context,
-            "the fovea is a quarter too small: it is half as high and half as wide as the frame": clips[..., 3:5, 4:8],
+            "the fovea is a quarter too small: it is half as high and half as wide as the frame": clips[..., 3:5, 5:8],
+            "the fovea ends at H - H // 4, which is half of the frame only where 4 divides it: "
+            "it begins at H // 4 and is "
+            "H // 2 long": clips[..., 2:8, 3:11],
         },
         what="fovea",
     )
@@ -101,10 +105,11 @@ def check_two_streams(two_streams):
 # ---- 02.3
 
 
-def check_video_probabilities(video_probabilities):
+@exercise
+def check_video_probabilities(video_probabilities: Callable) -> None:
     """video_probabilities(logits [V, K] of the views of one video) -> probabilities [K]."""
     logits = 4 * torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
-    found = call(video_probabilities, logits.clone())
+    found = call(video_probabilities, logits)
     expected = torch.stack([row.softmax(0) for row in logits]).mean(0)
     same_shape(found, expected, "the probabilities")
     votes = torch.bincount(logits.argmax(1), minlength=3) / 5

@@ -1,21 +1,26 @@
 """Checks of chapter 03: tubelets put back together, the grid of tubelets, positions for time and space."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, passed, same_shape
+from . import CheckFailed, call, close, exercise, kind, learns, number, passed, same_shape
 
 
-def check_join_tubelets(join_tubelets):
+@exercise
+def check_join_tubelets(join_tubelets: Callable) -> None:
     """03.1: join_tubelets(tubelets [B, T', S, C·t·h·w], grid, tubelet) -> clips [B, C, T, H, W]."""
     # sizes that all differ, so that no two axes can be mixed up unnoticed; every voxel has a number of its own
     grid, tubelet, channels, batch = (2, 4, 3), (3, 2, 5), 2, 3
     size = [n * step for n, step in zip(grid, tubelet)]
     clips = torch.arange(batch * channels * math.prod(size), dtype=torch.float32).view(batch, channels, *size)
     tubelets = cut_by_loops(clips, tubelet)  # [B, T', S, V]
-    found = call(join_tubelets, tubelets.clone(), grid, tubelet)
+    found = call(join_tubelets, tubelets, grid, tubelet)
     n_t, n_h, n_w = grid
     t, h, w = tubelet
 
@@ -27,16 +32,17 @@ def check_join_tubelets(join_tubelets):
         found,
         clips,
         {
-            "looks as if the values were only given another shape: `view` and `reshape` move nothing, and the voxels of "
+            "looks as if the values were only given another shape: `view` and `reshape` move "
+            "nothing, and the voxels of "
             "one tubelet do not lie side by side in the clip. Use rearrange": lambda: tubelets.reshape(clips.shape),
             "looks as if height and width of the grid were swapped: S is (h w), width being the fastest": read_as(
                 "b t (w h) (c pt ph pw) -> b c (t pt) (h ph) (w pw)", h=n_h, w=n_w, **voxels
             ),
-            "looks as if each axis were woven: in (t pt) the place comes first and the voxel inside the tubelet second, "
+            "looks as if each axis were woven: in (t pt) the place comes first and the voxel "
+            "inside the tubelet second, "
             "not (pt t)": read_as("b t (h w) (c pt ph pw) -> b c (pt t) (ph h) (pw w)", **places, **voxels),
-            "looks as if channels came last among a tubelet's values: the order is (c pt ph pw), channels first": read_as(
-                "b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **places, **voxels
-            ),
+            "looks as if channels came last among a tubelet's values: the order is (c pt ph pw), "
+            "channels first": read_as("b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
             "looks as if height and width inside a tubelet were swapped: its values are in the order "
             "(c pt ph pw)": read_as("b t (h w) (c pt pw ph) -> b c (t pt) (h ph) (w pw)", **places, **voxels),
             "looks as if time came last among a tubelet's values: the order is (c pt ph pw), time before height and "
@@ -45,10 +51,12 @@ def check_join_tubelets(join_tubelets):
         what="join_tubelets(...)",
         tolerance=0,
     )
+    learns(join_tubelets, tubelets.float(), grid, tubelet)
     passed("03.1", "every voxel is back at its place, for two channels and sizes that all differ.")
 
 
-def check_token_grid(token_grid):
+@exercise
+def check_token_grid(token_grid: Callable) -> None:
     """03.2: token_grid(size, tubelet, remainder) -> (n_t, n_h, n_w); "refuse" raises ValueError."""
     size, tubelet = (28, 30, 29), (7, 8, 9)  # left over: nothing, 6 of 8, 2 of 9
     crop = whole_numbers(call(token_grid, size, tubelet, "crop"), f'token_grid({size}, {tubelet}, "crop")')
@@ -86,7 +94,8 @@ def check_token_grid(token_grid):
     passed("03.2", "crop rounds down, pad rounds up, and refuse speaks up on each of the three axes.")
 
 
-def check_grid_positions(grid_positions):
+@exercise
+def check_grid_positions(grid_positions: Callable) -> None:
     """03.3: grid_positions(n_t, n_s, dim) -> [T', S, D], first half of D from the time index, last from the place."""
     n_t, n_s, dim = 3, 5, 8
     found = call(grid_positions, n_t, n_s, dim)
@@ -121,9 +130,8 @@ def check_grid_positions(grid_positions):
         call(grid_positions, 4, 4, 16),
         torch.cat((sines(4, 8)[:, None].expand(-1, 4, -1), sines(4, 8)[None].expand(4, -1, -1)), dim=-1),
         {
-            "is right for a 3 by 5 grid but not for 4 by 4 with 16 columns: use the arguments, no fixed numbers": lambda: (
-                found
-            )
+            "is right for a 3 by 5 grid but not for 4 by 4 with 16 columns: use the arguments, "
+            "no fixed numbers": lambda: found
         },
         what="grid_positions(4, 4, 16)",
     )
@@ -133,7 +141,7 @@ def check_grid_positions(grid_positions):
 # ---- what the checks need
 
 
-def cut_by_loops(clips, tubelet):
+def cut_by_loops(clips: torch.Tensor, tubelet: Sequence[int]) -> torch.Tensor:
     """[B, C, T, H, W] -> [B, T', S, C·t·h·w], as the chapter's loops do."""
     t, h, w = tubelet
     rows = [
@@ -150,7 +158,7 @@ def cut_by_loops(clips, tubelet):
     return torch.stack(rows, dim=1)
 
 
-def sines(n, dim):
+def sines(n: int, dim: int) -> torch.Tensor:
     """Sinusoidal positions from their formula, number by number: [n, dim]."""
 
     def value(place, column):
@@ -160,13 +168,14 @@ def sines(n, dim):
     return torch.tensor([[value(place, column) for column in range(dim)] for place in range(n)])
 
 
-def whole_numbers(grid, what):
+def whole_numbers(grid: Any, what: str) -> tuple[int, ...]:
     """The grid as a tuple of three ints, or a CheckFailed that says what it is instead."""
-    if grid is None:
-        raise CheckFailed(f"{what} is None: does your function end in `return ...`?")
+    grid = grid.tolist() if hasattr(grid, "tolist") else grid
+    if grid is None or not isinstance(grid, (int, float)) and not hasattr(grid, "__iter__"):
+        raise CheckFailed(f"{what} is {kind(grid)}")
     if isinstance(grid, (int, float)):
         raise CheckFailed(f"{what} is one number, {grid}: return one for each axis, (n_t, n_h, n_w), not their product")
-    grid = tuple(grid)
+    grid = tuple(number(n, f"an entry of {what}") for n in grid)
     if len(grid) != 3:
         raise CheckFailed(f"{what} has {len(grid)} numbers, expected three: (n_t, n_h, n_w)")
     if any(not isinstance(n, int) for n in grid):
@@ -174,7 +183,7 @@ def whole_numbers(grid, what):
     return grid
 
 
-def expect(found, expected, what):
+def expect(found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
     if found == expected:
         return
     if found == expected[::-1]:
@@ -182,7 +191,7 @@ def expect(found, expected, what):
     raise CheckFailed(f"{what} is {found}, expected {expected}")
 
 
-def call_fitting(token_grid, size, tubelet):
+def call_fitting(token_grid: Callable, size: Sequence[int], tubelet: Sequence[int]) -> Any:
     """token_grid(..., "refuse") where nothing is left over: it must not refuse."""
     try:
         return token_grid(size, tubelet, "refuse")
@@ -195,7 +204,7 @@ def call_fitting(token_grid, size, tubelet):
         return call(token_grid, size, tubelet, "refuse")  # said in the usual way
 
 
-def check_refusal(token_grid, size, tubelet, axis):
+def check_refusal(token_grid: Callable, size: Sequence[int], tubelet: Sequence[int], axis: str) -> None:
     what = f'token_grid({size}, {tubelet}, "refuse")'
     try:
         grid = token_grid(size, tubelet, "refuse")
@@ -211,7 +220,7 @@ def check_refusal(token_grid, size, tubelet, axis):
     raise CheckFailed(f"{what} returned {grid} although 2 voxels are left over along {axis}: raise a ValueError")
 
 
-def same_shape_of_parts(found, expected):
+def same_shape_of_parts(found: Any, expected: torch.Tensor) -> None:
     """A wrong shape is named by the step that is missing."""
     n_t, n_s, dim = expected.shape
     hints = {

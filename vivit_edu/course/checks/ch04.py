@@ -1,23 +1,29 @@
 """Checks of chapter 04: attention weights, heads without einops, attention that looks back."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
-from . import CheckFailed, call, close, passed
+from . import CheckFailed, call, close, exercise, learns, drawn, passed
 
 
-def check_attention_weights(attention_weights):
+@exercise
+def check_attention_weights(attention_weights: Callable) -> None:
     """04.1: attention_weights(queries [..., M, d], keys [..., N, d]) -> [..., M, N], rows adding up to 1."""
-    queries, keys = normal(2, 3, 5, 16), normal(2, 3, 7, 16, seed=1)
+    queries, keys = drawn(2, 3, 5, 6), drawn(2, 3, 7, 6, seed=1)
     # torch's own attention hands out the weights where the values are the unit vectors
     expected = F.scaled_dot_product_attention(queries, keys, torch.eye(7).expand(2, 3, 7, 7))
-    scores, d = queries @ keys.mT, 16
+    scores, d = queries @ keys.mT, 6
     scaled = scores / d**0.5
     close(
-        call(attention_weights, queries.clone(), keys.clone()),
+        call(attention_weights, queries, keys),
         expected,
         {
             "√d is missing: divide the scores by queries.shape[-1] ** 0.5 before the softmax": scores.softmax(-1),
+            "√d is cut down to a whole number: leave it as it is, d ** 0.5": (scores / int(d**0.5)).softmax(-1),
             "the scores are divided by d instead of √d": (scores / d).softmax(-1),
             "the scores are multiplied by √d: divide": (scores * d**0.5).softmax(-1),
             "the scores are divided by the root of the number of keys: d is the width of a query, the last axis": (
@@ -40,16 +46,18 @@ def check_attention_weights(attention_weights):
     close(
         call(attention_weights, queries[0, 0], keys[0, 0]),
         expected[0, 0],
-        what="for queries [5, 16] and keys [7, 16], without axes in front, attention_weights(queries, keys)",
+        what="for queries [5, 6] and keys [7, 6], without axes in front, attention_weights(queries, keys)",
     )
+    learns(attention_weights, queries, keys)
     passed("04.1", "each row of weights adds up to 1, for any axes in front and more keys than queries.")
 
 
-def check_multi_head(multi_head):
+@exercise
+def check_multi_head(multi_head: Callable) -> None:
     """04.2: multi_head(q, k, v [B, N, D], heads) -> [B, N, D], without the projections."""
-    b, n, dim, heads = 2, 6, 12, 3
+    b, n, dim, heads = 4, 5, 18, 3
     d = dim // heads
-    q, k, v = (normal(b, n, dim, seed=seed) for seed in range(3))
+    q, k, v = (drawn(b, n, dim, seed=seed) for seed in range(3))
     parts = [x.split(d, dim=-1) for x in (q, k, v)]  # head after head
     each = [F.scaled_dot_product_attention(*one) for one in zip(*parts)]
     expected = torch.cat(each, dim=-1)
@@ -74,7 +82,7 @@ def check_multi_head(multi_head):
         "the split is right, but the heads are joined by view or reshape straight from [B, heads, N, d]: "
         "transpose back to [B, N, heads, d] first"
     )
-    found = call(multi_head, q.clone(), k.clone(), v.clone(), heads)
+    found = call(multi_head, q, k, v, heads)
     for message, value in (
         (wrong_split, y_viewed.transpose(1, 2).reshape(b, n, dim)),
         (wrong_split, y_viewed.reshape(b, n, dim)),
@@ -112,14 +120,16 @@ def check_multi_head(multi_head):
         },
         what="multi_head(q, k, v, heads=3)",
     )
+    learns(multi_head, q, k, v, heads)
     passed("04.2", "three heads, each with its own columns, back in their order.")
 
 
-def check_causal_attention(causal_attention):
+@exercise
+def check_causal_attention(causal_attention: Callable) -> None:
     """04.3: causal_attention(q, k, v [B, heads, T'·S, d], n_t) -> the same shape; no look ahead in time."""
     n_t, n_s, d = 3, 4, 8
     n = n_t * n_s
-    q, k, v = (normal(2, 2, n, d, seed=seed) for seed in range(3))
+    q, k, v = (drawn(2, 2, n, d, seed=seed) for seed in range(3))
     expected = torch.cat(
         [  # each time index by itself, with the keys up to it
             F.scaled_dot_product_attention(
@@ -129,7 +139,7 @@ def check_causal_attention(causal_attention):
         ],
         dim=-2,
     )
-    found = call(causal_attention, q.clone(), k.clone(), v.clone(), n_t)
+    found = call(causal_attention, q, k, v, n_t)
     if isinstance(found, torch.Tensor) and found.isnan().any():
         raise CheckFailed(
             "the result holds nan: some query may look at no key at all. The tokens of the first time index may "
@@ -183,9 +193,5 @@ def check_causal_attention(causal_attention):
         with_mask(None),
         what="with one time index, where all tokens see each other, causal_attention(q, k, v, n_t=1)",
     )
+    learns(causal_attention, q, k, v, n_t)
     passed("04.3", "no token sees a later time index, and all see their own.")
-
-
-def normal(*shape, seed=0):
-    """Random numbers of their own generator: a check leaves the learner's random state alone."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,18 +1,23 @@
-"""Checks of chapter 06: time folded into the batch and back, a detector of mixed-up clips, attention that pools over time."""
+"""Checks of chapter 06: time folded into the batch and back, a detector of mixed-up clips, attention that pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from . import CheckFailed, call, close, passed
+from . import CheckFailed, call, close, exercise, flag, learns, drawn, passed
 
 B, T, S, D = 2, 3, 4, 5  # all different, so that no exchange of axes goes unseen
 
 
-def check_spatial_stage(spatial_stage):
+@exercise
+def check_spatial_stage(spatial_stage: Callable) -> None:
     """Exercise 06.1: spatial_stage(encoder, tokens [B, T', S, D]) -> [B, T', D], each time index encoded on its own."""
-    tokens = _noise(B, T, S, D)
+    tokens = drawn(B, T, S, D)
 
     def run(pattern, back=None, axis=1):  # folded one way, encoded, averaged over an axis, unfolded in another way
         def value():
@@ -31,9 +36,10 @@ def check_spatial_stage(spatial_stage):
     mistakes = {
         strangers: run("(t b) s d", "(b t) d"),
         strangers + ", here only the unfolding does not": run("(b t) s d", "(t b) d"),
-        'time indices see each other: time stayed in the sequence, "b (t s) d"; it belongs into the batch, "(b t) s d"': lambda: (
-            rearrange(_encoder(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T).mean(dim=2)
-        ),
+        'time indices see each other: time stayed in the sequence, "b (t s) d"; it belongs into '
+        'the batch, "(b t) s d"': lambda: rearrange(
+            _encoder(rearrange(tokens, "b t s d -> b (t s) d")), "b (t s) d -> b t s d", t=T
+        ).mean(dim=2),
         "space and time are exchanged: the encoder attended over time, with the places in the batch; each time index "
         "must be one sequence of S tokens": lambda: rearrange(
             _encoder(rearrange(tokens, "b t s d -> (b s) t d")), "(b s) t d -> b s t d", b=B
@@ -57,11 +63,14 @@ def check_spatial_stage(spatial_stage):
         ).mean(dim=1),
     }
     close(call(spatial_stage, _encoder, tokens), expected, mistakes, what="the spatial stage")
+    learns(spatial_stage, _encoder, tokens)
     passed("06.1", "each time index is encoded on its own, and every vector comes back to its clip and its time.")
 
 
-def check_depends_on_mates(depends_on_mates):
-    """Exercise 06.2: depends_on_mates(model, clips) -> bool, tried on models that mix the clips of a batch and on some that do not."""
+@exercise
+def check_depends_on_mates(depends_on_mates: Callable) -> None:
+    """Exercise 06.2: depends_on_mates(model, clips) -> bool, tried on models that mix the clips of a batch and on
+    some that do not."""
     clips = torch.randint(256, (4, 1, 2, 3, 3), generator=torch.Generator().manual_seed(0)) / 256
     cases = (
         (
@@ -112,11 +121,7 @@ def check_depends_on_mates(depends_on_mates):
         ),
     )
     for model, guilty, mistake in cases:
-        found = call(depends_on_mates, model, clips)
-        if isinstance(found, torch.Tensor) and found.numel() == 1:
-            found = bool(found)
-        if not isinstance(found, bool):
-            raise CheckFailed(f"the answer must be True or False, got {_kind(found)}")
+        found = flag(call(depends_on_mates, model, clips, may_change=(0,)), "the answer")  # eval() is part of the task
         if found != guilty:
             _refuse_opposite(depends_on_mates, cases, clips)
             raise CheckFailed(f"your detector {mistake}")
@@ -125,10 +130,12 @@ def check_depends_on_mates(depends_on_mates):
     )
 
 
-def check_attention_pool(attention_pool):
-    """Exercise 06.3: attention_pool(z [B, T', D], query [D]) -> [B, D], held against torch's attention with one query."""
-    z = _noise(B, T, D, seed=1) * 2
-    query = nn.Parameter(_noise(D, seed=2) * 2)
+@exercise
+def check_attention_pool(attention_pool: Callable) -> None:
+    """Exercise 06.3: attention_pool(z [B, T', D], query [D]) -> [B, D], held against torch's attention with one
+    query."""
+    z = drawn(B, T, D, seed=1) * 2
+    query = nn.Parameter(drawn(D, seed=2) * 2)
     with torch.no_grad():
         expected = F.scaled_dot_product_attention(query.expand(B, 1, D), z, z)[:, 0]  # [B, D]
         scores = z @ query  # [B, T']
@@ -160,10 +167,7 @@ def check_attention_pool(attention_pool):
         }
     found = call(attention_pool, z, query)
     close(found, expected, mistakes, what="the pooled vectors")
-    if found.requires_grad:
-        found.sum().backward()
-    if query.grad is None:
-        raise CheckFailed("no gradient reaches the query: without .data, .detach() and no_grad it can learn")
+    learns(attention_pool, z, query)
     passed("06.3", "equal to torch's attention with one learned query in place of all the tokens' own.")
 
 
@@ -240,16 +244,11 @@ class _LooksAhead(_PerClip):
 
 def _refuse_opposite(detector, cases, clips):
     """Raises where every answer is the opposite of the right one, or always the same."""
-    answers = [bool(call(detector, model, clips)) for model, _, _ in cases]
-    if len({*answers, bool(call(detector, _Constant(), clips))}) == 1:
+    *answers, constant = (
+        flag(call(detector, model, clips, may_change=(0,)), "the answer")
+        for model in [*(c[0] for c in cases), _Constant()]
+    )
+    if len({*answers, constant}) == 1:
         raise CheckFailed(f"your detector says {answers[0]} of every model, whether it mixes up clips or not")
     if all(answer != guilty for answer, (_, guilty, _) in zip(answers, cases)):
         raise CheckFailed("the answer is the wrong way round: True means that a clip's logits depend on its mates")
-
-
-def _kind(value):
-    return "None: does your function end in `return ...`?" if value is None else f"a {type(value).__name__}"
-
-
-def _noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -1,29 +1,26 @@
 """Checks of chapter 08: the heads of Model 4, split, merged, and given another share."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, passed, same_shape
+from . import CheckFailed, call, close, exercise, learns, drawn, pair, passed, same_shape
 
-B, T, S, HEADS, WIDTH = 2, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
-
-
-def noise(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(8))
+B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
 
 
 # ---- 08.1
 
 
-def check_split_heads(split_heads):
+@exercise
+def check_split_heads(split_heads: Callable) -> None:
     """split_heads(qkv [B, T', S, 3·D], heads) -> space, time: each [3, B, T', S, heads/2, d]."""
-    qkv = noise(B, T, S, 3 * HEADS * WIDTH)
-    found = call(split_heads, qkv.clone(), HEADS)
-    if isinstance(found, torch.Tensor) and len(found) == 2:
-        found = tuple(found)
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        kind = "None" if found is None else f"{len(found)} parts" if isinstance(found, (tuple, list)) else "one tensor"
-        raise CheckFailed(f"two parts are expected, `return space, time`; found {kind}")
+    qkv = drawn(B, T, S, 3 * HEADS * WIDTH)
+    found = pair(call(split_heads, qkv, HEADS), "space, time")
     of_heads = torch.stack([part.unflatten(-1, (HEADS, WIDTH)) for part in qkv.chunk(3, dim=-1)])  # [3, B, T', S, h, d]
     halves = of_heads[..., : HEADS // 2, :], of_heads[..., HEADS // 2 :, :]
     wrong = {
@@ -47,16 +44,18 @@ def check_split_heads(split_heads):
     }
     for k, name in enumerate(("space", "time")):
         close(found[k], halves[k], {message: parts[k] for message, parts in wrong.items()}, what=name)
+    learns(split_heads, qkv, HEADS)
     passed("08.1", "half of the heads for space, the other half for time, none of them cut.")
 
 
 # ---- 08.2
 
 
-def check_merge_halves(merge_halves):
+@exercise
+def check_merge_halves(merge_halves: Callable) -> None:
     """merge_halves(y_space [B·T', h, S, d], y_time [B·S, h, T', d], batch) -> Concat(Y_s, Y_t) [B, T', S, D]."""
     h = HEADS // 2
-    y_space, y_time = noise(B * T, h, S, WIDTH), noise(B * S, h, T, WIDTH).flip(0)
+    y_space, y_time = drawn(B * T, h, S, WIDTH), drawn(B * S, h, T, WIDTH).flip(0)
     by_clip = y_space.unflatten(0, (B, T)), y_time.unflatten(0, (B, S))
     space = by_clip[0].permute(0, 1, 3, 2, 4).flatten(-2)  # [B, T', S, D/2]
     time = by_clip[1].permute(0, 3, 1, 2, 4).flatten(-2)  # [B, T', S, D/2]
@@ -69,19 +68,17 @@ def check_merge_halves(merge_halves):
         return y.unflatten(-1, (h, WIDTH)).transpose(-1, -2).flatten(-2)
 
     of_heads = [half.unflatten(-1, (h, WIDTH)) for half in (space, time)]
-    found = call(merge_halves, y_space.clone(), y_time.clone(), B)
+    found = call(merge_halves, y_space, y_time, B)
     close(
         found,
         expected,
         {
             "time comes first: Concat(Y_s, Y_t) begins with space": torch.cat((time, space), dim=-1),
             "the halves were added: they are concatenated, which gives D numbers a token again": space + time,
-            "the spatial half was reshaped without moving its heads: from (b t) h s d to b t s (h d), h goes behind s": torch.cat(
-                (unmoved(y_space), time), dim=-1
-            ),
-            "the temporal half was reshaped without moving its axes: from (b s) h t d to b t s (h d), t goes before s": torch.cat(
-                (space, unmoved(y_time)), dim=-1
-            ),
+            "the spatial half was reshaped without moving its heads: from (b t) h s d to b t s "
+            "(h d), h goes behind s": torch.cat((unmoved(y_space), time), dim=-1),
+            "the temporal half was reshaped without moving its axes: from (b s) h t d to b t s "
+            "(h d), t goes before s": torch.cat((space, unmoved(y_time)), dim=-1),
             "both halves were reshaped without moving their axes: view and reshape keep the order in memory": torch.cat(
                 (unmoved(y_space), unmoved(y_time)), dim=-1
             ),
@@ -94,9 +91,8 @@ def check_merge_halves(merge_halves):
             "the places and the clips of the temporal half got mixed up: it was folded as (b s), b first": lambda: (
                 torch.cat((space, rearrange(y_time, "(s b) h t d -> b t s (h d)", b=B)), dim=-1)
             ),
-            "the time indices and the clips of the spatial half got mixed up: it was folded as (b t), b first": lambda: (
-                torch.cat((rearrange(y_space, "(t b) h s d -> b t s (h d)", b=B), time), dim=-1)
-            ),
+            "the time indices and the clips of the spatial half got mixed up: it was folded as "
+            "(b t), b first": lambda: torch.cat((rearrange(y_space, "(t b) h s d -> b t s (h d)", b=B), time), dim=-1),
             "the halves stand behind each other along the places: concatenate along the last axis": torch.cat(
                 (space, time), dim=2
             ),
@@ -106,20 +102,22 @@ def check_merge_halves(merge_halves):
             "the spatial half is used twice": torch.cat((space, space), dim=-1),
         },
     )
+    learns(merge_halves, y_space, y_time, B)
     passed("08.2", "both halves are back on the grid, space first, ready for W_O.")
 
 
 # ---- 08.3
 
 
-def check_head_masks(head_masks):
+@exercise
+def check_head_masks(head_masks: Callable) -> None:
     """head_masks(n_t, n_s, heads, space_heads) -> bool [heads, N, N]: True where a head's query may look."""
     for sizes in ((3, 4, 4, 2), (2, 5, 6, 1), (4, 3, 3, 3)):
         check_these_masks(call(head_masks, *sizes), *sizes)
     passed("08.3", "each head has its mask, and space has as many heads as you give it.")
 
 
-def check_these_masks(found, n_t, n_s, heads, space_heads):
+def check_these_masks(found: Any, n_t: int, n_s: int, heads: int, space_heads: int) -> None:
     what = f"head_masks({n_t}, {n_s}, {heads}, {space_heads})"
     n = n_t * n_s
     grid = torch.eye(n).unflatten(0, (n_t, n_s)).unflatten(2, (n_t, n_s))  # a query and a key, each [T', S]
@@ -146,9 +144,8 @@ def check_these_masks(found, n_t, n_s, heads, space_heads):
             "the temporal heads come first, the spatial ones last": torch.stack(
                 [time] * (heads - space_heads) + [space] * space_heads
             ),
-            "the tokens are counted place by place: in `b (t s) d` token n has time index n // n_s and place n % n_s": torch.stack(
-                [other_space] * space_heads + [other_time] * (heads - space_heads)
-            ),
+            "the tokens are counted place by place: in `b (t s) d` token n has time index n // "
+            "n_s and place n % n_s": torch.stack([other_space] * space_heads + [other_time] * (heads - space_heads)),
             "every head has the same mask, space and time at once: a head of Model 4 sees one of them": (
                 space | time
             ).expand(heads, n, n),

@@ -1,6 +1,9 @@
 """Checks of chapter 09: attention's pairs, the crossover with the linear maps, an exponent."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -10,7 +13,7 @@ from ...cost import PAPER
 from ...explain.weights import recorded_attention
 from ...models import build_model
 from ...vivit import Block, ViViTConfig
-from . import CheckFailed, call, close, passed
+from . import CheckFailed, call, close, exercise, number, passed
 
 # ---- 09.1
 
@@ -27,9 +30,8 @@ PAIRS_MISTAKES = {  # of each model: message -> the number that this mistake giv
         ),
     },
     "factorised_encoder": {
-        "{} is what the paper writes, n_s² + n_t²: the spatial encoder runs once for each of the n_t time indices": lambda t, s: (
-            s**2 + t**2
-        ),
+        "{} is what the paper writes, n_s² + n_t²: the spatial encoder runs once for each of the "
+        "n_t time indices": lambda t, s: s**2 + t**2,
         "{} lacks the temporal encoder": lambda t, s: t * s**2,
         "{} lets each place attend over time, as Model 3 does: here one vector a time index is left": lambda t, s: (
             t * s * (s + t)
@@ -60,12 +62,14 @@ PAIRS_MISTAKES = {  # of each model: message -> the number that this mistake giv
 }
 
 
-def check_pairs(pairs):
+@exercise
+def check_pairs(pairs: Callable) -> None:
     """pairs(n_t, n_s) -> four numbers, Models 1 to 4: query-key pairs of one layer, a head on average."""
     for n_t, n_s in ((3, 5), (4, 7), (6, 2)):
         found = call(pairs, n_t, n_s)
         found = list(found.values()) if isinstance(found, dict) else found
-        if not isinstance(found, (list, tuple, torch.Tensor)) or len(found) != 4:
+        found = found.tolist() if hasattr(found, "tolist") else found
+        if not isinstance(found, (list, tuple)) or len(found) != 4:
             raise CheckFailed(
                 "four numbers are expected, one a model: `return [model_1, model_2, model_3, model_4]`; "
                 f"found {str(found)[:60]}"
@@ -77,7 +81,7 @@ def check_pairs(pairs):
     passed("09.1", "these are as many as the models' attentions hold weights.")
 
 
-def recorded_pairs(name, n_t, n_s, heads=2):
+def recorded_pairs(name: str, n_t: int, n_s: int, heads: int = 2) -> float:
     """The weights that one layer of a real model holds for one clip, a head on average."""
     options = {"tubelet": (1, 1, 1), "dim": 4, "mlp_dim": 4, "heads": heads, "depth": 1, "temporal_depth": 1}
     model = build_model(name, clip_shape=(1, n_t, 1, n_s), **options)
@@ -91,7 +95,8 @@ assert list(PAIRS_MISTAKES) == list(PAPER)  # Models 1 to 4 in order
 # ---- 09.2
 
 
-def check_crossover(crossover):
+@exercise
+def check_crossover(crossover: Callable) -> None:
     """crossover(dim, mlp_dim) -> the number of tokens at which attention's products cost as much as all linear maps."""
     for d, m in ((24, 40), (16, 64), (32, 8)):
         what = f"crossover({d}, {m})"
@@ -123,7 +128,7 @@ def check_crossover(crossover):
     passed("09.2", "at that many tokens a real block's two counts are equal.")
 
 
-def counted(tokens, dim, mlp_dim):
+def counted(tokens: int, dim: int, mlp_dim: int) -> tuple[float, float]:
     """FLOPs of a real block on this many tokens, counted by torch: (linear maps, attention's products)."""
     block = Block(ViViTConfig(dim=dim, mlp_dim=mlp_dim, heads=2))
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -138,13 +143,18 @@ def counted(tokens, dim, mlp_dim):
 BASES = {"log": 1.0, "log2": math.log(2), "log10": math.log(10)}
 
 
-def check_exponent(exponent):
+@exercise
+def check_exponent(exponent: Callable) -> None:
     """exponent(x, y) -> the slope of log y against log x, by least squares."""
     noise = torch.randn(9, generator=torch.Generator().manual_seed(9)).double()
     x = 2.0 ** torch.arange(9).double() * 3
     for power, factor, spread in ((2.0, 5.0, 0.0), (1.5, 700.0, 0.0), (1.0, 0.02, 0.3), (-0.5, 40.0, 0.2)):
         y = factor * x**power * torch.exp(spread * noise)
-        found = number(call(exponent, x.tolist(), y.tolist()), "the exponent")
+        found = number(
+            call(exponent, x.tolist(), y.tolist()),
+            "the exponent",
+            " (np.polyfit gives slope and height: take the first)",
+        )
         log_x, log_y = x.log(), y.log()
         steps = log_y.diff() / log_x.diff()
         expected, intercept = line(log_x, log_y)
@@ -178,21 +188,7 @@ def check_exponent(exponent):
     passed("09.3", "the slope on log-log axes is the exponent, whatever the factor before it.")
 
 
-def line(x, y):
+def line(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Slope and height of the least-squares line through the points."""
     design = torch.stack((x, torch.ones_like(x)), dim=1)
     return torch.linalg.lstsq(design, y[:, None]).solution.flatten()
-
-
-def number(found, what):
-    """What a learner returned, as a Python number; says so where it is none."""
-    if found is None:
-        raise CheckFailed(f"{what} is None: does your function end in `return ...`?")
-    if isinstance(found, (list, tuple)) or getattr(found, "ndim", 0) and len(found) > 1:
-        raise CheckFailed(
-            f"{what} is {len(found)} numbers, expected one (np.polyfit gives slope and height: take the first)"
-        )
-    try:
-        return float(found)
-    except (TypeError, ValueError):
-        raise CheckFailed(f"{what} is a {type(found).__name__}, expected a number") from None

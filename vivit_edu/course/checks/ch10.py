@@ -1,42 +1,37 @@
 """Checks of chapter 10: the central frame, positions repeated along time, a normalisation folded into filters."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 
-from . import CheckFailed, call, close, passed
-
-
-def untouched(given, before, what):
-    if not torch.equal(given, before):
-        raise CheckFailed(
-            f"the {what} that were given have changed, and the image model with them: make new tensors "
-            "(torch.zeros, clone, a quotient) instead of writing into these"
-        )
-
+from . import call, close, exercise, pair, passed
 
 # ---- 10.1
 
 
-def check_central_frame(central_frame):
+@exercise
+def check_central_frame(central_frame: Callable) -> None:
     """central_frame(filters [D, C, h, w], t) -> tubelet filters [D, C, t, h, w], zero but at frame ⌊t/2⌋."""
     generator = torch.Generator().manual_seed(0)
     for t, size in ((3, (4, 5)), (4, (3, 5)), (1, (2, 3)), (5, (5, 5))):  # the last: a shape that tells no axis apart
         filters = torch.randn(6, 2, *size, generator=generator)
-        given = filters.clone()
-        found = call(central_frame, given, t)
-        untouched(given, filters, "filters")
+        found = call(central_frame, filters, t)
         close(
             found, on_frame(filters, t, t // 2), mistakes_of_central_frame(filters, t), what=f"the result for t = {t}"
         )
     passed("10.1", "the image filter stands on the central frame, and the others are zero.")
 
 
-def on_frame(filters, t, frame):
+def on_frame(filters: torch.Tensor, t: int, frame: int) -> torch.Tensor:
     return torch.stack([filters if i == frame else torch.zeros_like(filters) for i in range(t)], dim=2)
 
 
-def mistakes_of_central_frame(filters, t):
+def mistakes_of_central_frame(filters: torch.Tensor, t: int) -> dict[str, Any]:
     everywhere = torch.stack([filters] * t, dim=2)
     column = torch.zeros_like(everywhere)
     column[..., filters.shape[-1] // 2] = everywhere[..., filters.shape[-1] // 2]
@@ -48,7 +43,8 @@ def mistakes_of_central_frame(filters, t):
         "but one are zero": everywhere,
         "this is filter inflation, a t-th of the filter on every frame: here all frames but one are zero": everywhere
         / t,
-        "the zeros lie along the width, not along time: of [D, C, t, h, w], time is axis 2, so write to [:, :, t // 2]": column,
+        "the zeros lie along the width, not along time: of [D, C, t, h, w], time is axis 2, so "
+        "write to [:, :, t // 2]": column,
         "the zeros lie along the height, not along time: of [D, C, t, h, w], time is axis 2": row,
         "the filter was divided by t: on one frame alone it needs all its strength": central / t,
         "of an even number of frames the central one is ⌊t/2⌋, counted from 0: t // 2, not (t - 1) // 2": on_frame(
@@ -69,48 +65,48 @@ def mistakes_of_central_frame(filters, t):
 # ---- 10.2
 
 
-def check_repeat_positions(repeat_positions):
-    """repeat_positions(positions [1, 1 + S, D] with the cls token's first, n_t) -> [1, n_t·S, D], tokens in order (t s)."""
+@exercise
+def check_repeat_positions(repeat_positions: Callable) -> None:
+    """repeat_positions(positions [1, 1 + S, D] with the cls token's first, n_t) -> [1, n_t·S, D], tokens in order
+    (t s)."""
     generator = torch.Generator().manual_seed(1)
-    for n_t, s in ((3, 4), (4, 4), (1, 4)):
+    for n_t, s in ((3, 4), (4, 4), (1, 4), (2, 20)):
         positions = torch.randn(1, 1 + s, 6, generator=generator)
-        given = positions.clone()
-        found = call(repeat_positions, given, n_t)
-        untouched(given, positions, "positions")
+        found = call(repeat_positions, positions, n_t)
         patches = positions[:, 1:]
         expected = torch.cat([patches] * n_t, dim=1)
         close(
             found,
             expected,
             {
-                "the copies of one place stand side by side, order (s t): Model 1's tokens are ordered (t s), all places "
+                "the copies of one place stand side by side, order (s t): Model 1's tokens are "
+                "ordered (t s), all places "
                 "of time 0 first. repeat_interleave gives the one, repeat(1, n_t, 1) the other": repeat(
                     patches, "1 s d -> 1 (s t) d", t=n_t
                 ),
-                "the cls token's position is still there, once in each copy: leave out positions[:, :1] first": torch.cat(
-                    [positions] * n_t, dim=1
-                ),
-                "the cls token's position still stands in front: this model pools by mean and has no cls token": torch.cat(
-                    [positions[:, :1], expected], dim=1
-                ),
+                "the cls token's position is still there, once in each copy: leave out "
+                "positions[:, :1] first": torch.cat([positions] * n_t, dim=1),
+                "the cls token's position still stands in front: this model pools by mean and "
+                "has no cls token": torch.cat([positions[:, :1], expected], dim=1),
                 "the last position was left out, not the first: the cls token stands in front": torch.cat(
                     [positions[:, :-1]] * n_t, dim=1
                 ),
-                "the cls token was left out, but nothing repeated: each of the n_t time indices needs all S positions": patches,
+                "the cls token was left out, but nothing repeated: each of the n_t time indices "
+                "needs all S positions": patches,
                 "the positions were divided by n_t: each token gets one of them, so nothing is shared": expected / n_t,
-                "this is the grid [1, T', S, D] that Models 3 and 4 want: Model 1 has one sequence, so merge the two axes": repeat(
-                    patches, "1 s d -> 1 t s d", t=n_t
-                ),
+                "this is the grid [1, T', S, D] that Models 3 and 4 want: Model 1 has one "
+                "sequence, so merge the two axes": repeat(patches, "1 s d -> 1 t s d", t=n_t),
                 "repeated along the batch axis, which must stay 1: one set of positions serves all clips": repeat(
                     patches, "1 s d -> t s d", t=n_t
                 ),
                 "the batch axis is lost: keep it, [1, n_t·S, D]": expected[0],
-                "interpolated along the sequence: its neighbours are places of one image, so this blurs space and knows "
+                "interpolated along the sequence: its neighbours are places of one image, so "
+                "this blurs space and knows "
                 "nothing of time. Repeat": lambda: stretched(patches, n_t),
-                "interpolated along the sequence, and the cls token's position with it: leave that out, and repeat": lambda: (
-                    stretched(positions, n_t, s)
-                ),
-                "the axes were regrouped by a reshape, without being moved: a token's D numbers no longer belong together": lambda: (
+                "interpolated along the sequence, and the cls token's position with it: leave "
+                "that out, and repeat": lambda: stretched(positions, n_t, s),
+                "the axes were regrouped by a reshape, without being moved: a token's D numbers "
+                "no longer belong together": lambda: (
                     rearrange(patches, "1 s d -> 1 d s").repeat(1, 1, n_t).reshape(1, n_t * s, -1)
                 ),
             },
@@ -119,7 +115,7 @@ def check_repeat_positions(repeat_positions):
     passed("10.2", "every time index has the image's positions, in the order of Model 1's tokens.")
 
 
-def stretched(positions, n_t, s=None):
+def stretched(positions: torch.Tensor, n_t: int, s: int | None = None) -> torch.Tensor:
     tokens = n_t * (s or positions.shape[1])
     return F.interpolate(positions.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
 
@@ -127,19 +123,15 @@ def stretched(positions, n_t, s=None):
 # ---- 10.3
 
 
-def check_fold_normalisation(fold_normalisation):
-    """fold_normalisation(weight [D, 3, h, w], bias [D], mean [3], std [3]) -> weight, bias: the normalisation inside."""
+@exercise
+def check_fold_normalisation(fold_normalisation: Callable) -> None:
+    """fold_normalisation(weight [D, 3, h, w], bias [D], mean [3], std [3]) -> weight, bias: the normalisation
+    inside."""
     generator = torch.Generator().manual_seed(2)
     weight, bias = torch.randn(5, 3, 3, 3, generator=generator), torch.randn(5, generator=generator)  # h = w = C
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.4])
     images = torch.rand(4, 3, 6, 6, generator=generator)
-    given = [tensor.clone() for tensor in (weight, bias, mean, std)]
-    returned = call(fold_normalisation, *given)
-    for tensor, before, what in zip(given, (weight, bias, mean, std), ("filters", "biases", "means", "deviations")):
-        untouched(tensor, before, what)
-    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
-        kind = "None" if returned is None else f"a {type(returned).__name__}"
-        raise CheckFailed(f"your function returned {kind}, expected two tensors: return weight, bias")
+    returned = pair(call(fold_normalisation, weight, bias, mean, std), "weight, bias")
     by_channel = rearrange(std, "c -> c 1 1")
     folded, centre = weight / by_channel, rearrange(mean, "c -> c 1 1")
     close(
@@ -149,8 +141,8 @@ def check_fold_normalisation(fold_normalisation):
             "the filters are as they were: the division by std must go into them": weight,
             "the filters were multiplied by std: the image is divided by it, so the filters are, too": weight
             * by_channel,
-            "std was laid along the width, the last axis (broadcasting counts from the right): make it [3, 1, 1] first": weight
-            / std,
+            "std was laid along the width, the last axis (broadcasting counts from the right): "
+            "make it [3, 1, 1] first": weight / std,
             "std was laid along the height: the colours are axis 1 of [D, 3, h, w], so make it [3, 1, 1]": weight
             / std[:, None],
             "mean was subtracted from the filters: it is subtracted from the image, which moves the bias alone": (

@@ -1,33 +1,21 @@
 """Checks of chapter 11: two views at test time, mixup, stochastic depth."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 
 from ...volumes import Mirror
-from . import CheckFailed, call, close, passed, same_shape
-
-
-def pair(returned, what):
-    """The two tensors that a function must return, or a CheckFailed that says what came instead."""
-    if isinstance(returned, (tuple, list)) and len(returned) == 2:
-        return returned
-    kind = "None" if returned is None else f"a {type(returned).__name__}"
-    raise CheckFailed(f"your function returned {kind}, expected two tensors: return {what}")
-
-
-def untouched(given, before, what):
-    if not torch.equal(given, before):
-        raise CheckFailed(
-            f"the {what} that were given have changed: the data set would be changed with them. "
-            "Make new tensors (flip, torch.where, clone) instead of writing into these"
-        )
-
+from . import CheckFailed, call, close, exercise, learns, pair, passed, same_shape
 
 # ---- 11.1
 
 SWAP = (0, 2, 1, 4, 3)  # class 0 has no side; 1 and 2 are a pair, so are 3 and 4
 
 
-def check_both_sides(both_sides):
+@exercise
+def check_both_sides(both_sides: Callable) -> None:
     """both_sides(model, clips [B, C, T, H, W], mirror) -> logits [B, K], the mean over a clip and its mirror image."""
     generator = torch.Generator().manual_seed(0)
     clips = torch.rand(6, 2, 3, 4, 5, generator=generator)
@@ -35,23 +23,21 @@ def check_both_sides(both_sides):
     swap = list(SWAP)
 
     def model(batch):
-        if batch.shape != clips.shape:
+        if batch.ndim != clips.ndim or sorted(batch.shape[1:]) != sorted(clips.shape[1:]):
             raise CheckFailed(
-                f"the model was given {list(batch.shape)}: give it all clips of the batch, {list(clips.shape)}"
+                f"the model was given {list(batch.shape)}: it takes clips [B, C, T, H, W], here {list(clips.shape)}"
             )
         return batch.flatten(1) @ weights
 
     for axis in (3, 1):
-        given = clips.clone()
-        found = call(both_sides, model, given, Mirror(axis, SWAP))
-        if not torch.equal(given, clips):
-            raise CheckFailed("the clips that were given have changed: make new ones by flip, which copies")
+        found = call(both_sides, model, clips, Mirror(axis, SWAP))
         plain, flipped, wrong_axis = model(clips), model(clips.flip(axis + 1)), model(clips.flip(axis))
         close(
             found,
             (plain + flipped[:, swap]) / 2,
             {
-                "the logits of the mirrored clips were not swapped back: where the model now says left kidney, the clip "
+                "the logits of the mirrored clips were not swapped back: where the model now "
+                "says left kidney, the clip "
                 "was a right one": (plain + flipped) / 2,
                 "the logits of both were swapped: those of the clips as they are belong where they are": (
                     plain + flipped
@@ -61,7 +47,8 @@ def check_both_sides(both_sides):
                     plain[:, swap] + flipped
                 )
                 / 2,
-                "the flip went along the wrong axis: mirror.axis counts the axes of a clip [C, T, H, W], and a batch has "
+                "the flip went along the wrong axis: mirror.axis counts the axes of a clip [C, "
+                "T, H, W], and a batch has "
                 "one more in front": (plain + wrong_axis[:, swap]) / 2,
                 "this is the sum of the two, not their mean": plain + flipped[:, swap],
                 "only the mirrored clips count here: average them with the clips as they are": flipped[:, swap],
@@ -81,16 +68,14 @@ def check_both_sides(both_sides):
 # ---- 11.2
 
 
-def check_mixup(mixup):
+@exercise
+def check_mixup(mixup: Callable) -> None:
     """mixup(clips [B, C, T, H, W], targets [B, K], weight [B]) -> clips, targets, clip i blended with clip i - 1."""
     generator = torch.Generator().manual_seed(1)
     clips = torch.rand(4, 2, 3, 5, 4, generator=generator)  # W = B, so that a weight laid along W goes unnoticed
     targets = torch.eye(6)[[5, 0, 2, 3]]
     weight = torch.tensor([0.9, 0.6, 0.75, 0.2])
-    given, given_targets = clips.clone(), targets.clone()
-    found, found_targets = pair(call(mixup, given, given_targets, weight.clone()), "clips, targets")
-    untouched(given, clips, "clips")
-    untouched(given_targets, targets, "targets")
+    found, found_targets = pair(call(mixup, clips, targets, weight), "clips, targets")
 
     def blend(batch, w, partner):
         w = w.reshape(-1, *[1] * (batch.ndim - 1))
@@ -153,28 +138,28 @@ def check_mixup(mixup):
 # ---- 11.3
 
 
-def check_drop_path(drop_path):
+@exercise
+def check_drop_path(drop_path: Callable) -> None:
     """drop_path(branch [B, N, D], rate, training) -> [B, N, D]."""
     branch, rate = torch.rand(4000, 3, 2, generator=torch.Generator().manual_seed(2)) + 0.5, 0.3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        given = branch.clone()
-        calm = call(drop_path, given, rate, False)
+        calm = call(drop_path, branch, rate, False)
         same_shape(calm, branch, "the result with training=False")
         check_evaluation(calm, branch, rate)
-        found = call(drop_path, given, rate, True)
-        again = call(drop_path, given, rate, True)
-        whole = call(drop_path, given, 0.0, True)
-    untouched(given, branch, "tokens of the branch")
+        found = call(drop_path, branch, rate, True)
+        again = call(drop_path, branch, rate, True)
+        whole = call(drop_path, branch, 0.0, True)
     same_shape(found, branch, "the result with training=True")
     close(whole, branch, what="the result at rate 0, which drops nothing,")
     check_training(found, branch, rate)
     if torch.equal(found, again):
         raise CheckFailed("two calls dropped the same clips: each step must draw anew, so set no seed inside")
+    learns(drop_path, branch, rate, True)
     passed("11.3", "a clip skips the branch or passes it whole, scaled so that the expectation stays.")
 
 
-def check_evaluation(found, branch, rate):
+def check_evaluation(found: torch.Tensor, branch: torch.Tensor, rate: float) -> None:
     close(
         found,
         branch,
@@ -191,7 +176,7 @@ def check_evaluation(found, branch, rate):
     )
 
 
-def check_training(found, branch, rate):
+def check_training(found: torch.Tensor, branch: torch.Tensor, rate: float) -> None:
     zero = found == 0  # [B, N, D]; no value of the branch is 0
     dropped = zero.flatten(1).all(1)  # [B]
     share = zero.float().mean().item()

@@ -1,0 +1,93 @@
+"""Exercise notebooks run from the first cell to the last with every exercise left open.
+
+The cells are run in this process, with less data and shorter training than in a chapter: what is tried is that
+nothing but a check stops, not what is learned.
+"""
+
+import importlib.util
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.course.test_checks import fresh  # noqa: F401  (each notebook begins without events)
+from vivit_edu.authoring.exercises import student_notebook
+from vivit_edu.authoring.masters import checkout, master_paths, read, tags
+from vivit_edu.course.checks import CheckFailed
+
+MASTERS = master_paths(checkout() / "notebooks")
+
+
+def run(cells, names):
+    """Runs code cells in the name space `names`; returns {number: error} of those that failed."""
+    failed = {}
+    for number, cell in enumerate(cells, 1):
+        if cell.cell_type == "code" and "bootstrap" not in tags(cell):
+            try:
+                exec(compile(cell.source, f"<cell {number}>", "exec"), names)
+            except Exception as error:
+                failed[number] = error
+    return failed
+
+
+def is_check(cell):
+    return cell.metadata.get("nbgrader", {}).get("grade_id", "").endswith("-check")
+
+
+def outside_checks(cells, failed):
+    """The errors of `run` that are no check's refusal, as text."""
+    graded = {
+        n for n, cell in enumerate(cells, 1) if cell.metadata.get("nbgrader", {}).get("grade_id", "").endswith("-check")
+    }
+    return [
+        f"cell {n} ({cells[n - 1].source.splitlines()[0]!r}): {type(error).__name__}: {error}"
+        for n, error in failed.items()
+        if n not in graded or not isinstance(error, CheckFailed)
+    ]
+
+
+@pytest.fixture
+def light(phantom, monkeypatch, tmp_path):
+    """Chapters with little data, one epoch, no measuring and no pictures."""
+    import vivit_edu
+    from vivit_edu import cost, data, plots, training
+    from vivit_edu.course import pretraining
+
+    def short_fit(model, volumes, recipe, **options):
+        parts = {name: getattr(volumes, name).subset(slice(0, 16)) for name in ("train", "val", "test")}
+        return training.fit(model, replace(volumes, **parts), replace(recipe, epochs=1), **options)
+
+    def small_preset(name, preset=training.Recipe.preset):
+        return replace(preset(name), options={"dim": 32, "depth": 1, "mlp_dim": 64})
+
+    whole = data.load_volumes("organphantom3d")
+    find_spec = importlib.util.find_spec
+    absent = {"av", "transformers", "vit_pytorch"}  # optional: their cells compare what the masters' runs compare
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in absent else find_spec(name, *rest)
+    )
+    half = replace(whole, train=whole.train.subset(slice(None, None, 2)))
+    monkeypatch.setattr(vivit_edu, "fit", short_fit, raising=False)
+    monkeypatch.setattr(vivit_edu, "course_volumes", lambda size=28: half, raising=False)
+    monkeypatch.setattr(training.Recipe, "preset", small_preset)
+    monkeypatch.setattr(cost, "time_step", lambda *_, **__: 0.001)
+    monkeypatch.setattr(cost, "peak_memory", lambda *_, **__: 1_000_000)
+    monkeypatch.setattr(plots, "show", lambda *_, **__: None)
+    monkeypatch.setattr(pretraining, "train_masked", lambda *_, **__: None)
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("path", MASTERS, ids=lambda path: path.stem)
+def test_an_exercise_notebook_runs_with_every_exercise_open(path, light, capsys):
+    cells = student_notebook(read(path)).cells
+    failed = run(cells, {"__name__": "__main__"})
+    assert not outside_checks(cells, failed)
+    assert len(failed) == sum(map(is_check, cells)), "every check refuses what is not written yet"
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "exercises passed: none yet" in said
+    lent = re.findall(r'ready\("([\d.]+)"', "\n".join(cell.source for cell in cells))
+    assert not lent or f"borrowed from the course: {', '.join(lent)}" in said

@@ -1,0 +1,238 @@
+"""How a check calls what the reader wrote: errors are told in two lines, and nothing else has changed afterwards."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..ready import is_borrowed
+
+NOT_THE_READERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), "<frozen")
+SEEDS = [(torch, "manual_seed"), (torch.random, "manual_seed"), (torch, "seed"), (np.random, "seed"), (random, "seed")]
+
+_last = {"call": "", "result": ""}  # in words, for a check that cannot use what it got
+
+
+class CheckFailed(AssertionError):
+    """An exercise is not right yet; the message names the likely mistake and what to look at."""
+
+    def _render_traceback_(self):  # Jupyter shows this instead of a page of frames that are not the reader's
+        return f"CheckFailed: {self}".splitlines()
+
+
+def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwargs: Any) -> Any:
+    """function(*args, **kwargs), with gradients enabled.
+
+    may_change: positions of the arguments that the task tells the reader to change in place.
+    Returns what the function returns. Raises CheckFailed where it raises an error, where it changes another argument,
+    and where it leaves the gradient mode or a global seed changed.
+    """
+    if is_borrowed(function):
+        raise CheckFailed(
+            "this is the course's version, not yours: run the cell in which you wrote yours, then this one"
+        )
+    names = _names(function, args)
+    told = ", ".join([*map(describe, names, args), *map(describe, kwargs, kwargs.values())])
+    _last.update(call=f"It was called with {told}.", result="nothing")
+    before = [_snapshot(arg) for arg in args]
+    try:
+        with torch.enable_grad(), _seeds_noted() as seeds:
+            result = function(*args, **kwargs)
+            graded = torch.is_grad_enabled()
+    except CheckFailed:
+        raise
+    except Exception as error:
+        if isinstance(error, NotImplementedError) and not error.args:  # torch raises it too, with a reason
+            raise CheckFailed("still to be written: replace `raise NotImplementedError()` with your code") from None
+        raise CheckFailed(f"{_said(error)}{_readers_line(error)}\n{_last['call']}{_other_sizes(args)}") from None
+    _last["result"] = in_words("", result)
+    for position, (name, arg, old) in enumerate(zip(names, args, before)):
+        if position not in may_change and (what := _changed(arg, old)):
+            raise CheckFailed(f"your function changes the {name} that it was given: {what}")
+    if not graded:
+        raise CheckFailed(
+            "your function leaves gradients switched off for all that follows: use `with torch.no_grad():`"
+        )
+    if seeds:
+        raise CheckFailed(
+            f"your function sets the global seed ({seeds[0]}), so that the whole program draws the same numbers from "
+            "there on: draw from the generator that is given, or set no seed"
+        )
+    return result
+
+
+def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) -> None:
+    """Fails unless a gradient flows from what function(*args) returns to every argument with decimals and to every
+    parameter of a module among them. also: further parameters, of a module that is not an argument itself."""
+    names, wanted, given = _names(function, args), {}, []
+    for name, arg in zip(names, args):
+        if isinstance(arg, torch.Tensor) and arg.is_floating_point():
+            wanted[name] = arg if arg.requires_grad else arg.detach().clone().requires_grad_()
+            arg = wanted[name] * 1  # an argument that may be written into: `call` sees that it was
+        elif isinstance(arg, nn.Module):
+            wanted |= {f"{name}.{part}": parameter for part, parameter in arg.named_parameters()}
+        given.append(arg)
+    wanted |= {f"parameter {k}": parameter for k, parameter in enumerate(also)}
+    result = call(function, *given)
+    parts = [part for part in (result if isinstance(result, (tuple, list)) else [result]) if part.requires_grad]
+    if not parts:
+        raise CheckFailed(
+            "the values are right, but no gradient reaches the arguments, so nothing before this could learn: the "
+            "result was cut off (.detach(), .data, torch.tensor(...), no_grad)"
+        )
+    generator = torch.Generator().manual_seed(1)
+    loss = sum((part * torch.randn(part.shape, generator=generator)).sum() for part in parts)
+    try:
+        gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        raise CheckFailed(
+            "the values are right, but training would stop with an error: something was changed in place (+=, *=, "
+            "x[...] = ..., add_) that the backward pass still needs. Write y = y + ..., not y += ..."
+        ) from None
+    unreached = [name for name, gradient in zip(wanted, gradients) if gradient is None or not gradient.any()]
+    if unreached:
+        raise CheckFailed(
+            f"the values are right, but no gradient reaches {unreached[0]}: it was cut off (.detach(), .data, "
+            "torch.tensor(...), no_grad), so it would never learn"
+        )
+
+
+def exercise(check: Callable) -> Callable:
+    """A decorator of every check: an error that it runs into with what the reader's function returned is told in
+    words, with the call, instead of by the check's own traceback."""
+
+    @functools.wraps(check)
+    def run(*written: Any) -> None:
+        try:
+            check(*written)
+        except CheckFailed:
+            raise
+        except Exception as error:
+            raise CheckFailed(
+                f"your function returned {_last['result']}, which the check cannot use ({type(error).__name__}: "
+                f"{_one_line(error)})\n{_last['call']}"
+            ) from None
+
+    return run
+
+
+def in_words(name: str, value: Any) -> str:
+    """An argument for a message: "z [2, 5, 8]", "heads 4", "labels int64 [6]"."""
+    if isinstance(value, torch.Tensor):
+        kind = "" if value.dtype == torch.float32 else f"{value.dtype} ".removeprefix("torch.")
+        said = f"{kind}{list(value.shape)}" if value.ndim else f"{kind}tensor {value.item():.4g}"
+    elif isinstance(value, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in value):
+        said = f"a {type(value).__name__} of {len(value)} ({in_words('', value[0])}, …)"
+    elif value is None or isinstance(value, (bool, int, float, str, list, tuple)):
+        said = repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:37]}…"
+    elif callable(value):
+        said = "" if name else f"a {type(value).__name__}"
+    else:
+        said = f"a {type(value).__name__}"
+    return f"{name} {said}".strip()
+
+
+def _names(function, args):
+    """The names that the reader gave the arguments."""
+    try:
+        names = list(inspect.signature(function).bind(*args).arguments)
+    except (TypeError, ValueError):  # it takes another number of arguments: calling it says so
+        names = []
+    return names if len(names) == len(args) else [f"argument {k}" for k in range(1, len(args) + 1)]
+
+
+def _said(error):
+    return f"your code raised {type(error).__name__}: {_one_line(error)}"
+
+
+def _one_line(error):
+    return " ".join(str(error).split()) or "without a message"
+
+
+def _readers_line(error):
+    """Where it happened: the innermost line that is neither a library's nor this package's, or ""."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(NOT_THE_READERS) and "-packages" not in frame.filename
+    ]
+    return f" (line {frames[-1].lineno} of your code: `{frames[-1].line}`)" if frames else ""
+
+
+def _other_sizes(args):
+    tensors = any(isinstance(arg, torch.Tensor) for arg in args)
+    return " These are not the notebook's sizes: take sizes from the arguments." if tensors else ""
+
+
+@contextmanager
+def _seeds_noted():
+    """Within it nobody sets a global seed; who tries is noted in the list that it gives."""
+    tried = []
+
+    def noted(module, name):
+        def note(*_):
+            tried.append(f"{module.__name__}.{name}")
+            return torch.default_generator
+
+        return mock.patch.object(module, name, note)
+
+    patches = [noted(module, name) for module, name in SEEDS]
+    for patch in patches:
+        patch.start()
+    try:
+        yield tried
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def _snapshot(value):
+    """What an argument is before the call; None where it cannot be compared."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, nn.Module):
+        state = {name: part.clone() for name, part in value.state_dict().items()}
+        modes = [module.training for module in value.modules()]
+        return state, modes, [parameter.requires_grad for parameter in value.parameters()]
+    if isinstance(value, (list, tuple)):
+        return [_snapshot(part) for part in value]
+    return value if isinstance(value, (bool, int, float, str)) else None
+
+
+def _changed(value, before):
+    """What has changed, and what to do instead; "" where nothing has."""
+    if before is None:
+        return ""
+    if isinstance(value, torch.Tensor):
+        same = value.shape == before.shape and torch.equal(value.detach(), before)
+        return (
+            "" if same else "make new tensors (clone, torch.where, y = y + ...) instead of writing into it (y += ...)"
+        )
+    if isinstance(value, nn.Module):
+        state, modes, trainable = before
+        if any(not torch.equal(part, state[name]) for name, part in value.state_dict().items()):
+            return "its weights are other ones now: use them, do not write into them"
+        if modes != [module.training for module in value.modules()]:
+            return "it is left in another mode: after eval() or train(), restore the mode that it was in"
+        if trainable != [parameter.requires_grad for parameter in value.parameters()]:
+            return "requires_grad of its parameters is another: leave it as it was"
+        return ""
+    if isinstance(value, (list, tuple)):
+        if len(value) != len(before):
+            return f"it holds {len(value)} parts now, and held {len(before)}: make a new list"
+        return next(filter(None, map(_changed, value, before)), "")
+    return "" if value == before else "make a new list"
