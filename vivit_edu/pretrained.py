@@ -140,7 +140,7 @@ def load_pretrained(
         raise ConfigError(f"pretrained weights go into Models 1 to 4, not into {type(model).__name__}")
     check_choice("method", method, INFLATIONS)
     source = recognise(*read_weights(weights))
-    notes = weight_sizes.compare(model, source, heads)
+    notes = weight_sizes.compare_with(model, source, heads)
     names = [name for name, _ in model.named_parameters()]
     if source.of_video:
         parts = {name: part_of_video(model, source.tensors, name) for name in names}

@@ -378,13 +378,19 @@ def test_crafted_safetensors_are_refused(header, claimed, nowhere_else):
 
 
 @pytest.mark.parametrize("heads", ["2", "²", "9" * 5000, "-2", "0", "", "two"])
-def test_what_weights_say_of_their_heads_is_a_number_or_nothing(heads, nowhere_else):
-    path = nowhere_else / "heads.safetensors"
-    (nowhere_else / "config.json").unlink(missing_ok=True)
-    save_file(STATE, path, metadata={"num_attention_heads": heads})
-    assert weight_files.read_weights(path)[1] == (2 if heads == "2" else None)
-    (nowhere_else / "config.json").write_text(json.dumps({"num_attention_heads": heads}))
-    assert weight_files.heads_in_config(nowhere_else / "config.json") == (2 if heads == "2" else None)
+def test_what_weights_say_of_their_heads_is_a_number_or_refused(heads, nowhere_else):
+    path, config = nowhere_else / "heads.safetensors", nowhere_else / "config.json"
+    for metadata, text in (({"num_attention_heads": heads}, None), (None, json.dumps({"num_attention_heads": heads}))):
+        config.unlink(missing_ok=True)
+        save_file(STATE, path, metadata=metadata)
+        if text:
+            config.write_text(text)
+        if heads == "2":
+            assert weight_files.read_weights(path)[1]["heads"] == 2
+        else:
+            with pytest.raises(CheckpointError, match=r"num_attention_heads=.{1,40}, which cannot be right"):
+                weight_files.read_weights(path)
+    config.unlink()
 
 
 # ---- run folders

@@ -73,7 +73,7 @@ def test_a_grid_of_four_by_nine_is_not_six_by_six():
     assert squared.shape == (1, 36, 5) and not torch.equal(squared, positions)
     rows = torch.arange(4.0).repeat_interleave(9).view(1, 36, 1)
     assert resize_positions(rows, (6, 6), (4, 9)).view(6, 6).diff(dim=1).abs().max() < 1e-5
-    with pytest.raises(CheckpointError, match="36 positions do not fill a 5×7 grid"):
+    with pytest.raises(CheckpointError, match="36 positions do not fill a grid of 5×7"):
         resize_positions(positions, (6, 6), (5, 7))
 
 

@@ -85,7 +85,7 @@ def check_given_heads(source: Recognised, heads: int | None) -> None:
         raise ConfigError(f"heads={heads} was given, and the weights say {stated}: leave it out")
 
 
-def compare(model: ViViT, source: Recognised, heads: int | None = None) -> list[str]:
+def compare_with(model: ViViT, source: Recognised, heads: int | None = None) -> list[str]:
     """Refuses weights of another kind or size than the model's, naming both.
 
     heads: as for `load_pretrained`. Returns notes: what the weights do not say and what is assumed in its place.

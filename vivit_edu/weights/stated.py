@@ -94,5 +94,7 @@ def _whole_numbers(value: object, name: str, where: str, lengths: tuple[int, ...
     numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     whole = all(isinstance(number, int) and not isinstance(number, bool) and 0 < number < 10**6 for number in numbers)
     if not whole or len(numbers) not in lengths:
-        raise CheckpointError(f"{where} says {name}={value!r}, which cannot be right: correct it, or move it away")
+        raise CheckpointError(
+            f"{where} says {name}={repr(value)[:40]}, which cannot be right: correct it, or move it away"
+        )
     return numbers
