@@ -94,11 +94,12 @@ def curves(history: History) -> Figure:
     epochs = history["epoch"]
     last = history.rows[-1]
     count = f"{len(epochs)} epoch{'s' * (len(epochs) > 1)}"
+    auc = "" if last["val_auc"] is None else f" and AUC at {last['val_auc']:.2f}"  # none for a split of one class
     figure = new_figure(
         8,
         3,
         f"Two line plots over {count}. Left: the training loss {in_words(history['loss'][0], last['loss'])}. "
-        f"Right: on validation, accuracy ends at {last['val_acc']:.2f} and AUC at {last['val_auc']:.2f}.",
+        f"Right: on validation, accuracy ends at {last['val_acc']:.2f}{auc}.",
     )
     left, right = figure.subplots(1, 2)
     left.plot(epochs, history["loss"], color=BLUE)
@@ -204,7 +205,8 @@ def ablation(content: dict[str, Any]) -> Figure:
     )
     for axes, (name, title) in zip(figure.subplots(1, 2, sharey=True), (("acc", "accuracy"), ("auc", "AUC"))):
         for split, colour, marker, aside in (("val", GREY, "s", -0.12), ("test", BLUE, "o", 0.12)):
-            means, sds = ([row[split][name][part] or 0 for row in rows] for part in ("mean", "sd"))
+            means = [np.nan if row[split][name]["mean"] is None else row[split][name]["mean"] for row in rows]
+            sds = [row[split][name]["sd"] or 0 for row in rows]
             axes.errorbar(means, places + aside, xerr=sds, fmt=marker, color=colour, capsize=3, label=split)
         axes.set(title=f"{title}, {content['epochs']} epochs", ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(places, [row["row"] for row in rows])
