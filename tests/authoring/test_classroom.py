@@ -422,6 +422,19 @@ def test_each_submission_gets_exactly_the_points_it_should(course, graded, stude
         assert grades["ch03-words"].needs_manual_grade is unread
 
 
+def test_a_submission_in_which_nothing_can_be_found_again_is_put_before_a_person(course, released):
+    """Without metadata, with other ids and with changed checks: an error names it, instead of 0 points."""
+    from vivit_edu.authoring.restore import RestoreCells
+
+    nb = nbformat.read(released, as_version=4)
+    check = nb.cells.index(by_id(nb, "ch03-ex1-check"))
+    metadata_and_ids_lost(nb)
+    nb.cells[check].source += "  # changed"
+    names = {"notebook": NAME, "assignment": NAME, "db_url": f"sqlite:///{course / 'gradebook.db'}"}
+    with pytest.raises(ValueError, match="lost the metadata .* ch03-ex1-check cannot be found .* handed out"):
+        RestoreCells(add_missing_cells=True).preprocess(nb, {"nbgrader": names})
+
+
 def test_what_was_tampered_with_is_reported(graded):
     about = dict(zip(re.findall(r"Sanitizing .*submitted.(\w+).", graded), re.split(r"Sanitizing ", graded)[1:]))
     assert set(about) == set(CASES)

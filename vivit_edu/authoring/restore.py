@@ -40,7 +40,16 @@ class RestoreCells(OverwriteCells):
             handed_out = gradebook.find_notebook(names["notebook"], names["assignment"])
             self.grading = {cell.name: as_handed_out(cell, handed_out) for cell in handed_out.source_cells}
         nb.cells = [cell for cell in nb.cells if not cell.source.startswith(WRITTEN)]
+        kept_names = any(_name(cell) in self.grading for cell in nb.cells)
         self.find_again(nb)
+        there = {_name(cell) for cell in nb.cells}
+        checks = [name for name, given in self.grading.items() if not given.metadata.nbgrader.solution]
+        if not kept_names and (gone := [name for name in checks if name not in there]):
+            # put back at a guess, they would run before the answers and give no points to anybody
+            raise ValueError(
+                f"This submission lost the metadata of all its cells, and {', '.join(gone)} cannot be found by text. "
+                "Copy its answers into the notebook that was handed out, put that in its place, and grade again."
+            )
         self.keep_one(nb)
         nb, resources = super().preprocess(nb, resources)
         for place in reversed(range(len(nb.cells))):
