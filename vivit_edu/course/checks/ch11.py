@@ -23,7 +23,7 @@ def check_both_sides(both_sides: Callable) -> None:
     swap = list(SWAP)
 
     def model(batch):
-        if batch.ndim != clips.ndim or sorted(batch.shape[1:]) != sorted(clips.shape[1:]):
+        if batch.shape[1:] != clips.shape[1:]:
             raise CheckFailed(
                 f"the model was given {list(batch.shape)}: it takes clips [B, C, T, H, W], here {list(clips.shape)}"
             )
