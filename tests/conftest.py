@@ -11,6 +11,19 @@ import pytest
 # Small tensors gain nothing from a second thread, and threads that wait for each other on a busy machine
 # lose much. Set before torch is imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Files whose tests share something expensive (a site, a classroom, a browser): one process runs them all.
+TOGETHER = ("test_site", "test_classroom", "test_browser", "test_colab", "test_notebooks_unsolved")
+# Started first, so that no process is left with a long one at the end.
+LONG = ("runs_again", *TOGETHER, "test_killed", "test_distributed", "test_bad_files")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: next((n for n, word in enumerate(LONG) if word in item.nodeid), len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -27,11 +27,11 @@ TESTS = {  # the module, and the tests of what is in it, those first that find m
     "embedding": ("test_embedding", "test_models", "test_parity"),
     "vivit": ("test_models", "test_parity", "test_numerics"),
     "pretrained": ("test_pretrained", "experiments/test_pretrain"),
-    "augment/batch": ("test_augment", "test_bad_input"),
+    "augment/__init__": ("test_augment", "test_bad_input"),
 }
 # An arithmetic operator on tensors turned into one of bits only raises a TypeError, which any test would notice.
 TRIVIAL = ("BitOr", "BitAnd", "BitXor", "RShift", "LShift")
-# Whoever needs more hangs, which counts as noticed. Of the processor's time, not the clock's: on a busy machine a fault that
+# What needs more hangs, which counts as noticed. Processor time, not the clock's: on a busy machine a fault that
 # no test notices would pass for noticed.
 SECONDS, MEMORY = 120, 12 * 2**30
 
@@ -82,7 +82,7 @@ def noticed(copy, module):
         import pytest
 
         files = [f"tests/{name}.py" for name in TESTS[module]]
-        failed = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files]) != 0
+        failed = pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", *files]) != 0
         (copy / "imported").write_text(" ".join(sys.modules))
         os._exit(int(failed))
     return os.waitpid(child, 0)[1] != 0

@@ -6,7 +6,8 @@ from vivit_edu.authoring.masters import badges, bootstrap_cell
 
 REPO = "https://github.com/somebody/a-course"
 CHECKED = {"tags": ["nbval-check-output"]}
-HINTS = "<details><summary>Hint 1</summary>\n\nThink.\n\n</details>\n\n<details><summary>Hint 2</summary>\n\n`2 * x`\n\n</details>"
+HINT = "<details><summary>Hint {}</summary>\n\n{}\n\n</details>"
+HINTS = HINT.format(1, "Think.") + "\n\n" + HINT.format(2, "`2 * x`")
 
 
 def exercise(k, solution):
@@ -27,7 +28,9 @@ def exercise(k, solution):
 def sample_cells(name="03_sample"):
     """The cells, not executed yet. All the code is plain Python but for one figure, so that it runs in seconds."""
     first = (
-        f"# 03 · A sample\n\nYou will be able to double.\n\nBuilds: doubling · about 10 minutes to read and solve · a CPU is enough\n\n{badges(name, REPO)}\n\n"
+        "# 03 · A sample\n\nYou will be able to double.\n\n"
+        "Builds: doubling · about 10 minutes to read and solve · a CPU is enough\n\n"
+        f"{badges(name, REPO)}\n\n"
         "At the end: [what to take along](#What-to-take-along)."
     )
     return [

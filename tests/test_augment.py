@@ -4,13 +4,23 @@ import dataclasses
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from vivit_edu.augment import batch as augment
-from vivit_edu.augment import draws, mixing, warp
-from vivit_edu.augment.batch import Augmentation, augment_batch, mirror_batch, predict_views, rand_augment, swap_sides
+from vivit_edu import augment
+from vivit_edu.augment import (
+    Augmentation,
+    augment_batch,
+    draws,
+    mirror_batch,
+    mixing,
+    predict_views,
+    rand_augment,
+    swap_sides,
+    warp,
+)
 from vivit_edu.augment.mixing import cutmix, mix, mixup, soften
 from vivit_edu.errors import ConfigError
 
@@ -388,8 +398,52 @@ def test_erase_takes_one_box_from_the_chosen_clips():
 
 
 def test_boxes_reach_the_whole_clip():
-    boxes = draws.random_boxes(torch.zeros(2000, 1, 7, 8, 9), torch.full((2000,), 0.6), seeded())
-    assert boxes.float().mean(0).min() > 0.005
+    clips = torch.ones(2000, 1, 7, 8, 9)
+    assert (augment.erase(clips, 1.0, seeded()) == 0).float().mean(0).min() > 0.001
+    weight = mixing._cutmix_weight(clips, 1.0, seeded())
+    assert (1 - weight).mean(0).min() > 0.02
+
+
+SIZES = [(n, n, n) for n in range(1, 13)] + [(28,) * 3, (1, 12, 15), (5, 1, 1), (3, 8, 28), (64, 7, 2)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_erased_box_has_between_a_fifth_and_half_of_each_axis_and_never_nothing(size):
+    erased = augment.erase(torch.ones(2000, 1, *size), 1.0, seeded())[:, 0] == 0
+    assert erased.flatten(1).any(1).all()
+    for axis, length in enumerate(size):
+        others = [1 + other for other in range(3) if other != axis]
+        extents = erased.any(others[1]).any(others[0]).sum(1)  # [B]
+        least, most = -(-length // 5), max(length // 2, 1)
+        assert extents.unique().tolist() == list(range(least, most + 1))  # every number in between, and no other
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("alpha", [0.01, 1.0, 100.0])
+def test_the_targets_of_cutmix_are_what_was_pasted(size, alpha):
+    clips = torch.tensor([0.0, 1.0]).repeat(200).reshape(400, 1, 1, 1, 1).expand(-1, 1, *size)
+    mixed, targets = cutmix(clips, soften(torch.arange(2).repeat(200), 2), alpha, seeded())
+    torch.testing.assert_close(mixed.mean((1, 2, 3, 4)), targets[:, 1])
+    torch.testing.assert_close(targets.sum(1), torch.ones(400))
+
+
+@pytest.mark.parametrize("blend", [mixup, cutmix])
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 4, 4), (4, 4, 4)])
+def test_an_alpha_of_0_changes_nothing(blend, size):
+    clips, targets = random_clips(3, 1, *size), torch.eye(3)
+    mixed, same = blend(clips, targets, 0.0, seeded())
+    assert torch.equal(mixed, clips) and torch.equal(same, targets)
+
+
+def test_the_smallest_alpha_leaves_most_clips_nearly_whole():
+    """As `mixup` promises: below it, float32 would make every λ 1/2."""
+    numbers = draws.beta(draws.LEAST_ALPHA, torch.zeros(20000, 1, 1, 1, 1), seeded())
+    assert ((numbers < 0.01) | (numbers > 0.99)).float().mean() > 0.9
+    for alpha in (1e-3, 1e-30, 5e-324):
+        with pytest.raises(ConfigError, match="mixup=.*at least 0.01, or 0"):
+            Augmentation(mixup=alpha)
+        with pytest.raises(ConfigError, match="cutmix=.*at least 0.01, or 0"):
+            cutmix(torch.zeros(2, 1, 2, 2, 2), torch.eye(2), alpha, seeded())
 
 
 # --- sides ---
@@ -474,13 +528,13 @@ def test_cutmix_of_one_frame_equals_torchvision(monkeypatch, lam, seed):
     from torchvision.transforms import v2
 
     clips, targets = random_clips(4, 1, 1, 12, 15), soften(torch.arange(4), 4)
-    draw = torch.rand(3, 1, 1, generator=seeded(seed))  # one centre (T, H, W) for all clips
+    draw = torch.rand(3, 1, generator=seeded(seed))  # one centre (T, H, W) for all clips
     centres = iter(draw)
-    monkeypatch.setattr(draws, "uniform", lambda low, high, shape, *rest: high * next(centres).expand(shape))
+    monkeypatch.setattr(mixing, "uniform", lambda low, high, shape, *rest: high * next(centres).expand(shape))
     monkeypatch.setattr(mixing, "beta", lambda alpha, clips, generator: torch.full((len(clips),), lam))
     our_clips, our_targets = cutmix(clips, targets, 1.0, seeded())
     theirs = v2.CutMix(num_classes=4)
-    theirs_next = iter([draw[2, 0, 0] * 15, draw[1, 0, 0] * 12])  # x before y
+    theirs_next = iter([draw[2, 0] * 15, draw[1, 0] * 12])  # x before y
     monkeypatch.setattr(theirs, "_dist", SimpleNamespace(sample=lambda shape: torch.tensor(lam)))
     monkeypatch.setattr(torch, "randint", lambda *args, **kwargs: next(theirs_next).floor().long().reshape(1))
     their_clips, their_targets = theirs(clips[:, :, 0], torch.arange(4))
@@ -526,7 +580,7 @@ def test_an_uncut_box_holds_1_minus_lambda_of_the_volume(monkeypatch):
 
 def chosen(monkeypatch, clips, layers, magnitude):
     seen = {}
-    monkeypatch.setattr(augment, "distort", lambda clips, strengths, _: seen.update(strengths) or clips)
+    monkeypatch.setattr(augment, "_distort", lambda clips, strengths, _: seen.update(strengths) or clips)
     rand_augment(clips, layers, magnitude, seeded())
     return torch.stack(list(seen.values()), 1), seen  # [B, operations]
 
@@ -652,6 +706,125 @@ def test_nothing_waits_for_the_device(mirror):
     assert result.device.type == targets.device.type == "cuda" and targets.shape == (4, 11)
 
 
+# --- checked once, at the door ---
+
+AXES = [(1, 1, 1), (1, 4, 5), (5, 1, 4), (4, 5, 1), (2, 2, 2), (3, 2, 8), (8, 7, 6)]
+TYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("film", [False, True])
+def test_a_batch_is_checked_once(monkeypatch, film):
+    checks = []
+    for module in (augment, mixing, warp, draws):
+        check = draws.check_batch
+        monkeypatch.setattr(module, "check_batch", lambda *a, check=check, **k: checks.append(1) or check(*a, **k))
+    clips, everything = random_clips(4, 1, 6, 7, 8), dataclasses.replace(FULL, film=film)
+    doors = {
+        "augment_batch": lambda: augment_batch(everything, clips, torch.arange(4), 4, None, seeded()),
+        "mirror_batch": lambda: mirror_batch(clips, torch.arange(4), None, seeded()),
+        "rand_augment": lambda: rand_augment(clips, 11, 30, seeded()),
+        "distort": lambda: augment.distort(clips, augment.STRONGEST, seeded()),
+        "warp": lambda: warp.warp(clips, seeded(), shift=0.1, rotate=1.0),
+        "mixup": lambda: mixup(clips, torch.eye(4), 1.0, seeded()),
+        "cutmix": lambda: cutmix(clips, torch.eye(4), 1.0, seeded()),
+        "predict_views": lambda: predict_views(Halves(), clips, None, [(0, 0, 0), (1, 0, 0)]),
+    } | {name: lambda name=name: getattr(augment, name)(clips, 0.1, seeded()) for name in INTENSITIES}
+    for name, call in doors.items():
+        checks.clear()
+        call()
+        assert len(checks) == 1, name
+
+
+@pytest.mark.parametrize("size", AXES)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_size_and_type_comes_out_whole_and_nothing_given_is_changed(size, dtype, batch):
+    wide = (random_clips(*reversed(size), 2, batch) * 255).to(torch.uint8)
+    wide = wide if dtype == torch.uint8 else (wide / 255).to(dtype)
+    clips = wide.permute(4, 3, 2, 1, 0)  # [B, C, T, H, W], and not contiguous
+    assert clips.shape[2:] == size and not (clips.is_contiguous() and batch > 1)
+    labels, targets = torch.arange(batch) + 1, soften(torch.arange(batch) + 1, 11).double()
+    before = wide.clone(), labels.clone(), targets.clone()
+    for name in STRENGTHS:
+        result = apply(name, clips, STRENGTHS[name], seeded())
+        assert result.shape == clips.shape and result.isfinite().all()
+        assert result.dtype == (dtype if name in ("shift", "erase") else torch.float32)
+    for given in (labels, targets):
+        for mirror in (None, ORGANS):
+            for augmentation in (FULL, dataclasses.replace(FULL, film=True)):
+                result, soft = augment_batch(augmentation, clips, given, 11, mirror, seeded())
+                assert result.dtype == soft.dtype == torch.float32 and result.shape == clips.shape
+                assert 0 <= result.min() and result.max() <= 1 + 1e-6 and soft.shape == (batch, 11)
+                torch.testing.assert_close(soft.sum(1), torch.ones(batch))
+            flipped, turned = mirror_batch(clips, given, mirror, seeded())
+            assert flipped.dtype == dtype and turned.dtype == given.dtype
+    for mixed, soft in (mixup(clips, targets, 0.4, seeded()), cutmix(clips, targets, 1.0, seeded())):
+        assert mixed.dtype == soft.dtype == torch.float32
+    assert len(list(augment.test_views(clips, None, [tuple(n // 2 for n in size)]))) == 4
+    assert torch.equal(wide, before[0]) and torch.equal(labels, before[1]) and torch.equal(targets, before[2])
+
+
+BAD_STRENGTHS = [math.inf, -math.inf, math.nan, -0.1, True, 10**400, "0.1", None, [0.1], 1j]
+BAD_STRENGTHS += [torch.tensor(0.1), np.float64(0.1), np.float32(0.1), np.int64(0), np.array(0.1)]
+
+
+@pytest.mark.parametrize("value", BAD_STRENGTHS, ids=repr)
+@pytest.mark.parametrize(
+    "name", [f.name for f in dataclasses.fields(Augmentation) if f.name not in ("mirror", "film", "rand_layers")]
+)
+def test_a_strength_that_is_not_a_plain_number_in_range_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=f"^{name}="):
+        Augmentation(**{name: value})
+
+
+@pytest.mark.parametrize("value", [*BAD_STRENGTHS, 0.5, 12])
+def test_layers_that_are_not_a_whole_number_in_range_are_refused_by_name(value):
+    with pytest.raises(ConfigError, match="^rand_layers"):
+        Augmentation(rand_layers=value, rand_magnitude=5)
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_the_strongest_of_each_gives_whole_numbers(name):
+    clips = (random_clips(8, 1, 6, 7, 8) * 255).to(torch.uint8)
+    clips[:4] = torch.tensor([0, 255, 0, 255], dtype=torch.uint8).reshape(4, 1, 1, 1, 1)
+    result = apply(name, clips, draws.MOST[name], seeded()) / (255 if name in ("shift", "erase") else 1)
+    assert result.isfinite().all() and 0 <= result.min() and result.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("layers", [1, 2, 11])
+def test_layers_without_a_magnitude_are_refused(layers):
+    with pytest.raises(ConfigError, match="rand_layers=.*rand_magnitude"):
+        Augmentation(rand_layers=layers)
+    assert Augmentation(rand_layers=layers, rand_magnitude=0.5).rand_layers == layers
+
+
+def test_a_magnitude_of_0_resamples_nothing(monkeypatch):
+    monkeypatch.setattr(warp, "resample", lambda *_: pytest.fail("resampled"))
+    clips = random_clips(3, 1, 4, 4, 4)
+    for layers, magnitude in ((2, 0), (0, 5), (0, 0)):
+        assert torch.equal(rand_augment(clips, layers, magnitude, seeded()), clips)
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 4, 4, 4), (2, 0, 4, 4, 4), (2, 1, 0, 4, 4), (2, 1, 4, 4, 0)])
+def test_an_empty_batch_is_refused_in_words(shape):
+    clips, labels = torch.zeros(shape), torch.zeros(shape[0]).long()
+    for call in (
+        lambda: augment_batch(Augmentation(), clips, labels, 3, None, seeded()),
+        lambda: augment_batch(FULL, clips, labels, 11, ORGANS, seeded()),
+        lambda: list(augment.test_views(clips, None)),
+        lambda: predict_views(Halves(), clips, ORGANS),
+        lambda: mirror_batch(clips, labels, None, seeded()),
+        lambda: rand_augment(clips, 2, 5, seeded()),
+        lambda: augment.distort(clips, {}, seeded()),
+        lambda: mixup(clips, torch.zeros(shape[0], 3), 1.0, seeded()),
+        lambda: cutmix(clips, torch.zeros(shape[0], 3), 1.0, seeded()),
+        lambda: mixing.blend(clips, torch.zeros(shape[0], 3), torch.ones(shape[0], 1, 1, 1, 1)),
+        *(lambda name=name: apply(name, clips, 0.1, seeded()) for name in STRENGTHS),
+    ):
+        with pytest.raises(ConfigError, match="there is nothing in them"):
+            call()
+
+
 # --- test time ---
 
 
@@ -709,6 +882,22 @@ def test_the_views():
         (lambda: augment.gain(torch.zeros(2, 4, 4, 4), 0.1, seeded()), r"\(2, 4, 4, 4\).*\[B, C, T, H, W\]"),
         (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4, dtype=torch.int64), seeded(), shift=0.1), "int64"),
         (lambda: augment.noise(torch.zeros(2, 1, 4, 4, 4), -0.1, seeded()), "noise=-0.1"),
+        (lambda: augment.gain(np.zeros((2, 1, 4, 4, 4)), 0.1, seeded()), "clips.*got ndarray"),
+        (lambda: augment.gain(torch.zeros(2, 1, 4, 4, 4), torch.ones(3), seeded()), r"gain of shape \(3,\).*2 clips"),
+        (lambda: augment.gain(torch.zeros(2, 1, 4, 4, 4), torch.tensor([0.1, math.inf]), seeded()), "gain=.*inf"),
+        (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4), seeded(), shift=torch.tensor([0.1, math.nan])), "shift=.*nan"),
+        (lambda: augment.gain(torch.zeros(2, 1, 4, 4, 4), 0.1, 0), "generator"),
+        (lambda: augment.distort(torch.zeros(2, 1, 4, 4, 4), {"turn": 0.1}, seeded()), "'turn'.*rotate"),
+        (lambda: rand_augment(torch.zeros(2, 1, 4, 4, 4), 1.5, 5, seeded()), "rand_layers.*1.5"),
+        (lambda: mixup(torch.zeros(2, 1, 4, 4, 4), torch.eye(2), torch.ones(2), seeded()), "mixup="),
+        (lambda: mixing.blend(torch.zeros(2, 1, 4, 4, 4), torch.eye(2), 0.5), "weight 0.5"),
+        (lambda: mixing.blend(torch.zeros(2, 1, 4, 4, 4), torch.eye(2), torch.ones(2)), r"weight \(2,\)"),
+        (lambda: augment_batch(Augmentation(), torch.zeros(2, 1, 4, 4, 4), [0, 1], 3, None, seeded()), r"\[0, 1\]"),
+        (lambda: mirror_batch(torch.zeros(2, 1, 4, 4, 4), torch.tensor([0, 11]), ORGANS, seeded()), "11 were given"),
+        (lambda: mirror_batch(torch.zeros(2, 1, 4, 4, 4), torch.tensor([0, -1]), ORGANS, seeded()), "from -1"),
+        (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=())), "no shifts"),
+        (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, shifts=(0, 0, 0))), "three whole numbers"),
+        (lambda: list(augment.test_views(torch.zeros(2, 1, 4, 4, 4), None, [(0.5, 0, 0)])), "three whole numbers"),
         (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4), seeded(), rotate=-5.0), "rotate=-5.0"),
         (lambda: warp.warp(torch.zeros(2, 1, 4, 4, 4), seeded(), shift=3), "shift=3.*0..0.5"),
         (lambda: Augmentation(gain=-1), "gain=-1"),

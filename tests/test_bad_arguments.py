@@ -17,7 +17,6 @@ from vivit_edu import data, training
 from vivit_edu.cli import main
 from vivit_edu.experiments import runs
 from vivit_edu.experiments.bench import benches as bench
-from vivit_edu.support import files
 
 DRAWN = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 WORDS = st.one_of(
@@ -137,7 +136,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HOME", str(folder / "home"))
-        patch.setattr(files.urllib.request, "urlopen", unreachable)
+        patch.setattr("requests.adapters.HTTPAdapter.send", unreachable)
         patch.setattr(data, "load_volumes", load)
         patch.setattr(data, "course_volumes", lambda *_, **__: make_tiny_volumes())
         patch.setattr(runs, "load_volumes", load)

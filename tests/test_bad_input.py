@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.references import VIVITS
 from vivit_edu import ConfigError, Recipe, build_model
-from vivit_edu.augment.batch import Augmentation
+from vivit_edu.augment import Augmentation
 from vivit_edu.data import Split, Volumes
 from vivit_edu.errors import TrainingError, VivitEduError
 from vivit_edu.training import fit

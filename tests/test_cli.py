@@ -1,6 +1,7 @@
 """The command line, end to end on the phantom: train, resume, evaluate, and messages instead of tracebacks."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,7 +48,7 @@ def test_evaluate_gives_the_figures_of_the_run_again(run, capsys):
 def test_evaluate_with_views_averages_over_shifts_and_the_mirror(run, monkeypatch, capsys):
     import torch
 
-    from vivit_edu.augment.batch import swap_sides
+    from vivit_edu.augment import swap_sides
     from vivit_edu.augment.warp import move
     from vivit_edu.experiments.runs import load_run
     from vivit_edu.training import predict_logits, score
@@ -159,20 +160,31 @@ def test_the_module_is_the_command():
     assert shown.returncode == 0 and "train" in shown.stdout
 
 
-def test_bfloat16_is_a_choice_of_the_run(monkeypatch, tiny_volumes, tmp_path):
-    import vivit_edu.data
-    import vivit_edu.experiments.runs
+@pytest.mark.parametrize("theirs", [None, "ACTIVE"])
+@pytest.mark.parametrize("start", ["import vivit_edu.__main__", "from vivit_edu.cli import main; main(['data', 'x'])"])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(start, theirs):
+    """Set before torch is loaded: OpenMP reads it once."""
+    code = f"""
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("POLICY", os.environ.get("OMP_WAIT_POLICY"))
+            os._exit(0)
+sys.meta_path.insert(0, Watch())
+sys.argv = ["vivit-edu", "data", "x"]
+{start}
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": theirs} if theirs else {}
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert f"POLICY {theirs or 'PASSIVE'}" in shown.stdout, shown.stderr
 
-    recipes = []
-    monkeypatch.setattr(vivit_edu.data, "load_volumes", lambda *_, **__: tiny_volumes)
-    monkeypatch.setattr(
-        vivit_edu.experiments.runs,
-        "train_run",
-        lambda volumes, recipe, **_: (
-            recipes.append(recipe)
-            or {split: {"acc": 0.0, "balanced_acc": 0.0, "auc": 0.0} for split in ("val", "test")}
-        ),
-    )
-    for extra in ([], ["--bfloat16"]):
-        assert main(["train", "organphantom3d", "--device", "cpu", "--out", str(tmp_path), *extra]) == 0
-    assert [recipe.bfloat16 for recipe in recipes] == [False, True]
+
+def test_help_names_every_model(capsys):
+    from vivit_edu.models import MODELS
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out.split()
+    assert {f"{name}," for name in MODELS} <= set(shown)

@@ -120,7 +120,7 @@ def test_early_fusion_sees_all_in_its_first_layer():
 
 
 def growth(model, frames, layers=4):
-    """How many frames one feature sees after each of the first convolutions, and how many features there are in time."""
+    """How many frames one feature sees after each of the first convolutions, and how many features time has."""
     ends = [i + 1 for i, module in enumerate(model.tower) if isinstance(module, nn.Conv3d)][:layers]
     sizes, counts = [], []
     for end in ends:
@@ -241,7 +241,7 @@ def test_alexnet_is_the_papers_plan():
 
 
 def test_fusions_of_the_papers_size():
-    """What a fusion changes in the first convolution and the first fully connected layer. On meta: nothing is computed."""
+    """What a fusion changes in the first convolution and the first fully connected layer (on the meta device)."""
     with torch.device("meta"):
         early, late, slow = (
             build_model(f"{fusion}_fusion", clip_shape=(3, 10, 170, 170), num_classes=487, backbone="alexnet")
@@ -336,6 +336,60 @@ def test_the_probabilities_of_a_videos_clips_are_averaged():
 def test_what_cannot_be_built_is_named_with_what_can(name, options, says):
     with pytest.raises(ConfigError, match=says):
         build_model(name, **options)
+
+
+@pytest.mark.parametrize("name", CNNS)
+@torch.no_grad()
+def test_a_model_in_bfloat16_computes_what_it_does_in_float32(name):
+    """Weights and clips both: torch's 3D average pooling has no kernel for that on a CPU."""
+    model, clips = built(name, (1, 8, 16, 16)), random_clips(2, 1, 8, 16, 16)
+    exact = model(clips)
+    found = model.bfloat16()(clips.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, atol=0.05 * exact.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("name", ["single_frame", "slow_fusion", "multiresolution", "cnn_attention"])
+@pytest.mark.parametrize("backbone", cnn.BACKBONES)
+def test_frames_are_too_small_exactly_where_a_pooling_leaves_nothing(name, backbone, monkeypatch):
+    """Without the check, torch's pooling itself refuses the same sizes and no others."""
+    sizes = [(h, w) for h in (1, 2, 3, 4, 7, 8, 9, 19, 20, 21, 22, 23, 45, 46, 47, 48) for w in (h, 60)]
+
+    def builds(size):
+        with torch.device("meta"):
+            build_model(name, clip_shape=(1, 2, *size), backbone=backbone)
+        return True
+
+    found = {}
+    for size in sizes:
+        try:
+            found[size] = builds(size)
+        except ConfigError as error:
+            assert f"{size[0]}×{size[1]} pixels are too small" in str(error)
+            found[size] = False
+    monkeypatch.setattr(cnn, "check_pixels", lambda *_: None)
+    for size, fits in found.items():
+        if fits:
+            assert builds(size)
+        else:
+            with pytest.raises(RuntimeError, match="[Oo]utput size|non-zero size|too small"):
+                builds(size)
+    assert {True, False} == set(found.values())
+
+
+@pytest.mark.parametrize("name", ["early_fusion", "multiresolution", "cnn_attention"])
+def test_another_fault_is_not_told_as_frames_too_small(name, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError("tried to allocate 40 GiB")
+
+    monkeypatch.setattr(cnn.Convolution, "forward", too_much)
+    with pytest.raises(torch.OutOfMemoryError, match="40 GiB"):
+        build_model(name)
+
+
+def test_a_video_without_views_is_refused():
+    with pytest.raises(ConfigError, match="no views"):
+        cnn.predict_video(built("single_frame"), torch.zeros(0, 1, 28, 28, 28))
 
 
 def test_frames_too_small_are_refused_in_words():

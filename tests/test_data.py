@@ -2,23 +2,27 @@
 
 import errno
 import hashlib
+import importlib.machinery
+import importlib.util
 import io
 import os
 import pickle
 import sys
-import time
-import types
-import urllib.error
 import zipfile
 
 import numpy as np
 import pytest
+import requests
 import torch
+import urllib3
+from requests.adapters import HTTPAdapter
 
 from vivit_edu import DataError, Split, Volumes, course_volumes, data, load_volumes
+from vivit_edu.data import UnreachableError
+from vivit_edu.datasets import medmnist, phantom
 from vivit_edu.errors import ConfigError
 from vivit_edu.support import files
-from vivit_edu.support.files import UnreachableError
+from vivit_edu.support import npz as archives
 from vivit_edu.volumes import describe, find_mirror_axis
 
 ORGANS = (
@@ -35,7 +39,7 @@ ORGANS = (
     "pancreas",
 )
 URL = "https://example.org/files/{}?download=1"
-NO_NETWORK = urllib.error.URLError("[Errno -3] Temporary failure in name resolution")
+NO_NETWORK = requests.ConnectionError("[Errno -3] Temporary failure in name resolution")
 
 
 def small_set(size=28, counts=(6, 3, 4), classes=2, seed=0):
@@ -85,7 +89,7 @@ def no_other_files(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise NO_NETWORK
 
-    monkeypatch.setattr(files.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(HTTPAdapter, "send", unreachable)
 
 
 @pytest.fixture
@@ -114,35 +118,29 @@ def table(monkeypatch):
 
     expect("adrenalmnist3d", b"never")
     expect("organmnist3d", b"never", ORGANS)
-    monkeypatch.setattr(data, "_medmnist_info", lambda: info)
+    monkeypatch.setattr(medmnist, "medmnist_table", lambda: info)
     return expect
 
 
 @pytest.fixture
-def phantom(monkeypatch, tmp_path):
-    """A phantom that is generated at once and counts how often."""
-    source = tmp_path / "phantom.py"
-    source.write_text("version = 1")
-    stub = types.ModuleType("vivit_edu.datasets.phantom")
-    stub.__file__, stub.PHANTOM_CLASSES, stub.calls = str(source), ORGANS, []
+def calls(monkeypatch):
+    """A phantom that is generated at once: the sizes it was generated in. `calls.version` is that of its sources."""
 
-    def generate_phantom(size=28, *, progress=True):
-        stub.calls.append(size)
-        return organ_set(size)
+    class Calls(list):
+        version = "1"
 
-    stub.generate_phantom = generate_phantom
-    stub.fingerprint = lambda: hashlib.sha256(source.read_bytes()).hexdigest()
-    monkeypatch.setitem(sys.modules, "vivit_edu.datasets.phantom", stub)
-    monkeypatch.setattr("vivit_edu.datasets.phantom", stub, raising=False)
-    return stub
+    calls = Calls()
+    monkeypatch.setattr(phantom, "generate_phantom", lambda size: calls.append(size) or organ_set(size))
+    monkeypatch.setattr(phantom, "fingerprint", lambda: calls.version)
+    return calls
 
 
-class Response(io.BytesIO):
-    """What `urlopen` gives; `breaks` is raised once half has been read."""
+class Body(io.BytesIO):
+    """What a server sends; `breaks` is raised once half has been read."""
 
-    def __init__(self, content, breaks=None):
+    def __init__(self, content, breaks):
         super().__init__(content[: len(content) // 2] if breaks else content)
-        self.headers, self.breaks = {"Content-Length": str(len(content))}, breaks
+        self.breaks = breaks
 
     def read(self, size=-1):
         chunk = super().read(size)
@@ -151,14 +149,23 @@ class Response(io.BytesIO):
         return chunk
 
 
-def serve(monkeypatch, content, breaks=None):
+def serve(monkeypatch, content, breaks=None, status=200, **headers):
+    """Answer every request with `content`, or first with a redirection where `Location` is among the headers."""
     asked = []
 
-    def urlopen(request, timeout):
-        asked.append(request.full_url)
-        return Response(content, breaks)
+    def send(adapter, request, timeout, **_):
+        assert 0 < timeout <= 10
+        moved = len(asked) == 0 and "Location" in headers
+        asked.append(request.url)
+        answer = urllib3.HTTPResponse(
+            Body(content, breaks),
+            {"Content-Length": str(len(content)), **headers},
+            status=302 if moved else status,
+            preload_content=False,
+        )
+        return adapter.build_response(request, answer)
 
-    monkeypatch.setattr(files.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(HTTPAdapter, "send", send)
     return asked
 
 
@@ -185,11 +192,11 @@ def test_a_wrong_byte_in_the_real_file_is_seen(test_data, root):
 
 
 def test_names_and_files_are_medmnists():
-    medmnist = pytest.importorskip("medmnist")
-    assert data._medmnist_info() == medmnist.INFO
-    assert set(data.MEDMNIST3D) == {name for name in medmnist.INFO if "3d" in name}
+    theirs = pytest.importorskip("medmnist")
+    assert medmnist.medmnist_table() == theirs.INFO
+    assert set(data.MEDMNIST3D) == {name for name in theirs.INFO if "3d" in name}
     for name in data.MEDMNIST3D:
-        assert all(medmnist.INFO[name][key].startswith("https://") for key in ("url", "url_64"))
+        assert all(theirs.INFO[name][key].startswith("https://") for key in ("url", "url_64"))
 
 
 def test_clips_are_the_volumes_with_time_first(root, table):
@@ -247,10 +254,8 @@ class Exploding:
 def _spoilt(fault, tmp_path):
     """The bytes of a small set with one fault in it."""
     arrays = small_set()
-    if fault == "not an npz":
-        return b"<!DOCTYPE html><title>Please log in</title>"
-    if fault == "nothing":
-        return b""
+    if fault in IMPOSTORS:
+        return IMPOSTORS[fault]
     if fault == "a single array":
         file = io.BytesIO()
         np.save(file, arrays["train_images"])
@@ -297,10 +302,26 @@ def _spoilt(fault, tmp_path):
     return npz(arrays)
 
 
+IMPOSTORS = {
+    "a page": b"<!DOCTYPE html><title>Please log in</title>",
+    "a page with a mark in front": b"\xef\xbb\xbf\n  <HTML lang=en><body>404",
+    "an error of a server": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 33201\n",
+    "a git-annex pointer": b"/annex/objects/MD5E-s33201--4d7a.npz\n",
+    "packed": b"\x1f\x8b\x08\x00abc",
+    "nothing": b"",
+    "noise": bytes(range(7, 200)),
+}
 FAULTS = {
-    "not an npz": "is not an npz file",
-    "nothing": "is not an npz file",
-    "a single array": "is not an npz file",
+    "a page": "is not an npz file: it is an HTML page",
+    "a page with a mark in front": "is not an npz file: it is an HTML page",
+    "an error of a server": "is not an npz file: it is an XML page",
+    "a Git LFS pointer": "is not an npz file: it is a Git LFS pointer.*`git lfs pull`",
+    "a git-annex pointer": "is not an npz file: it is a git-annex pointer",
+    "packed": "is not an npz file: it is a gzip archive",
+    "nothing": "is not an npz file: it is an empty file",
+    "noise": "is not an npz file, or not the whole of one",
+    "a single array": "is not an npz file: it is a single array",
     "cut in half": "is not an npz file, or not the whole of one",
     "last byte gone": "is not an npz file, or not the whole of one",
     "key missing": "lacks the arrays val_labels",
@@ -336,7 +357,7 @@ def test_a_bad_file_is_named_with_the_cure_and_left_alone(root, table, tmp_path,
 def test_no_array_is_unpickled_by_those_who_skip_the_headers(tmp_path):
     (tmp_path / "it.npz").write_bytes(_spoilt("objects", tmp_path))
     with pytest.raises(DataError, match="it.npz is damaged: Object arrays cannot be loaded"):
-        files.npz_arrays(tmp_path / "it.npz", ["train_labels"])
+        archives.npz_arrays(tmp_path / "it.npz", ["train_labels"])
     assert not (tmp_path / "exploded").exists()
 
 
@@ -360,9 +381,43 @@ def test_what_would_fill_the_memory_is_refused_unread(root, table, monkeypatch):
     content = npz(small_set())
     table("adrenalmnist3d", content)
     (root / "adrenalmnist3d.npz").write_bytes(content)
-    monkeypatch.setattr(files, "MAX_UNPACKED", 13 * 28**3)
-    monkeypatch.setattr(files.np, "load", lambda *_, **__: pytest.fail("an array was read"))
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 13 * 28**3)
+    monkeypatch.setattr(archives.np, "load", lambda *_, **__: pytest.fail("an array was read"))
     with pytest.raises(DataError, match="would unpack to"):
+        load_volumes("adrenalmnist3d", root=root)
+
+
+def test_labels_in_another_byte_order_are_read(root, table):
+    arrays = small_set()
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_labels"] = arrays[f"{split}_labels"].astype(">i4")
+    content = npz(arrays)
+    table("adrenalmnist3d", content)
+    (root / "adrenalmnist3d.npz").write_bytes(content)
+    volumes = load_volumes("adrenalmnist3d", root=root)
+    assert volumes.test.labels.dtype == torch.int64 and volumes.test.labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["adrenalmnist3d", "organphantom3d"])
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link"])
+def test_what_is_not_a_file_is_called_what_it_is(root, table, calls, monkeypatch, name, kind):
+    asked = serve(monkeypatch, b"it")
+    path = root / f"{name}.npz"
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(root / "nothing")
+    with pytest.raises(DataError, match=f"{name}.npz is {kind}") as error:
+        load_volumes(name, root=root)
+    assert not isinstance(error.value, UnreachableError) and asked == calls == []
+    assert os.listdir(root) == [path.name]
+
+
+def test_a_folder_where_medmnist_keeps_its_files_is_named_too(tmp_path, root, table):
+    (tmp_path / "home/.medmnist/adrenalmnist3d.npz").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"~/.medmnist/adrenalmnist3d.npz is a folder, not a file: move it away"):
         load_volumes("adrenalmnist3d", root=root)
 
 
@@ -387,13 +442,18 @@ def test_without_a_network_the_message_says_what_was_tried(root, table):
     assert os.listdir(root) == []
 
 
-def test_a_network_that_swallows_everything_is_given_up_soon(root, table, monkeypatch):
-    monkeypatch.setattr(files.urllib.request, "urlopen", lambda *_, **__: time.sleep(20))
-    monkeypatch.setattr(files, "CONNECT_SECONDS", 0.1)
-    start = time.monotonic()
-    with pytest.raises(UnreachableError, match="no answer within"):
+@pytest.mark.parametrize("silent", [requests.ConnectTimeout("no answer"), requests.ReadTimeout("no answer")])
+def test_a_network_that_swallows_everything_is_given_up_soon(root, table, monkeypatch, silent):
+    waited = []
+
+    def send(*_, timeout, **__):
+        waited.append(timeout)
+        raise silent
+
+    monkeypatch.setattr(HTTPAdapter, "send", send)
+    with pytest.raises(UnreachableError, match="no answer"):
         load_volumes("adrenalmnist3d", root=root)
-    assert time.monotonic() - start < 5 and files.CONNECT_SECONDS <= 10 and os.listdir(root) == []
+    assert len(waited) == 1 and 0 < waited[0] <= 10 and os.listdir(root) == []
 
 
 def test_a_file_is_fetched_once_and_kept(tmp_path, table, monkeypatch):
@@ -436,6 +496,23 @@ def test_a_user_who_interrupts_leaves_nothing(root, table, monkeypatch):
     assert os.listdir(root) == []
 
 
+@pytest.mark.parametrize("status, word", [(403, "403"), (404, "404"), (500, "500"), (503, "503")])
+def test_a_server_that_refuses_is_told_with_its_number(root, table, monkeypatch, status, word):
+    serve(monkeypatch, b"sorry", status=status)
+    with pytest.raises(UnreachableError, match=f"could not be downloaded: {word}(.|\\n)*put it at"):
+        load_volumes("adrenalmnist3d", root=root)
+    assert os.listdir(root) == []
+
+
+def test_a_body_shorter_than_announced_is_not_kept(root, table, monkeypatch):
+    content = npz(small_set())
+    table("adrenalmnist3d", content[:-1])  # the checksum alone would not see it
+    serve(monkeypatch, content[:-1], **{"Content-Length": str(len(content))})
+    with pytest.raises(UnreachableError, match="could not be downloaded"):
+        load_volumes("adrenalmnist3d", root=root)
+    assert os.listdir(root) == []
+
+
 def test_what_arrives_damaged_is_not_kept(root, table, monkeypatch):
     table("adrenalmnist3d", b"the file")
     serve(monkeypatch, b"<html>log in first</html>")
@@ -446,9 +523,25 @@ def test_what_arrives_damaged_is_not_kept(root, table, monkeypatch):
 
 def test_only_https_is_asked(root, monkeypatch):
     asked = serve(monkeypatch, b"it")
-    with pytest.raises(UnreachableError, match="no https address"):
-        files.download("http://example.org/it", root / "it", hashlib.md5(b"it").hexdigest())
+    with pytest.raises(UnreachableError, match="is not an https address"):
+        medmnist.fetch("http://example.org/it", root / "it", hashlib.md5(b"it").hexdigest())
     assert asked == [] and os.listdir(root) == []
+
+
+@pytest.mark.parametrize("address", ["http://example.org/it", "HTTP://example.org/it"])
+def test_a_redirection_away_from_https_is_not_followed(root, monkeypatch, address):
+    asked = serve(monkeypatch, b"it", Location=address)
+    with pytest.raises(UnreachableError, match="is not an https address"):
+        medmnist.fetch("https://example.org/file", root / "it", hashlib.md5(b"it").hexdigest())
+    assert asked == ["https://example.org/file"] and os.listdir(root) == []
+
+
+@pytest.mark.parametrize("address", ["https://example.org/there", "/there"])
+def test_a_redirection_within_https_is_followed(root, monkeypatch, address):
+    asked = serve(monkeypatch, b"it", Location=address)
+    medmnist.fetch("https://example.org/file", root / "it", hashlib.md5(b"it").hexdigest())
+    assert asked == ["https://example.org/file", "https://example.org/there"]
+    assert (root / "it").read_bytes() == b"it"
 
 
 class FullDisk(io.FileIO):
@@ -456,7 +549,7 @@ class FullDisk(io.FileIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk(root, table, phantom, monkeypatch):
+def test_a_full_disk(root, table, calls, monkeypatch):
     content = npz(small_set())
     table("adrenalmnist3d", content)
     serve(monkeypatch, content)
@@ -467,7 +560,7 @@ def test_a_full_disk(root, table, phantom, monkeypatch):
         assert os.listdir(root) == []
 
 
-def test_a_root_that_cannot_be_written_to(root, table, phantom, monkeypatch):
+def test_a_root_that_cannot_be_written_to(root, table, calls, monkeypatch):
     content = npz(small_set())
     table("adrenalmnist3d", content)
     serve(monkeypatch, content)
@@ -475,7 +568,7 @@ def test_a_root_that_cannot_be_written_to(root, table, phantom, monkeypatch):
     for name in ("adrenalmnist3d", "organphantom3d"):
         with pytest.raises(DataError, match=rf"{name}.npz could not be written(.|\n)*VIVIT_EDU_DATA"):
             load_volumes(name, root=root / "a file")
-    assert phantom.calls == []  # nobody waits for a phantom that cannot be kept
+    assert calls == []  # nobody waits for a phantom that cannot be kept
 
     def read_only(path, mode):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -489,36 +582,34 @@ def test_a_root_that_cannot_be_written_to(root, table, phantom, monkeypatch):
 # ---- without medmnist -----------------------------------------------------------------------------
 
 
-def test_files_load_without_medmnist(root, monkeypatch, phantom):
+def test_without_medmnist_the_message_says_what_to_install(root, monkeypatch, calls):
     monkeypatch.setitem(sys.modules, "medmnist", None)
-    (root / "adrenalmnist3d.npz").write_bytes(npz(small_set()))
+    with pytest.raises(UnreachableError, match="adrenalmnist3d, is missing: pip install medmnist"):
+        load_volumes("adrenalmnist3d", root=root)
+    assert course_volumes(root=root).name == "organphantom3d" and calls == [28]
     (root / "organmnist3d.npz").write_bytes(npz(organ_set()))
-    with pytest.warns(UserWarning, match="medmnist is not installed: MD5 of adrenalmnist3d.npz not verified"):
-        assert load_volumes("adrenalmnist3d", root=root).class_names == ("class 0", "class 1")
-    with pytest.warns(UserWarning, match="organmnist3d.npz"):
-        assert load_volumes(root=root).class_names == ORGANS
-    with pytest.raises(UnreachableError, match="medmnist, which knows the address, is missing"):
-        load_volumes("nodulemnist3d", root=root)
+    with pytest.raises(DataError, match="pip install medmnist") as error:
+        course_volumes(root=root)  # somebody wants this file used: no fallback
+    assert not isinstance(error.value, UnreachableError)
 
 
-def test_damage_inside_an_array_is_seen_without_medmnist_too(root, monkeypatch):
-    monkeypatch.setitem(sys.modules, "medmnist", None)
-    content = bytearray(npz(small_set()))
-    content[len(content) // 4] ^= 0xFF
-    (root / "adrenalmnist3d.npz").write_bytes(content)
-    with pytest.warns(UserWarning), pytest.raises(DataError, match="adrenalmnist3d.npz is damaged"):
+def test_a_folder_called_medmnist_is_not_the_package(root, monkeypatch):
+    """Such as one that holds the data, in the working directory."""
+    spec = importlib.machinery.ModuleSpec("medmnist", None, is_package=True)  # as Python describes such a folder
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(UnreachableError, match="pip install medmnist"):
         load_volumes("adrenalmnist3d", root=root)
 
 
 # ---- the phantom ----------------------------------------------------------------------------------
 
 
-def test_the_phantom_is_generated_once(root, phantom):
+def test_the_phantom_is_generated_once(root, calls):
     first, again = (load_volumes("organphantom3d", root=root, download=False) for _ in range(2))
-    assert phantom.calls == [28] and os.listdir(root) == ["organphantom3d.npz"]
+    assert calls == [28] and os.listdir(root) == ["organphantom3d.npz"]
     for volumes in (first, again):
         assert volumes.name == "organphantom3d" and volumes.class_names == ORGANS
-        assert volumes.mirror == data.Mirror(3, data.ORGAN_SWAP)
+        assert volumes.mirror == data.Mirror(3, medmnist.ORGAN_SWAP)
         expected = organ_set()
         for split in ("train", "val", "test"):
             loaded = getattr(volumes, split)
@@ -528,32 +619,31 @@ def test_the_phantom_is_generated_once(root, phantom):
             assert loaded.patients.dtype == torch.int64
 
 
-def test_a_changed_generator_generates_again(root, phantom, capsys):
+def test_a_changed_generator_generates_again(root, calls, capsys):
     load_volumes("organphantom3d", root=root)
-    with open(phantom.__file__, "w") as source:
-        source.write("version = 2")
+    calls.version = "2"
     load_volumes("organphantom3d", root=root)
-    assert phantom.calls == [28, 28] and "another version" in capsys.readouterr().err
+    assert calls == [28, 28] and "another version" in capsys.readouterr().err
     load_volumes("organphantom3d", root=root)
-    assert phantom.calls == [28, 28]
+    assert calls == [28, 28]
 
 
 @pytest.mark.parametrize("damage", [lambda good: good[:-30], lambda good: b"", lambda good: npz(small_set())])
-def test_a_damaged_phantom_is_generated_again(root, phantom, capsys, damage):
+def test_a_damaged_phantom_is_generated_again(root, calls, capsys, damage):
     load_volumes("organphantom3d", root=root)
     path = root / "organphantom3d.npz"
     good = path.read_bytes()
     path.write_bytes(damage(good))
     load_volumes("organphantom3d", root=root)
     said = capsys.readouterr().err
-    assert phantom.calls == [28, 28] and "organphantom3d.npz" in said and said.count("\n") == 1
+    assert calls == [28, 28] and "organphantom3d.npz" in said and said.count("\n") == 1
     assert "It is generated again." in said and os.listdir(root) == ["organphantom3d.npz"]
 
 
 # ---- what the course uses -------------------------------------------------------------------------
 
 
-def test_the_course_takes_the_set_that_is_named(root, phantom, monkeypatch, capsys):
+def test_the_course_takes_the_set_that_is_named(root, calls, monkeypatch, capsys):
     monkeypatch.setenv("VIVIT_EDU_DATA", str(root))
     monkeypatch.setenv("VIVIT_EDU_DATASET", "organphantom3d")
     assert course_volumes().name == "organphantom3d" and "NOT REAL" not in capsys.readouterr().err
@@ -562,31 +652,31 @@ def test_the_course_takes_the_set_that_is_named(root, phantom, monkeypatch, caps
         course_volumes()
 
 
-def test_the_course_falls_back_to_the_phantom_and_says_so(root, table, phantom, monkeypatch, capsys):
+def test_the_course_falls_back_to_the_phantom_and_says_so(root, table, calls, monkeypatch, capsys):
     monkeypatch.setenv("VIVIT_EDU_DATA", str(root))
-    assert course_volumes(64).name == "organphantom3d" and phantom.calls == [64]
+    assert course_volumes(64).name == "organphantom3d" and calls == [64]
     said = capsys.readouterr().err
     assert "NOT REAL DATA" in said and "SYNTHETIC" in said and "organphantom3d" in said
     assert "name resolution" in said and "put it at" in said and said.count("\n") >= 6
 
 
-def test_load_volumes_never_gives_another_set(root, table, phantom):
+def test_load_volumes_never_gives_another_set(root, table, calls):
     with pytest.raises(UnreachableError):
         load_volumes(root=root)
-    assert phantom.calls == [] and os.listdir(root) == []
+    assert calls == [] and os.listdir(root) == []
 
 
-def test_the_course_takes_the_organs_where_they_are(root, table, phantom, monkeypatch, capsys):
+def test_the_course_takes_the_organs_where_they_are(root, table, calls, monkeypatch, capsys):
     monkeypatch.setenv("VIVIT_EDU_DATA", str(root))
     content = npz(organ_set())
     table("organmnist3d", content, ORGANS)
     (root / "organmnist3d.npz").write_bytes(content)
     assert course_volumes().name == "organmnist3d"
-    assert phantom.calls == [] and capsys.readouterr().err == ""
+    assert calls == [] and capsys.readouterr().err == ""
     (root / "organmnist3d.npz").write_bytes(content[:-1])  # somebody wants this file used: no fallback
     with pytest.raises(DataError, match="not the whole of one"):
         course_volumes()
-    assert phantom.calls == []
+    assert calls == []
 
 
 # ---- the folder -----------------------------------------------------------------------------------
@@ -605,6 +695,25 @@ def test_the_folder_is_the_argument_the_variable_or_the_checkout(tmp_path, monke
     monkeypatch.setenv("VIVIT_EDU_DATA", "volumes")
     with pytest.raises(ConfigError, match="whole path"):
         data.data_root()
+
+
+@pytest.mark.parametrize("given", ["", "  ", 3, b"data", ["data"], "~nobody_of_that_name/data", "~nobody_of_that_name"])
+def test_what_names_no_folder_is_refused(given, monkeypatch, calls):
+    with pytest.raises(ConfigError, match="^root="):
+        load_volumes("organphantom3d", root=given)
+    assert calls == []
+    if isinstance(given, str) and given.startswith("~"):
+        monkeypatch.setenv("VIVIT_EDU_DATA", given)
+        with pytest.raises(ConfigError, match="^VIVIT_EDU_DATA="):
+            data.data_root()
+
+
+@pytest.mark.parametrize("given", ["a\0b", "x" * 300])
+def test_a_folder_that_no_system_can_have_is_refused_in_words(root, table, calls, given):
+    for name in ("adrenalmnist3d", "organphantom3d"):
+        with pytest.raises(DataError, match="cannot be read"):
+            load_volumes(name, root=root / given)
+    assert calls == []
 
 
 @pytest.mark.parametrize(
@@ -684,7 +793,7 @@ def test_a_subset_takes_all_that_belongs_to_its_clips():
     assert Split(clips, torch.arange(5)).subset([0]).masks is None
 
 
-def test_the_description_counts(root, phantom, table):
+def test_the_description_counts(root, calls, table):
     lines = describe(load_volumes("organphantom3d", root=root)).splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines}
     assert rows["kidney-right"] == ["13", "1", "1"] and rows["all"] == ["clips", "35", "11", "11"]

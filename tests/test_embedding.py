@@ -71,6 +71,32 @@ def test_frames_are_sampled_uniformly():
         assert changed == ([frame // 4] if frame % 4 == 2 else [])
 
 
+@pytest.mark.parametrize("frames", range(1, 13))
+@pytest.mark.parametrize("remainder", ["refuse", "pad", "crop"])
+@torch.no_grad()
+def test_every_time_index_looks_at_one_frame_of_its_own_stretch(frames, remainder):
+    """Of each stretch the one at ⌊t/2⌋, or the clip's last where padding stands there: never a black frame."""
+    for t in range(1, frames + 1):
+        if remainder == "refuse" and frames % t:
+            continue
+        embedding = randomise(FrameEmbedding((1, frames, 2, 2), 3, (t, 2, 2), remainder=remainder))
+        clips = torch.zeros(1, 1, frames, 2, 2).repeat(frames, 1, 1, 1, 1)
+        clips[range(frames), :, range(frames)] = 1  # clip k is white in frame k only
+        seen = (embedding(clips) != embedding(torch.zeros(1, 1, frames, 2, 2))).any(dim=3)[..., 0]  # [frames, T']
+        wanted = [min(first + t // 2, frames - 1) for first in range(0, frames - t * (remainder == "crop") + 1, t)]
+        wanted = [frame for i, frame in enumerate(wanted) if i < embedding.grid[0]]
+        assert seen.shape[1] == len(wanted) == embedding.grid[0]
+        assert [index.nonzero().flatten().tolist() for index in seen.T] == [[frame] for frame in wanted]
+        if (
+            remainder == "pad" and frames % t > t // 2
+        ):  # ⌊t/2⌋ exists in the last stretch: as tubelets padded with zeros
+            tubelets = TubeletEmbedding((1, frames, 2, 2), 3, (t, 2, 2), remainder="pad")
+            tubelets.projection.weight.zero_()
+            tubelets.projection.weight[:, :, t // 2] = embedding.projection.weight
+            tubelets.projection.bias.copy_(embedding.projection.bias)
+            assert max_difference(tubelets(clips), embedding(clips)) < 1e-6
+
+
 # ---- clips that tubelets do not tile ------------------------------------------------------------------
 
 

@@ -8,8 +8,18 @@ from tests.references import VIVITS
 from tests.tiny import TINY
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
-from vivit_edu.explain.rollout import rollout, to_voxels
-from vivit_edu.explain.weights import attention_maps
+from vivit_edu.explain import (
+    METHODS,
+    all_maps,
+    attention_maps,
+    faithfulness,
+    input_gradient,
+    masked_logits,
+    organ_scores,
+    relevance,
+    rollout,
+    to_voxels,
+)
 
 B, T, S, HEADS = 2, 4, 4, 2  # of the tiny models: 8³ voxels in tubelets of 2×4×4
 VARIANTS = [
@@ -152,3 +162,166 @@ def test_a_tubelets_score_lies_on_its_voxels(remainder, size, covered):
 def test_models_without_attention_are_refused():
     with pytest.raises(ConfigError, match="Models 1 to 4, got Linear"):
         attention_maps(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+
+
+# ---- wrapped models, other types, other modes, nothing at all
+
+
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+def compiled_inside(model):
+    for name, module in list(model.named_modules()):
+        if name.endswith("attention"):
+            module.compile(backend="aot_eager")
+    return model
+
+
+def distributed(model):
+    return torch.nn.parallel.DistributedDataParallel(model)
+
+
+def averaged_twice_wrapped(model):
+    return compiled(torch.optim.swa_utils.AveragedModel(torch.nn.DataParallel(model)))
+
+
+WRAPPERS = [compiled, compiled_in_place, compiled_inside, torch.nn.DataParallel, distributed]
+WRAPPERS += [torch.optim.swa_utils.AveragedModel, averaged_twice_wrapped]
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=lambda wrap: wrap.__name__)
+def test_a_wrapped_model_has_the_maps_of_the_model_inside(wrap, clips, process_group):
+    plain = sharp("factorised_encoder")
+    wrapped = wrap(sharp("factorised_encoder"))
+    with torch.no_grad():
+        wrapped(clips)  # what is compiled is compiled now
+    for ours, theirs in zip(attention_maps(wrapped, clips), attention_maps(plain, clips)):
+        assert (ours.layer, ours.kind) == (theirs.layer, theirs.kind)
+        torch.testing.assert_close(ours.weights, theirs.weights)
+    for name, method in METHODS.items():
+        options = {"progress": False} if name == "occlusion" else {}
+        torch.testing.assert_close(method(wrapped, clips, **options), method(plain, clips, **options), msg=name)
+    scores = rollout(plain, clips)
+    assert torch.equal(to_voxels(wrapped, scores), to_voxels(plain, scores))
+    assert all(module.record is None for module in plain.modules() if hasattr(module, "record"))
+
+
+def test_wrapped_models_are_scored_too(clips):
+    plain = sharp("spacetime")
+    wrapped, scores = torch.nn.DataParallel(plain), rollout(plain, clips)
+    keep = torch.ones(B, 1, T, S, dtype=torch.bool)
+    torch.testing.assert_close(masked_logits(wrapped, clips, keep, progress=False)[:, 0], plain(clips))
+    found, expected = (faithfulness(model, clips, scores, progress=False)["map"] for model in (wrapped, plain))
+    assert found.gain == expected.gain
+    assert torch.equal(all_maps(wrapped, clips, methods={"rollout": rollout}, progress=False)["rollout"], scores)
+
+
+def test_averaged_weights_are_the_ones_explained(clips):
+    model = sharp("spacetime")
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(rollout(averaged, clips), rollout(sharp("spacetime"), clips))
+
+
+def test_a_module_that_only_looks_like_a_wrapper_is_not_opened(clips):
+    class Doubled(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    with pytest.raises(ConfigError, match="got Doubled"):
+        rollout(Doubled(sharp("spacetime")), clips)
+    with pytest.raises(ConfigError, match="got Linear"):
+        rollout(compiled(torch.nn.Linear(2, 2)), clips)
+
+
+@pytest.mark.parametrize("name", VIVITS)
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_maps_of_models_in_other_types(name, kind, clips):
+    """Maps are in float32 at least, whatever the model computes in, and near those of float32."""
+    exact, model = sharp(name), sharp(name).to(kind)
+    wide = torch.float64 if kind == torch.float64 else torch.float32
+    for m in attention_maps(model, clips.to(kind)):
+        assert m.weights.dtype == wide
+    for title, method in METHODS.items():
+        options = {"progress": False} if title == "occlusion" else {"classes": [0, 1]} if "re" in title[:2] else {}
+        found, expected = method(model, clips.to(kind), **options), method(exact, clips, **options)
+        assert found.dtype == wide, title
+        if title in ("last layer", "rollout"):  # the others depend on a class's logit, which these weights make steep
+            torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=0)
+        assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", VIVITS)
+def test_maps_under_autocast(name, clips):
+    model = sharp(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [method(model, clips) for method in METHODS.values()]
+    torch.testing.assert_close(found[1], rollout(model, clips), atol=0.05, rtol=0)
+    assert all(scores.dtype == torch.float32 and scores.isfinite().all() for scores in found)
+
+
+@pytest.mark.parametrize("name", VIVITS)
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_maps_are_the_same_where_gradients_are_off(name, mode, clips):
+    model, classes = sharp(name), torch.tensor([2, 0])
+    for title, method in METHODS.items():
+        options = {} if title in ("last layer", "rollout") else {"classes": classes}
+        outside = method(model, clips, **options)
+        with mode():
+            inside = method(model, clips.clone(), **{key: value.clone() for key, value in options.items()})
+        torch.testing.assert_close(inside, outside, msg=title)
+
+
+def test_a_model_built_under_inference_mode_is_refused_with_what_helps(clips):
+    from copy import deepcopy
+
+    with torch.inference_mode():
+        model = sharp("spacetime")
+    rollout(model, clips)
+    for method in (relevance, input_gradient):
+        with pytest.raises(ConfigError, match=r"torch.inference_mode.*copy.deepcopy\(model\)"):
+            method(model, clips)
+        assert method(deepcopy(model), clips).isfinite().all()
+
+
+@pytest.mark.parametrize("name", VIVITS)
+def test_an_empty_batch_is_refused_in_words(name, clips):
+    model, none = sharp(name), clips[:0]
+    calls = [lambda method=method: method(model, none) for method in METHODS.values()]
+    calls += [
+        lambda: attention_maps(model, none),
+        lambda: masked_logits(model, none, torch.ones(0, 1, T, S, dtype=torch.bool)),
+        lambda: faithfulness(model, none, torch.zeros(0, T, S)),
+        lambda: all_maps(model, none),
+        lambda: organ_scores(model, torch.zeros(0, T, S), torch.zeros(0, 8, 8, 8)),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match="B = 0; give at least one"):
+            call()
+    assert len(to_voxels(model, torch.zeros(0, T, S))) == 0
+
+
+@pytest.mark.parametrize("shape", [(T, S), (B, S, T + 1), (B, T * S), (B, 1, T, S), (B, 8, 8, 8)])
+def test_what_does_not_fit_the_grid_is_refused(shape, clips):
+    model = sharp("spacetime")
+    with pytest.raises(ConfigError, match=r"expected \[B, T', S\] = \[B, 4, 4\]"):
+        to_voxels(model, torch.zeros(shape))
+    if shape != (B, 1, T, S):
+        with pytest.raises(ConfigError, match=r"expected \[B, M, T', S\] = \[2, 1 or more, 4, 4\]"):
+            masked_logits(model, clips, torch.zeros(shape, dtype=torch.bool))

@@ -180,7 +180,7 @@ def test_share_and_overlap_are_counted_in_voxels_at_the_organs_volume(model):
 
 
 def test_missing_and_empty_masks_are_refused(model):
-    with pytest.raises(ConfigError, match="organphantom3d has them"):
+    with pytest.raises(ConfigError, match="organphantom3d has masks"):
         organ_scores(model, torch.rand(1, T, S), None)
     with pytest.raises(ConfigError, match=r"clips \[0\] are empty"):
         organ_scores(model, torch.rand(1, T, S), mask_of())

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.tiny import tiny_recipe
-from vivit_edu.errors import ConfigError
+from vivit_edu.errors import CheckpointError, ConfigError
 from vivit_edu.optimisers import Muon, Together, encoder_matrices, orthogonalise
+from vivit_edu.support.checkpoint import LATEST
 from vivit_edu.training import Recipe, build_seeded, fit, make_optimiser
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is there from torch 2.9 on")
 def test_muon_is_torchs():
     torch.manual_seed(0)
     shapes = [(6, 4), (4, 6), (5, 5)]
@@ -52,10 +52,52 @@ def test_muon_gets_the_matrices_of_the_encoders_and_adamw_all_else(tiny_volumes)
     assert len(turned) + len(rest) == len(list(model.parameters()))
 
 
-def test_a_model_without_encoder_gets_adamw(tiny_volumes):
+def test_muon_is_refused_where_there_is_nothing_for_it():
     model = torch.nn.Linear(4, 4)
     assert not encoder_matrices(model)
-    assert isinstance(make_optimiser(model, Recipe(optimiser="muon")), torch.optim.AdamW)
+    assert isinstance(make_optimiser(model, Recipe()), torch.optim.AdamW)
+    with pytest.raises(ConfigError, match="Linear has none: choose optimiser='adamw'"):
+        make_optimiser(model, Recipe(optimiser="muon"))
+    for name in ("cnn3d", "late_fusion", "torchvision:r3d_18"):
+        with pytest.raises(ConfigError, match=f"muon.*{name} needs 'adamw'"):
+            Recipe(model=name, optimiser="muon")
+    with pytest.raises(ConfigError, match="cnn3d needs 'adamw'"):
+        replace(Recipe.preset("quick"), model="cnn3d", options={})
+
+
+def test_training_takes_torchs_muon(tiny_volumes):
+    recipe = tiny_recipe(optimiser="muon", lr=3e-3, weight_decay=0.1)
+    muon, _ = make_optimiser(recipe.build(tiny_volumes), recipe).optimisers
+    assert type(muon) is torch.optim.Muon
+    (group,) = muon.param_groups
+    assert (group["lr"], group["weight_decay"], group["adjust_lr_fn"]) == (3e-3, 0.1, "match_rms_adamw")
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("damage", ["name", "shape", "type", "group", "number"])
+def test_the_state_of_another_optimiser_is_refused(tiny_volumes, tmp_path, optimiser, damage):
+    recipe = tiny_recipe(epochs=2, optimiser=optimiser)
+    fit(build_seeded(recipe, tiny_volumes, 0), tiny_volumes, recipe, out=tmp_path, progress=False)
+    content = torch.load(tmp_path / LATEST)
+    state = content["optimiser"] if optimiser == "adamw" else content["optimiser"]["0"]
+    number = min(state["state"])
+    name = "exp_avg" if optimiser == "adamw" else "momentum_buffer"
+    tensor = state["state"][number].pop(name)
+    if damage == "name":
+        state["state"][number]["momentum"] = tensor
+    if damage == "shape":
+        state["state"][number][name] = tensor[:1]
+    if damage == "type":
+        state["state"][number][name] = tensor.double()
+    if damage in ("group", "number"):
+        state["state"][number][name] = tensor
+    if damage == "group":
+        del state["param_groups"][0]["weight_decay"]
+    if damage == "number":
+        state["state"][9999] = state["state"].pop(number)
+    torch.save(content, tmp_path / LATEST)
+    with pytest.raises(CheckpointError, match="another optimiser"):
+        fit(build_seeded(recipe, tiny_volumes, 0), tiny_volumes, recipe, out=tmp_path, resume=True, progress=False)
 
 
 def test_a_resumed_run_with_muon_equals_an_uninterrupted_one(tiny_volumes, tmp_path):

@@ -11,8 +11,10 @@ from torch import nn
 
 from tests.references import VIVITS, authors, max_difference, noise, randomise, small
 from vivit_edu import CheckpointError, ConfigError, build_model
-from vivit_edu.pretrained import METHODS, USUAL_HEADS, Report, filters_from_image, load_pretrained
-from vivit_edu.surgery import inflate, resize_filters, resize_positions
+from vivit_edu.pretrained import filters_from_image, inflate, load_pretrained, resize_filters, resize_positions
+from vivit_edu.support.options import INFLATIONS
+from vivit_edu.weights.report import Report
+from vivit_edu.weights.sizes import USUAL_HEADS
 
 IMAGE_KINDS = ("torchvision", "timm", "hugging_face")
 SIZES = dict(num_classes=5, dim=24, depth=2, heads=4, mlp_dim=48)
@@ -202,7 +204,7 @@ def test_central_filter_lies_in_time():
 def test_filters_by_method():
     image_model = ImageModel("timm")
     theirs = image_model.patch_filters()
-    for method in METHODS:
+    for method in INFLATIONS:
         model = video_model()
         fresh = model.embedding.projection.weight.clone()
         report = load_pretrained(model, image_model.model.state_dict(), method=method)
@@ -277,7 +279,7 @@ def test_positions_resized_like_timm():
     assert resize_positions(positions, (7, 7)) is positions
     oblong = noise(1, 12, 6)
     assert resize_positions(oblong, (3, 4)) is oblong
-    with pytest.raises(CheckpointError, match="12 positions make no square grid"):
+    with pytest.raises(CheckpointError, match="12 positions do not fill a grid of 3×3"):
         resize_positions(oblong, (4, 4))
 
 
@@ -451,17 +453,23 @@ def test_hugging_faces_vivit(tmp_path):
         report = load_pretrained(model, weights)
         assert max_difference(model(clips), expected) <= TOLERANCE
         assert {how for how, _ in report.rows.values()} == {"taken"}
-    assert not report.notes[1:]  # the state dict does not say its heads, and that is all
-    with pytest.raises(CheckpointError, match=r"of Model 1 \(spacetime\) and go into no other; this is Model 4"):
+    assert [note.split(":")[0] for note in report.notes] == [  # the state dict does not say its heads and its grid
+        "the weights do not say their number of heads",
+        "the weights do not say in which grid their positions lie",
+    ]
+    assert not load_pretrained(model, tmp_path).notes  # config.json says both
+    with pytest.raises(CheckpointError, match=r"of Model 1 and go into no other; this is Model 4"):
         load_pretrained(video_model("factorised_dot_product"), tmp_path)
     with pytest.raises(CheckpointError, match="pool 'cls' and 'mean'"):
         load_pretrained(video_model(), tmp_path)
     with pytest.raises(CheckpointError, match=r"positions has shape \[1, 33, 24\] in the weights and \[1, 49, 24\]"):
-        load_pretrained(video_model(frames=9, pool="cls"), tmp_path)
-    other_classes = video_model(pool="cls", num_classes=7, activation="gelu")
-    report = load_pretrained(other_classes, tmp_path)
+        load_pretrained(video_model(frames=9, pool="cls", activation="gelu_tanh"), tmp_path)
+    other_gelu = video_model(pool="cls", activation="gelu")
+    with pytest.raises(CheckpointError, match="activation 'gelu_tanh' and 'gelu': build the model with activation="):
+        load_pretrained(other_gelu, tmp_path)
+    assert any("gelu_tanh" in note for note in load_pretrained(other_gelu, reference.state_dict()).notes)
+    report = load_pretrained(video_model(pool="cls", num_classes=7, activation="gelu_tanh"), tmp_path)
     assert report.how("head.weight") == "fresh" and set(report.left_out) == {"head.weight", "head.bias"}
-    assert any("gelu_tanh" in note for note in report.notes)
 
     bare = randomise(transformers.VivitModel(config))
     report = load_pretrained(video_model(pool="cls"), bare.state_dict())
@@ -491,9 +499,7 @@ def test_authors_layout_in_the_wrong_model():
     _, model_2, _ = authors("model2_gap")
     _, model_3, _ = authors("model3_space_time")
     _, token, _ = authors("model1_token")
-    with pytest.raises(
-        CheckpointError, match=r"of Model 2 \(factorised_encoder\) and go into no other; this is Model 3"
-    ):
+    with pytest.raises(CheckpointError, match=r"of Model 2 and go into no other; this is Model 3"):
         load_pretrained(build_model("factorised_self_attention", **AUTHORS_OPTIONS), model_2)
     with pytest.raises(CheckpointError, match=r"of Model 3 .* this is Model 1"):
         load_pretrained(build_model("spacetime", **AUTHORS_OPTIONS), model_3)
@@ -579,13 +585,17 @@ def test_heads_that_the_weights_do_not_say(tmp_path):
     options = dict(size=32, patch=16, dim=192, depth=1, mlp_dim=768)
     with pytest.raises(CheckpointError, match="heads 3 and 4 .*say heads="):
         load_pretrained(video_model(**options, heads=4), tiny.state_dict())
-    load_pretrained(video_model(**options, heads=4), tiny.state_dict(), heads=4)
-    assert not load_pretrained(video_model(**options, heads=3), tiny.state_dict()).notes
+    given = load_pretrained(video_model(**options, heads=4), tiny.state_dict(), heads=4)
+    guessed = load_pretrained(video_model(**options, heads=3), tiny.state_dict())
+    assert any("taken to be 4, as given" in note for note in given.notes)
+    assert any("taken to be 3, the usual number for this width" in note for note in guessed.notes)
 
     ImageModel("hugging_face").model.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="heads 4 and 2: build the model with heads=4"):
         load_pretrained(video_model(heads=2), tmp_path)
-    assert not load_pretrained(video_model(heads=4), tmp_path).notes
+    (note,) = load_pretrained(video_model(heads=4), tmp_path).notes
+    assert note.startswith("the weights have a cls token (their head read it); this model has none")
+    assert not load_pretrained(video_model(heads=4, pool="cls"), tmp_path).notes
 
 
 def test_head_for_other_classes_stays_fresh():
@@ -620,7 +630,7 @@ def test_wrong_arguments():
     with pytest.raises(CheckpointError, match="of a model, give its state_dict"):
         load_pretrained(model, nn.Linear(2, 2))
     for wrong in ({"epoch": 3}, {0: torch.ones(2)}):
-        with pytest.raises(CheckpointError, match="no mapping of names to tensors"):
+        with pytest.raises(CheckpointError, match="not a mapping of names to tensors"):
             load_pretrained(model, wrong)
 
 
@@ -673,7 +683,7 @@ def test_files_that_cannot_be_read(tmp_path):
         with pytest.raises(CheckpointError, match="broken"):
             load_pretrained(video_model(), broken)
     (tmp_path / "weights.h5").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no file of weights by its name: take .safetensors, .pt or .npz"):
+    with pytest.raises(CheckpointError, match="not a file of weights by its name: take .safetensors, .pt or .npz"):
         load_pretrained(video_model(), tmp_path / "weights.h5")
     with pytest.raises(CheckpointError, match="there is no file .*google/vivit.*download its model.safetensors"):
         load_pretrained(video_model(), "google/vivit-b-16x2-kinetics400")
@@ -700,14 +710,14 @@ def test_torchvision_enum(tmp_path, monkeypatch):
         load_pretrained(model, weights)
         assert max_difference(model(clips), image_model.logits(clips[:, :, 1])) <= TOLERANCE
     for weights in (Toy_Weights.BAD, Toy_Weights.GONE):
-        with pytest.raises(CheckpointError, match=f"{weights.name} cannot be had"):
+        with pytest.raises(CheckpointError, match=f"{weights.name} are not available"):
             load_pretrained(video_model(), weights)
     assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize("name", ["ViT_B_16_Weights.NONE_SUCH", "NoneSuch_Weights.DEFAULT"])
 def test_unknown_torchvision_weights(name):
-    with pytest.raises(CheckpointError, match=f"torchvision's weights {name} cannot be had"):
+    with pytest.raises(CheckpointError, match=f"torchvision's weights {name} are not available"):
         load_pretrained(video_model(), name)
 
 

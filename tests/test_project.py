@@ -80,7 +80,8 @@ def test_every_exported_name_is_there():
 
 
 def test_help_needs_no_torch():
-    code = "import sys; from vivit_edu.cli import main\ntry: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    code = "import sys; from vivit_edu.cli import main\ntry: main(['--help'])\n"
+    code += "except SystemExit: print('torch' in sys.modules)"
     assert python(code).endswith("False\n")
 
 
@@ -96,20 +97,17 @@ def readme_commands():
 
 # What cannot run inside a test, and why it still is known to work.
 ELSEWHERE = {
-    "git clone": "CI starts from a fresh clone",
-    "cd vivit-edu": "the same",
-    "python -m pip install uv": ".ci/run begins with it",
-    "uv run pytest": "this is it",
+    "git clone": "CI starts from a fresh clone, and .ci/run begins with the rest of this line",
+    "uv run pytest": "this is one of its tests",
     "uv run jupyter lab": "a server that does not end; that it starts is tested below",
     "uv run vivit-edu site": "tests/authoring/test_site.py runs it once and looks at every page",
     "python -m pip install": "an installation; pyproject.toml, which it reads, is what uv installed here",
     "conda env create": "conda is not on the test machine; environment.yml is parsed above",
     "conda activate": "the same",
     "uv run torchrun": "tests/support/test_distributed.py starts two processes by it, with the same command line",
-    "uv run vivit-edu bench gpu": "tests/experiments/test_bench_gpu.py runs its rehearsal",
     "uv run vivit-edu ablate": "trains 18 models; tests/experiments/test_ablate.py runs the command on a tiny data set",
-    "uv run vivit-edu bench": "takes time to measure; tests/experiments/test_bench.py runs it",
-    "uv run vivit-edu train --videos": "needs a folder of videos; tests/datasets/test_video.py makes one and runs the command",
+    "uv run vivit-edu bench": "takes time to measure; tests/experiments/test_bench.py runs its parts",
+    "uv run vivit-edu train --videos": "needs videos; tests/datasets/test_video.py makes some and runs the command",
 }
 RUN_BY = {  # a command's first words -> arguments that make it short enough for a test
     "uv run vivit-edu train": ["--epochs", "1"],
@@ -123,6 +121,11 @@ RUN_BY = {  # a command's first words -> arguments that make it short enough for
 
 def known_as(command):
     return next((start for start in (*ELSEWHERE, *RUN_BY) if command.startswith(start)), None)
+
+
+def test_what_is_said_of_commands_is_about_commands_that_are_there():
+    used = {known_as(command) for command in readme_commands()}
+    assert used == {*ELSEWHERE, *RUN_BY}
 
 
 @pytest.mark.parametrize("command", readme_commands())
@@ -151,3 +154,76 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
 
 def test_jupyter_lab_is_installed():
     assert subprocess.run([sys.executable, "-m", "jupyterlab", "--version"], capture_output=True).returncode == 0
+
+
+DOCUMENTS = ["README.md", "data/README.md", "notebooks/results/benchmarks.md"]
+DOCUMENTS += [f".github/{path.name}" for path in sorted((ROOT / ".github").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_that_a_document_names_exists(document):
+    """Tests, modules, scripts and results by their path from the top, and links from where the document is."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    example = {"vivit_edu/course/checks/ch15.py", "notebooks/15_name.ipynb"}  # CONTRIBUTING's chapter to be written
+    named = set(re.findall(r"(?<![\w/.])(?:tests|vivit_edu|notebooks|\.ci|\.github)/[\w./]*\w", text)) - example
+    assert not [path for path in named if not (ROOT / path).exists()]
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    assert not [link for link in links if not ((ROOT / document).parent / link).exists()]
+
+
+def test_the_documents_name_what_they_are_for():
+    """The paths above are really found: a promise names its test, and the README leads to the other documents."""
+    assert "tests/support/test_killed.py" in (ROOT / "notebooks/results/benchmarks.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for document in ("data/README.md", "notebooks/results/benchmarks.md", *DOCUMENTS[3:]):
+        assert f"]({document})" in readme
+    written = re.sub(r"<!-- map:.*?<!-- end of map -->", "", readme, flags=re.S)  # the map grows with the course
+    assert len(written.split()) <= 1500
+
+
+def test_the_recipe_of_a_check_is_one(capsys):
+    """The example in CONTRIBUTING accepts a right answer and names the mistake of a wrong one."""
+    from vivit_edu.course.checks import ch03
+
+    text = (ROOT / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(def check_count_tokens.*?)```", text, re.S)
+    names = vars(ch03).copy() | {"passed": lambda *_: print("passed")}
+    exec(code, names)
+    names["check_count_tokens"](
+        lambda clip, tubelet: clip[1] * clip[2] * clip[3] // (tubelet[0] * tubelet[1] * tubelet[2])
+    )
+    assert capsys.readouterr().out == "passed\n"
+    for wrong, says in (
+        ((lambda clip, tubelet: clip[1] * clip[2] * clip[3]), "voxels"),
+        ((lambda *_: 2), "expected 30"),
+    ):
+        with pytest.raises(ch03.CheckFailed, match=says):
+            names["check_count_tokens"](wrong)
+
+
+def test_hooks_check_python_and_empty_exercise_notebooks():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = {hook["id"]: hook for repo in config["repos"] for hook in repo["hooks"]}
+    assert set(hooks) == {"ruff-check", "ruff-format", "nbstripout"}
+    assert all(hook["entry"].startswith("uv run ") and hook["language"] == "system" for hook in hooks.values())
+    tools = {hook["entry"].split()[2] for hook in hooks.values()}
+    assert tools <= {re.split("[<>=]", d)[0] for d in PROJECT["dependency-groups"]["dev"]}
+    pattern = re.compile(hooks["nbstripout"]["files"])
+    everything = [path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").rglob("*")]
+    assert {path for path in everything if pattern.search(path) and "checkpoints" not in path} == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks" / "exercises").glob("*.ipynb")
+    }
+    assert not pattern.search("docs/notebooks/exercises/a.ipynb") and not pattern.search(
+        "notebooks/exercises/a.ipynb.txt"
+    )
+
+
+def test_the_hook_for_notebooks_changes_nothing_that_is_committed(tmp_path):
+    exercises = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
+    copies = [tmp_path / path.name for path in exercises]
+    for path, copy in zip(exercises, copies):
+        copy.write_bytes(path.read_bytes())
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (entry,) = [hook["entry"] for repo in config["repos"] for hook in repo["hooks"] if hook["id"] == "nbstripout"]
+    subprocess.run([sys.executable, "-m", *entry.split()[2:], *map(str, copies)], check=True)
+    assert [copy.name for path, copy in zip(exercises, copies) if copy.read_bytes() != path.read_bytes()] == []

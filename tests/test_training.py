@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny import tiny_recipe
-from vivit_edu.augment.batch import Augmentation
+from vivit_edu.augment import Augmentation
 from vivit_edu.errors import CheckpointError, ConfigError, TrainingError
 from vivit_edu.support.checkpoint import LATEST, PREVIOUS, read_newest
 from vivit_edu.training import (

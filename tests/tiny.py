@@ -2,7 +2,7 @@
 
 import torch
 
-from vivit_edu.augment.batch import Augmentation
+from vivit_edu.augment import Augmentation
 from vivit_edu.data import Split, Volumes
 from vivit_edu.models import is_vivit
 from vivit_edu.training import Recipe
@@ -23,7 +23,10 @@ def make_tiny_volumes():
 
 
 def tiny_recipe(**changes):
-    sizes = TINY if is_vivit(changes.get("model", "spacetime")) else {}
+    model = changes.get("model", "spacetime")
+    sizes = dict(TINY) if is_vivit(model) else {}
+    if model != "factorised_encoder":  # the only one with a second encoder
+        sizes.pop("temporal_depth", None)
     options = {**sizes, **changes.pop("options", {})}
     defaults = {"model": "spacetime", "epochs": 3, "batch_size": 16, "augmentation": Augmentation(noise=0.05)}
     return Recipe(options=options, **{**defaults, **changes})

@@ -4,15 +4,18 @@ Built by hand in chapter 04 (multi-head attention), 07 (`over_space`, `over_time
 08 (`FactorisedDotProductAttention`).
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
 from .errors import ConfigError
+from .support.torch_faults import plain_is_faster
 
 
-def attention_weights(queries, keys):
+def attention_weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """How much each query attends to each key: softmax(Q Kᵀ / √d), rows summing to 1.
 
     queries, keys: [..., N, d]; returns [..., N, N]. (Vaswani et al. 2017, equation 1.)
@@ -21,13 +24,20 @@ def attention_weights(queries, keys):
     return (scaled @ keys.transpose(-2, -1)).softmax(dim=-1)  # [..., N, N]
 
 
-def attend(queries, keys, values, *, dropout=0.0, record=None):
+def attend(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    dropout: float = 0.0,
+    record: list[torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Scaled dot-product attention: the values, averaged with the attention weights.
 
     queries, keys, values: [B, heads, N, d]; returns [B, heads, N, d].
     dropout: the share of weights set to zero; give 0 outside training.
-    record: a list to which the weights [B, heads, N, N] are appended. The fused kernel never holds
-    them all at once, so asking for them takes the plain path, which is equal, and slower for long sequences.
+    record: a list to which the weights [B, heads, N, N] are appended. The fused kernel never holds them all at
+    once, so with a record the plain path is taken: its result is the same, but it is slower for long sequences.
     """
     if record is None and not plain_is_faster(queries):
         return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
@@ -37,12 +47,6 @@ def attend(queries, keys, values, *, dropout=0.0, record=None):
     return F.dropout(weights, dropout) @ values
 
 
-def plain_is_faster(queries):
-    """In bfloat16 torch's fused kernel for CPUs (torch 2.15) takes several times as long as two plain products where
-    sequences are short, and longer up to a thousand tokens. In float32 it is the faster one."""
-    return queries.device.type == "cpu" and queries.dtype == torch.bfloat16
-
-
 class MultiHeadAttention(nn.Module):
     """Multi-head self-attention among N tokens (MSA in the paper, section 3.1).
 
@@ -50,15 +54,16 @@ class MultiHeadAttention(nn.Module):
     forward: [B, N, D] -> [B, N, D]. Give `record` a list and forward appends its weights to it.
     """
 
-    def __init__(self, dim, heads, dropout=0.0):
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
         super().__init__()
         check_heads(dim, heads)
-        self.heads, self.dropout, self.record = heads, dropout, None
+        self.heads, self.dropout = heads, dropout
+        self.record: list[torch.Tensor] | None = None
         self.qkv = nn.Linear(dim, 3 * dim)  # queries, keys and values in one product
         self.out = nn.Linear(dim, dim)  # W_O
         init_attention(self)
 
-    def forward(self, tokens):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         qkv = self.qkv(tokens).chunk(3, dim=-1)  # three times [B, N, D]
         q, k, v = (rearrange(part, "b n (h d) -> b h n d", h=self.heads) for part in qkv)
         y = attend(q, k, v, dropout=self.dropout * self.training, record=self.record)
@@ -69,12 +74,12 @@ class FactorisedDotProductAttention(nn.Module):
     """Half of the heads attend over space, the other half over time (Model 4, section 3.3).
 
     The same weights as `MultiHeadAttention`, so the same number of parameters: only which keys a head
-    may see differs. Y = Concat(Y_s, Y_t) W_O, the first half of the heads being the spatial ones.
+    can see differs. Y = Concat(Y_s, Y_t) W_O, the first half of the heads being the spatial ones.
     forward: [B, T', S, D] -> [B, T', S, D]. `record` gets two entries: the spatial weights
     [B·T', heads/2, S, S], then the temporal ones [B·S, heads/2, T', T'].
     """
 
-    def __init__(self, dim, heads, dropout=0.0):
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
         super().__init__()
         check_heads(dim, heads)
         if heads % 2:
@@ -82,12 +87,13 @@ class FactorisedDotProductAttention(nn.Module):
                 f"Model 4 gives half of its heads to space and half to time: heads={heads} is odd; "
                 f"take {heads + 1} or another even number that divides dim={dim}"
             )
-        self.heads, self.dropout, self.record = heads, dropout, None
+        self.heads, self.dropout = heads, dropout
+        self.record: list[torch.Tensor] | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         init_attention(self)
 
-    def forward(self, tokens):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         _, t, s, _ = tokens.shape
         options = {"dropout": self.dropout * self.training, "record": self.record}
         space, time = rearrange(
@@ -100,7 +106,7 @@ class FactorisedDotProductAttention(nn.Module):
         return self.out(torch.cat((y_space, y_time), dim=-1))  # [B, T', S, D]
 
 
-def over_space(attention, tokens):
+def over_space(attention: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
     """Applies `attention` among the tokens of each time index: [B, T', S, D] -> [B, T', S, D].
 
     Time indices join the batch: none sees another.
@@ -109,20 +115,20 @@ def over_space(attention, tokens):
     return rearrange(attention(folded), "(b t) s d -> b t s d", t=tokens.shape[1])
 
 
-def over_time(attention, tokens):
+def over_time(attention: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
     """Applies `attention` among the tokens of each place: [B, T', S, D] -> [B, T', S, D]."""
     folded = rearrange(tokens, "b t s d -> (b s) t d")
     return rearrange(attention(folded), "(b s) t d -> b t s d", s=tokens.shape[2])
 
 
-def check_heads(dim, heads):
-    """Refuses a width that the heads cannot share evenly."""
+def check_heads(dim: int, heads: int) -> None:
+    """Raises ConfigError where the heads cannot share the width evenly, and names the numbers that can."""
     if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or dim % heads:
         fits = [h for h in range(1, min(dim, 32) + 1) if dim % h == 0]
         raise ConfigError(f"dim={dim} cannot be shared by heads={heads!r}; heads that divide it: {fits}")
 
 
-def init_attention(attention):
+def init_attention(attention: nn.Module) -> None:
     """Xavier-uniform weights for each of W_Q, W_K, W_V, W_O on its own, zero biases, as in the authors' code."""
     for weight in (*attention.qkv.weight.chunk(3), attention.out.weight):
         nn.init.xavier_uniform_(weight)

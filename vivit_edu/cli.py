@@ -3,21 +3,31 @@
 Nothing heavy is imported before a command needs it, so that --help answers at once.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from .errors import ConfigError, LostProcessError, VivitEduError
+from .models import MODELS
+
+if TYPE_CHECKING:
+    from .volumes import Volumes
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
-MODELS = (
-    "spacetime, factorised_encoder, factorised_self_attention, factorised_dot_product; single_frame, early_fusion, "
-    "late_fusion, slow_fusion, multiresolution, cnn_attention, cnn3d; torchvision:r3d_18"
-)
+ROOT_HELP = "folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
 
 
-def main(arguments=None):
-    """Runs one command; returns the exit status: 0, 2 for bad input, 130 for a run stopped by Ctrl-C."""
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 2 for bad input, 130 for a run stopped by Ctrl-C.
+
+    arguments: the words after `vivit-edu`, by default those of the process.
+    """
+    # Before torch is loaded: threads that wait for each other sleep. By default they spin, and on a busy machine a
+    # training step then takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = make_parser().parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -37,7 +47,8 @@ def main(arguments=None):
     return 0
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command`, the function that runs it."""
     parser = argparse.ArgumentParser(
         prog="vivit-edu", description="Train, evaluate and explain video vision transformers."
     )
@@ -56,17 +67,41 @@ def make_parser():
         "--videos", metavar="DIR", help="train on video files instead: DIR holds a sub-folder for each class"
     )
     train.add_argument("--frames", type=positive, help="of each video (default: as many as --size)")
-    train.add_argument("--model", help=MODELS)
+    train.add_argument("--model", help=f"{', '.join(MODELS)}, torchvision:r3d_18")
     train.add_argument(
         "--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)"
     )
     train.add_argument("--epochs", type=positive, help="instead of the recipe's")
+    train.add_argument("--lr", metavar="RATE", help="peak of the learning rate")
+    train.add_argument("--batch-size", metavar="N", help="clips in a batch")
     train.add_argument(
-        "--bfloat16", action="store_true", default=None, help="train in bfloat16 on a CPU, too, where that is faster"
+        "--tubelet",
+        metavar="T,H,W",
+        help="a tubelet's voxels, such as 2,8,8 (default: those of the preset, or the nearest that tile the clip)",
     )
-    train.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="settings",
+        help="any other "
+        "field of the recipe, strength of its augmentation or option of the model, such as "
+        "weight_decay=.1, shift=.05, depth=8; as often as you like",
+    )
+    train.add_argument(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        help="train in bfloat16 on a CPU (default: where the CPU has instructions for it)",
+    )
+    train.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
     train.add_argument("--out", help="run folder (default: runs/NAME-MODEL-SEED-TIME)")
-    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, as it was started; with more --epochs it trains for longer: its learning "
+        "rate jumps to where a run of that length would be, and falls to 0 at the new end",
+    )
     train.add_argument(
         "--pretrained",
         metavar="WEIGHTS",
@@ -79,7 +114,7 @@ def make_parser():
         help="what its filters become in a tubelet (default: central)",
     )
     add_device_option(train)
-    train.set_defaults(command=run_train)
+    train.set_defaults(command=run_train, size=None)  # what was not given is told from what was, for --resume
 
     evaluate = commands.add_parser("evaluate", help="measure a trained model on validation and test split")
     evaluate.add_argument("run", help="a run folder")
@@ -97,9 +132,7 @@ def make_parser():
         "table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe or hunger"
     )
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
-    ablate.add_argument(
-        "--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
-    )
+    ablate.add_argument("--root", help=ROOT_HELP)
     ablate.add_argument(
         "--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)"
     )
@@ -125,14 +158,14 @@ def make_parser():
         metavar="DATASET",
         help="models: for clips of this set (default: 28³, one channel); accuracy: on this set (default: the phantom)",
     )
-    bench.add_argument("--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)")
+    bench.add_argument("--root", help=ROOT_HELP)
     bench.add_argument(
         "--train", action="store_true", help="models: train each, too, resumably, as `ablate all-models` does"
     )
     bench.add_argument("--seeds", type=positive, default=3, metavar="N", help="with --train (default: 3)")
     bench.add_argument("--epochs", type=positive, help="with --train")
     add_device_option(bench)
-    bench.set_defaults(command=run_bench, size=28, table="all-models", bfloat16=False, out=None)
+    bench.set_defaults(command=run_benches, size=28, table="all-models", bfloat16=False, out=None)
 
     pretrain = commands.add_parser(
         "pretrain",
@@ -195,18 +228,18 @@ def make_parser():
     return parser
 
 
-def add_data_options(parser):
-    parser.add_argument(
-        "--root", help="folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
-    )
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --root and --size."""
+    parser.add_argument("--root", help=ROOT_HELP)
     parser.add_argument("--size", type=int, choices=(28, 64), default=28, help="voxels along each axis (default: 28)")
 
 
-def add_device_option(parser):
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --device."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
 
 
-def positive(text):
+def positive(text: str) -> int:
     """A whole number from 1 to a million, for argparse."""
     number = int(text)
     if not 1 <= number <= 10**6:
@@ -214,12 +247,12 @@ def positive(text):
     return number
 
 
-def get_volumes(options):
+def get_volumes(options: argparse.Namespace) -> Volumes:
     """The data set asked for; without a name the course's, which falls back to the phantom, saying so."""
     from .data import course_volumes, load_volumes
 
     if getattr(options, "videos", None):
-        if options.name and not options.resume:
+        if options.name and not getattr(options, "resume", False):
             raise ConfigError(
                 f"data set {options.name} and --videos {options.videos} were both given: give one of them"
             )
@@ -231,7 +264,8 @@ def get_volumes(options):
     return load_volumes(options.name, size=options.size, root=options.root)
 
 
-def run_data(options):
+def run_data(options: argparse.Namespace) -> None:
+    """Shows what is in a data set and draws a montage of it."""
     from pathlib import Path
 
     from . import plots
@@ -244,31 +278,22 @@ def run_data(options):
     print(f"A montage of the training split: {picture}")
 
 
-def run_train(options):
-    from .experiments.runs import choose_device, default_folder, read_run, train_run
+def run_train(options: argparse.Namespace) -> None:
+    """Trains a model, or goes on with a run."""
+    from .experiments.choices import resumed, started
+    from .experiments.runs import choose_device, claim, default_folder, train_run
     from .support.processes import is_first, join, leave, on_first
-    from .training import Recipe
 
     device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
-    if options.resume:
-        run, options = on_first(saved_choices, options, read_run)
-        recipe = Recipe.from_dict(run["recipe"])
-    else:
-        preset = options.preset or ("full" if device.type == "cuda" else "quick")
-        changes = {"model": options.model, "epochs": options.epochs, "bfloat16": options.bfloat16}
-        changes |= pretrained_changes(options, Recipe.preset(preset))
-        recipe = Recipe.preset(preset, **{key: value for key, value in changes.items() if value is not None})
-    videos = options.videos and {
-        "folder": options.videos,
-        "frames": options.frames or options.size,
-        "seed": options.seed,
-    }
+    choose = resumed if options.resume else started
+    options, recipe, extra, remarks = on_first(choose, options, device.type)
+    if options.out:
+        on_first(claim, options.out, options.resume)  # before data are read, which can take minutes
     volumes = on_first(get_volumes, options)
     out = options.out or on_first(default_folder, volumes, recipe, options.seed)
     if is_first():
-        print(
-            f"Training {recipe.model} on {volumes.name} ({len(volumes.train)} clips), {recipe.epochs} epochs, on {device}."
-        )
+        clips = f"{volumes.name} ({len(volumes.train)} clips)"
+        print(f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.", *remarks, sep="\n")
     try:
         metrics = train_run(
             volumes,
@@ -278,7 +303,7 @@ def run_train(options):
             resume=options.resume,
             device=device,
             root=options.root,
-            videos=videos,
+            **extra,
         )
     except KeyboardInterrupt:
         print(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}", file=sys.stderr)
@@ -289,33 +314,8 @@ def run_train(options):
     leave()
 
 
-def pretrained_changes(options, preset):
-    """What --pretrained and --inflate change in a recipe; the model takes the sizes that the weights have."""
-    from .errors import ConfigError
-
-    if not options.pretrained:
-        if options.inflate:
-            raise ConfigError("--inflate says what becomes of pretrained filters: give --pretrained WEIGHTS as well")
-        return {}
-    from .pretrained import options_for
-
-    sizes = options_for(options.pretrained)
-    return {"pretrained": options.pretrained, "inflate": options.inflate, "options": preset.options | sizes}
-
-
-def saved_choices(options, read_run):
-    """On --resume, data set, recipe and seed are those that the run was started with."""
-    if not options.out:
-        raise ConfigError("--resume needs --out RUN: the folder of the run to go on with")
-    run = read_run(options.out)
-    chosen = vars(options) | {"name": run["dataset"], "size": run["size"], "seed": run["seed"]}
-    chosen["root"] = options.root or run["root"]
-    if videos := run.get("videos"):
-        chosen |= {"videos": options.videos or videos["folder"], "frames": videos["frames"]}
-    return run, argparse.Namespace(**chosen)
-
-
-def run_evaluate(options):
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Prints the figures of a run's model."""
     from dataclasses import asdict
 
     from .experiments.runs import evaluate_run
@@ -330,13 +330,14 @@ def run_evaluate(options):
     )
 
 
-def run_ablate(options):
-    from .experiments.ablate import as_markdown, default_folder, run_table
+def run_ablate(options: argparse.Namespace) -> None:
+    """Trains a table of recipes and prints it."""
+    from .experiments.ablate import as_markdown, run_table, table_folder
     from .experiments.tables import make_rows
 
     rows = make_rows(options.table, options.epochs, options.bfloat16)
     volumes = get_volumes(options)
-    out = options.out or default_folder(options.table, volumes)
+    out = options.out or table_folder(options.table, volumes)
     try:
         content = run_table(options.table, rows, volumes, seeds=options.seeds, out=out, device=options.device)
     except KeyboardInterrupt:
@@ -346,34 +347,38 @@ def run_ablate(options):
     print(f"The table as JSON, CSV, Markdown and picture: {out}")
 
 
-def run_bench(options):
-    from .experiments.bench.benches import run_bench
+def run_benches(options: argparse.Namespace) -> None:
+    """Prints what was measured; with --train trains the models, too."""
+    from .experiments.bench.benches import bench_table
 
     volumes = get_volumes(options) if options.name or options.train else None
-    print(run_bench(options.bench, options.device, volumes))
+    print(bench_table(options.bench, options.device, volumes))
     if options.train:
         print()
         run_ablate(options)
 
 
-def run_pretrain(options):
+def run_pretrain(options: argparse.Namespace) -> None:
+    """Trains an image transformer on slices and writes its weights."""
     from pathlib import Path
 
-    from .experiments.pretraining import EPOCHS, pretrain_to
+    from .experiments.pretraining import pretrain_to
     from .experiments.runs import choose_device
     from .training import Recipe
 
     device, volumes = choose_device(options.device), get_volumes(options)
     out = options.out or Path("runs") / f"{volumes.name}-slices-{options.seed}.safetensors"
-    recipe = Recipe.preset(options.preset)
-    pretrain_to(out, volumes, recipe, epochs=options.epochs or EPOCHS, seed=options.seed, device=device)
-    print(
-        f"Weights of an image transformer, from slices of {len(volumes.train)} training volumes of {volumes.name}: {out}"
-    )
+    recipe, remark = Recipe.preset(options.preset).fitted(tuple(volumes.train.clips.shape[1:]))
+    if remark:
+        print(remark)
+    length = {} if options.epochs is None else {"epochs": options.epochs}
+    pretrain_to(out, volumes, recipe, seed=options.seed, device=device, **length)
+    print(f"Weights of an image transformer, from slices of {len(volumes.train)} volumes of {volumes.name}: {out}")
     print(f"To start from them: vivit-edu train {volumes.name} --pretrained {out}")
 
 
-def run_explain(options):
+def run_explain(options: argparse.Namespace) -> None:
+    """Draws what a run's model looked at in one clip."""
     from .experiments.explain_run import explain_run
 
     title, files = explain_run(
@@ -389,7 +394,8 @@ def run_explain(options):
         print(path)
 
 
-def run_notebooks(options):
+def run_notebooks(options: argparse.Namespace) -> None:
+    """Executes the course's notebooks and makes those of the students."""
     if options.stamp:
         from .authoring.stamp import stamp
 
@@ -400,22 +406,29 @@ def run_notebooks(options):
     run(options)
 
 
-def run_classroom(options):
+def run_classroom(options: argparse.Namespace) -> None:
+    """Lays out an nbgrader course."""
     from .authoring.classroom import classroom
 
     folder = classroom(options.folder, options.chapters)
     print(f"{len(list(folder.glob('source/*')))} assignments in {folder}; what to do next: {folder / 'README.md'}")
 
 
-def run_site(options):
+def run_site(options: argparse.Namespace) -> None:
+    """Builds the web site."""
     from .authoring.site import site
 
     print(f"The site's first page: {site(options.folder) / 'index.html'}")
 
 
-def print_metrics(metrics):
-    """A table of the validation and test figures."""
-    print(f"{'split':8}{'accuracy':>10}{'balanced':>10}{'AUC':>8}")
-    for split in ("val", "test"):
-        row = metrics[split]
-        print(f"{split:8}{row['acc']:10.3f}{row['balanced_acc']:10.3f}{row['auc']:8.3f}")
+def print_metrics(metrics: dict[str, dict[str, float | None]]) -> None:
+    """Prints a table of the validation and test figures; "–" where there is none, as the AUC of a single class."""
+    from tabulate import tabulate
+
+    from .support.tables import three_digits
+
+    rows = [
+        [split, *(three_digits(metrics[split][name]) for name in ("acc", "balanced_acc", "auc"))]
+        for split in ("val", "test")
+    ]
+    print(tabulate(rows, headers=["split", "accuracy", "balanced", "AUC"], disable_numparse=True))

@@ -10,13 +10,16 @@ from torch import nn
 
 from .errors import ConfigError
 from .support.options import check_choice, check_sizes
+from .support.torch_faults import readable
 
 AXES = ("time", "height", "width")
 REMAINDERS = ("refuse", "pad", "crop")
 LARGEST = 16  # of a clip's values: room for standardised ones, but not for grey values from 0 to 255
 
 
-def token_grid(clip_size, tubelet, remainder="refuse"):
+def token_grid(
+    clip_size: tuple[int, int, int], tubelet: tuple[int, int, int], remainder: str = "refuse"
+) -> tuple[int, int, int]:
     """How many tubelets lie along (time, height, width): (n_t, n_h, n_w).
 
     clip_size, tubelet: (T, H, W) and (t, h, w), in voxels.
@@ -40,7 +43,7 @@ def token_grid(clip_size, tubelet, remainder="refuse"):
     return tuple(-(-size // step) if round_up else size // step for size, step in zip(clip_size, tubelet))
 
 
-def fit_to_grid(clips, grid, tubelet):
+def fit_to_grid(clips: torch.Tensor, grid: tuple[int, int, int], tubelet: tuple[int, int, int]) -> torch.Tensor:
     """Pads with zeros or crops at the end of each axis so that the grid of tubelets covers the clip exactly.
 
     clips: [B, C, T, H, W]; returns [B, C, n_t·t, n_h·h, n_w·w], the clips themselves where they already fit.
@@ -59,7 +62,13 @@ class TubeletEmbedding(nn.Module):
     forward: clips float [B, C, T, H, W] -> tokens [B, T', S, D].
     """
 
-    def __init__(self, clip_shape, dim, tubelet=(7, 7, 7), remainder="refuse"):
+    def __init__(
+        self,
+        clip_shape: tuple[int, int, int, int],
+        dim: int,
+        tubelet: tuple[int, int, int] = (7, 7, 7),
+        remainder: str = "refuse",
+    ):
         super().__init__()
         check_sizes("clip_shape", clip_shape, "C, T, H, W")
         channels, *size = clip_shape
@@ -68,7 +77,7 @@ class TubeletEmbedding(nn.Module):
         self.projection = nn.Conv3d(channels, dim, kernel_size=self.tubelet, stride=self.tubelet)
         init_projection(self.projection)
 
-    def forward(self, clips):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
         check_clips(clips, self.projection.weight, self.clip_shape)
         tokens = self.projection(fit_to_grid(clips, self.grid, self.tubelet))  # [B, D, n_t, n_h, n_w]
         # contiguous: a token's numbers side by side in memory, as every later layer reads them
@@ -80,10 +89,17 @@ class FrameEmbedding(nn.Module):
 
     Of each stretch of t frames the one at ⌊t/2⌋ is taken, the frame on which central-frame
     initialisation puts the image filter: with it, tubelets start as this very embedding.
+    With remainder="pad" the last stretch may end before its ⌊t/2⌋: then the clip's last frame is taken.
     forward: clips float [B, C, T, H, W] -> tokens [B, T', S, D].
     """
 
-    def __init__(self, clip_shape, dim, tubelet=(7, 7, 7), remainder="refuse"):
+    def __init__(
+        self,
+        clip_shape: tuple[int, int, int, int],
+        dim: int,
+        tubelet: tuple[int, int, int] = (7, 7, 7),
+        remainder: str = "refuse",
+    ):
         super().__init__()
         check_sizes("clip_shape", clip_shape, "C, T, H, W")
         channels, *size = clip_shape
@@ -92,35 +108,40 @@ class FrameEmbedding(nn.Module):
         self.projection = nn.Conv2d(channels, dim, kernel_size=self.tubelet[1:], stride=self.tubelet[1:])
         init_projection(self.projection)
 
-    def forward(self, clips):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
         check_clips(clips, self.projection.weight, self.clip_shape)
-        t = self.tubelet[0]
-        frames = fit_to_grid(clips, self.grid, self.tubelet)[:, :, t // 2 :: t]  # [B, C, T', H, W]
-        images = rearrange(frames, "b c t h w -> (b t) c h w")
+        t, h, w = self.tubelet
+        last = clips.shape[2] - 1
+        frames = clips[:, :, [min(i * t + t // 2, last) for i in range(self.grid[0])]]  # [B, C, T', H, W]
+        images = rearrange(fit_to_grid(frames, self.grid, (1, h, w)), "b c t h w -> (b t) c h w")
         return rearrange(self.projection(images), "(b t) d h w -> b t (h w) d", t=self.grid[0]).contiguous()
 
 
 TOKENIZERS = {"tubelet": TubeletEmbedding, "frames": FrameEmbedding}
 
 
-def learned_positions(*shape):
+def learned_positions(*shape: int) -> nn.Parameter:
     """A position embedding to be learned, [1, …, D]: a parameter, drawn with standard deviation 0.02."""
     return nn.Parameter(torch.randn(1, *shape) * 0.02)
 
 
-def prepend_cls(tokens, cls):
+def prepend_cls(tokens: torch.Tensor, cls: torch.Tensor) -> torch.Tensor:
     """Puts the classification token before the others: [B, N, D] -> [B, 1 + N, D]. cls: [1, 1, D]."""
     return torch.cat((cls.expand(len(tokens), -1, -1), tokens), dim=1)
 
 
-def init_projection(projection):
+def init_projection(projection: nn.Conv2d | nn.Conv3d) -> None:
     """Xavier-uniform over whole tubelets (a voxel counts as one input), zero bias."""
     nn.init.xavier_uniform_(projection.weight.flatten(1))
     nn.init.zeros_(projection.bias)
 
 
-def check_clips(clips, weight, clip_shape):
-    """Refuses clips that are not float [B, *clip_shape] of the type that the weights have, finite, and about [0, 1]."""
+def check_clips(clips: torch.Tensor, weight: torch.Tensor, clip_shape: tuple[int, int, int, int]) -> None:
+    """Refuses clips that the model cannot take.
+
+    clips: float [B, *clip_shape] of the type that `weight` has, finite, in [0, 1] or near it; where they are on a
+    GPU, their values are not looked at. Raises ConfigError where they are not so.
+    """
     if clips.ndim != 5 or tuple(clips.shape[1:]) != clip_shape:
         expected = ", ".join(map(str, clip_shape))
         raise ConfigError(
@@ -131,9 +152,9 @@ def check_clips(clips, weight, clip_shape):
         raise ConfigError(f"clips must be float in [0, 1], got {clips.dtype}; divide uint8 clips by 255")
     if clips.dtype != weight.dtype and not torch.is_autocast_enabled(clips.device.type):
         raise ConfigError(f"the clips are {clips.dtype}, the model is {weight.dtype}: call clips.to({weight.dtype})")
-    if clips.device.type == "cpu" and clips.numel() and not torch.compiler.is_compiling():  # a GPU would have to wait
+    if readable(clips):
         low, high = clips.detach().aminmax()
-        if not (-LARGEST < low and high < LARGEST):  # so written, a NaN is refused too
+        if not (-LARGEST < low and high < LARGEST):  # written like this, it refuses NaN, too
             raise ConfigError(
                 f"clips must lie in [0, 1], or near it; these run from {low:.3g} to {high:.3g}: "
                 "divide grey values by 255, and look for NaN and infinity in the data"

@@ -4,16 +4,27 @@ matplotlib is imported where it is used. Figures are made without pyplot, so non
 Colours are from Okabe and Ito's palette and from cividis, which colour-blind readers can tell apart.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from einops import rearrange
 
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from .training import History
+    from .volumes import Split
+
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
 
 
-def new_figure(width, height, alt):
-    """An empty Figure of this size in inches, white also where a reader's page is dark."""
+def new_figure(width: float, height: float, alt: str) -> Figure:
+    """An empty Figure of this size in inches, on white even where a reader's page is dark."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -21,14 +32,14 @@ def new_figure(width, height, alt):
     return figure
 
 
-def save(figure, path, dpi=110):
+def save(figure: Figure, path: Path | str, dpi: int = 110) -> None:
     """Writes a figure as PNG, with its alt text as the description inside the file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
 
 
-def show(figure, dpi=80):
+def show(figure: Figure, dpi: int = 80) -> None:
     """Shows a figure in a notebook, with its alt text for readers who cannot see it."""
     from base64 import b64encode
     from io import BytesIO
@@ -37,12 +48,12 @@ def show(figure, dpi=80):
 
     png = BytesIO()
     figure.savefig(png, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
-    # the alt text stands twice: as metadata for what makes pages of notebooks, as plain text for the rest
+    # the alt text is there twice: as metadata for what makes pages of notebooks, as plain text for the rest
     bundle = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": figure.alt_text}
     display(bundle, raw=True, metadata={"image/png": {"alt": figure.alt_text}})
 
 
-def montage(split, class_names, *, slices=7, example=0):
+def montage(split: Split, class_names: Sequence[str], *, slices: int = 7, example: int = 0) -> Figure:
     """One clip of each class as a film strip: `slices` slices, evenly spaced from the first to the last.
 
     split: a Split with clips uint8 [N, C, T, H, W], C 1 or 3; class_names: K names; example: which clip of
@@ -52,17 +63,21 @@ def montage(split, class_names, *, slices=7, example=0):
     frames = np.linspace(0, depth - 1, slices).round().astype(int)
     shape = (len(class_names), slices, height + 1, width + 1, channels)  # the ones are a white seam
     sheet = np.full(shape, 255, np.uint8)
+    missing = []
     for k in range(len(class_names)):
         of_class = (split.labels == k).nonzero().flatten()
         if len(of_class) > example:
             clip = split.clips[of_class[example], :, frames].numpy()
             sheet[k, :, :height, :width] = rearrange(clip, "c t h w -> t h w c")
+        else:
+            missing.append(class_names[k])
     picture = rearrange(sheet, "k t h w c -> (k h) (t w) c")
     figure = new_figure(
         2 + slices,
         0.8 + len(class_names),
         f"A sheet of {len(class_names)} film strips, one clip of each class from top to bottom "
-        f"({', '.join(class_names)}); each shows {slices} slices, the first on the left, the last on the right.",
+        f"({', '.join(class_names)}); each shows {slices} slices, the first on the left, the last on the right."
+        + (f" Left white, because there is no such clip: {', '.join(missing)}." if missing else ""),
     )
     axes = figure.subplots()
     axes.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
@@ -74,15 +89,17 @@ def montage(split, class_names, *, slices=7, example=0):
     return figure
 
 
-def curves(history):
+def curves(history: History) -> Figure:
     """Training loss, and validation accuracy and AUC, over the epochs of a History."""
     epochs = history["epoch"]
     last = history.rows[-1]
+    count = f"{len(epochs)} epoch{'s' * (len(epochs) > 1)}"
+    auc = "" if last["val_auc"] is None else f" and AUC at {last['val_auc']:.2f}"  # none for a split of one class
     figure = new_figure(
         8,
         3,
-        f"Two line plots over {len(epochs)} epochs. Left: the training loss falls from {history['loss'][0]:.2f} to "
-        f"{last['loss']:.2f}. Right: on validation, accuracy ends at {last['val_acc']:.2f} and AUC at {last['val_auc']:.2f}.",
+        f"Two line plots over {count}. Left: the training loss {in_words(history['loss'][0], last['loss'])}. "
+        f"Right: on validation, accuracy ends at {last['val_acc']:.2f}{auc}.",
     )
     left, right = figure.subplots(1, 2)
     left.plot(epochs, history["loss"], color=BLUE)
@@ -100,7 +117,19 @@ def curves(history):
     return figure
 
 
-def confusion(labels, guesses, class_names):
+def in_words(first: float, last: float) -> str:
+    """Where a curve goes, as its printed numbers say: "falls from 2.00 to 1.00", "rises …" or "stays at 1.00"."""
+    start, end = f"{first:.2f}", f"{last:.2f}"
+    if start == end:
+        return f"stays at {end}" if np.isfinite(last) else f"ends at {end}"
+    if not np.isfinite([first, last]).all():
+        return f"goes from {start} to {end}"
+    return f"{'falls' if last < first else 'rises'} from {start} to {end}"
+
+
+def confusion(
+    labels: Sequence[int] | torch.Tensor, guesses: Sequence[int] | torch.Tensor, class_names: Sequence[str]
+) -> Figure:
     """How often each class was taken for each: rows are the truth, columns the prediction, in per cent of the row.
 
     labels, guesses: int [N]; class_names: K names.
@@ -135,8 +164,8 @@ def confusion(labels, guesses, class_names):
     return figure
 
 
-def attention_slices(clips, scores, titles, slices=7):
-    """Clips and what the model looked at: for each clip a row of slices, and below it the same with attention over them.
+def attention_slices(clips: torch.Tensor, scores: torch.Tensor, titles: Sequence[str], slices: int = 7) -> Figure:
+    """Clips and what the model looked at: a row of slices for each clip, and below it the same under its attention.
 
     clips: uint8 [B, C, T, H, W]; scores: float [B, T, H, W], not negative; titles: B strings.
     """
@@ -161,7 +190,7 @@ def attention_slices(clips, scores, titles, slices=7):
     return figure
 
 
-def ablation(content):
+def ablation(content: dict[str, Any]) -> Figure:
     """Accuracy and AUC of an ablation's rows, mean and standard deviation, from the top as in the table.
 
     content: what `ablate.run_table` returns.
@@ -176,7 +205,8 @@ def ablation(content):
     )
     for axes, (name, title) in zip(figure.subplots(1, 2, sharey=True), (("acc", "accuracy"), ("auc", "AUC"))):
         for split, colour, marker, aside in (("val", GREY, "s", -0.12), ("test", BLUE, "o", 0.12)):
-            means, sds = ([row[split][name][part] or 0 for row in rows] for part in ("mean", "sd"))
+            means = [np.nan if row[split][name]["mean"] is None else row[split][name]["mean"] for row in rows]
+            sds = [row[split][name]["sd"] or 0 for row in rows]
             axes.errorbar(means, places + aside, xerr=sds, fmt=marker, color=colour, capsize=3, label=split)
         axes.set(title=f"{title}, {content['epochs']} epochs", ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(places, [row["row"] for row in rows])
@@ -185,8 +215,8 @@ def ablation(content):
     return figure
 
 
-def faithful_maps(content):
-    """Each method's gain over a random order, a panel a model: trained in blue, with random weights in grey.
+def faithful_maps(content: dict[str, Any]) -> Figure:
+    """Each method's gain over a random order, a panel for each model: trained in blue, with random weights in grey.
 
     content: what `bench_maps.make_table` returns; dots are seeds, the large ones their mean.
     """
@@ -204,8 +234,8 @@ def faithful_maps(content):
     figure = new_figure(
         11,
         2.6,
-        f"Dot plots of {len(methods)} kinds of maps for {len(results)} models on {content['dataset']}: gain over a random "
-        f"order, {len(content['seeds'])} seeds. {told}.",
+        f"Dot plots of {len(methods)} kinds of maps for {len(results)} models on {content['dataset']}: gain over a "
+        f"random order, {len(content['seeds'])} seeds. {told}.",
     )
     for axes, (model, found) in zip(figure.subplots(1, len(results), sharex=True, sharey=True), results.items()):
         for kind, colour, aside in (("", BLUE, -0.13), (", random weights", GREY, 0.13)):

@@ -5,42 +5,60 @@ The whole loop is in `fit` and `train_epoch`. Chapter 12 takes it apart.
 
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from .augment.batch import Augmentation, augment_batch
+from .augment import Augmentation, augment_batch
 from .errors import ConfigError, TrainingError
-from .models import build_model, check_options, is_vivit
-from .optimisers import Muon, Together, encoder_matrices
-from .pretrained import METHODS
+from .optimisers import Together, encoder_matrices
 from .support import processes as distributed
-from .support.checkpoint import load_checkpoint, save_checkpoint
-from .support.options import check_choice, check_number, check_seed, check_share, check_switch, check_whole
+from .support.devices import grad_scaler, mixed_precision
+from .support.options import (
+    INFLATIONS,
+    check_choice,
+    check_number,
+    check_seed,
+    check_share,
+    check_sizes,
+    check_switch,
+    check_whole,
+)
+
+if TYPE_CHECKING:
+    from .volumes import Split, Volumes
 
 OPTIMISERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run beside the data and the seed.
+    """Everything that decides a training run apart from the data and the seed.
 
-    model, options: what `build_model` is asked for. lr is the peak of the schedule: linear warm-up over
-    the share `warmup` of all steps, then a cosine down to 0. ema: decay a step of the averaged weights that
-    are evaluated and kept; 0 keeps the raw ones. optimiser: "adamw", or "muon" for the matrices of a ViViT's
-    encoders (`optimisers.Muon`), with AdamW for all else. compile: torch.compile, a minute at the start, meant
-    for a GPU: two CPU cores gained nothing by it. bfloat16: training steps in bfloat16 on a CPU, too, as always
-    on a GPU; 1.8 times as fast on a CPU that has instructions for it (AVX512-BF16, AMX), slower on others.
-    pretrained: where the first weights are from, as for `load_pretrained`: a file, or "torchvision:vit_b_16";
+    model, options: what `build_model` is asked for. epochs, batch_size: passes over the training clips, and clips in
+    a step. lr: the peak of the schedule, a linear warm-up over the share `warmup` of all steps and then a cosine down
+    to 0. weight_decay: of matrices and filters only. clip_norm: the longest gradient of a step. ema: the share of the
+    averaged weights that is kept in each step; the averaged weights are evaluated and returned, 0 keeps the raw ones.
+    augmentation: what happens to the clips of a batch.
+    optimiser: "adamw", or for a ViViT "muon": `torch.optim.Muon` for the matrices of its encoders and AdamW for
+    everything else. compile: torch.compile, which takes a minute at the start and is meant for a GPU: on two CPU cores
+    it gained nothing. bfloat16: training steps in bfloat16 on a CPU, 1.8 times as fast where it has instructions for
+    them (AVX512-BF16, AMX) and slower on others; a GPU has its own precision (`support.devices.precision`).
+    pretrained: where the first weights come from, as for `load_pretrained`: a file, or "torchvision:vit_b_16";
     "" draws them at random. inflate: what its image filters become in a tubelet, the method of `load_pretrained`.
-    Both are `runs.train_run`'s business: `fit` goes on from the weights that the model has.
+    `runs.train_run` reads these two; `fit` goes on from the weights that the model has.
+    Raises ConfigError where a value is of another kind or range, and where the model does not have what it sets.
     """
 
     model: str = "spacetime"
-    options: dict = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     epochs: int = 60
     batch_size: int = 32
     lr: float = 5e-4
@@ -55,7 +73,9 @@ class Recipe:
     pretrained: str = ""
     inflate: str = "central"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        from .models import check_options, is_vivit
+
         check_options(self.model, self.options)
         for name in ("epochs", "batch_size"):
             check_whole(name, getattr(self, name), 1)
@@ -67,52 +87,108 @@ class Recipe:
         for name in ("compile", "bfloat16"):
             check_switch(name, getattr(self, name))
         if not isinstance(self.augmentation, Augmentation):
-            raise ConfigError(f"augmentation is an Augmentation(...), got {self.augmentation!r}")
+            raise ConfigError(f"augmentation must be an Augmentation(...), got {self.augmentation!r}")
         if not isinstance(self.pretrained, str):
-            raise ConfigError(f'pretrained is a file\'s name, or torchvision:vit_b_16, or "", got {self.pretrained!r}')
+            raise ConfigError(f'pretrained must be a file, torchvision:vit_b_16 or "", got {self.pretrained!r}')
         check_choice("optimiser", self.optimiser, OPTIMISERS)
-        check_choice("inflate", self.inflate, METHODS)
+        check_choice("inflate", self.inflate, INFLATIONS)
+        if self.optimiser == "muon" and not is_vivit(self.model):
+            raise ConfigError(f"optimiser='muon' is for the matrices of a ViViT's encoders: {self.model} needs 'adamw'")
+        if "temporal_depth" in self.options and is_vivit(self.model) and self.model != "factorised_encoder":
+            raise ConfigError(
+                f"temporal_depth is the depth of factorised_encoder's second encoder, and {self.model} has only one: "
+                "leave temporal_depth out, or choose model='factorised_encoder'"
+            )
 
     @classmethod
-    def preset(cls, name, **changes):
+    def preset(cls, name: str, **changes: object) -> Self:
         """A recipe by name, "quick", "full" or "paper-b", with some fields changed.
 
-        quick: a first run, minutes on two CPU cores. full: the course's recipe, the best that we found, on a GPU or
-        six times as long as quick on a CPU.
+        quick: a first run, minutes on two CPU cores. full: the course's recipe, the best that we found, for a GPU; on
+        a CPU it takes six times as long as quick.
         paper-b: ViViT-B/16x2, for measuring its cost on clips of (3, 32, 224, 224), not for training here.
-        Their options (tubelet, depth, …) and optimiser are a ViViT's: with model= a CNN, it gets its own defaults,
-        and AdamW at 5e-4.
+        changes: fields of the recipe. A preset's options, optimiser, lr, weight decay and augmentation were chosen for
+        a ViViT; with a CNN for the model they are those that our tables of CNNs use, and of the preset it keeps the
+        epochs, the batch size and the averaging.
+        Raises ConfigError where there is no such preset or field.
         """
+        from .models import is_vivit
+
         if not isinstance(name, str) or name not in PRESETS:
             raise ConfigError(f"no preset is called {name!r}; the presets are {', '.join(PRESETS)}")
         check_fields(changes)
-        if not is_vivit(changes.get("model", PRESETS[name].model)):
-            changes = {"options": {}, "optimiser": "adamw", "lr": 5e-4} | changes
-        return replace(PRESETS[name], **changes)
+        chosen = deepcopy(PRESETS[name])
+        model = changes.get("model", chosen["model"])
+        if not is_vivit(model):
+            chosen |= CNN_CHOICES | {"options": {}}
+        elif model != "factorised_encoder":  # the only one with a second encoder
+            chosen["options"].pop("temporal_depth", None)
+        return cls(**(chosen | changes))
 
     @classmethod
-    def from_dict(cls, values):
-        """The recipe that `asdict` wrote, as it stands in `metrics.json` and in checkpoints."""
+    def from_dict(cls, values: dict[str, object]) -> Self:
+        """The recipe that `asdict` wrote, as it stands in `metrics.json` and in checkpoints.
+
+        Raises ConfigError where the values are not a dict, or hold a field that a recipe does not have.
+        """
         check_fields(values)
         augmentation = values.get("augmentation", {})
         check_fields(augmentation, Augmentation, "an augmentation")
         return cls(**{**values, "augmentation": Augmentation(**augmentation)})
 
-    def build(self, volumes):
+    def build(self, volumes: "Volumes") -> torch.nn.Module:
         """The model that the recipe names, for these volumes."""
+        from .models import build_model
+
         clip_shape, classes = tuple(volumes.train.clips.shape[1:]), len(volumes.class_names)
         return build_model(self.model, clip_shape=clip_shape, num_classes=classes, **self.options)
 
+    def fitted(self, clip_shape: tuple[int, int, int, int]) -> tuple[Self, str | None]:
+        """The recipe with tubelets that tile clips of this shape, and one line that says what was changed.
 
-def build_seeded(recipe, volumes, seed):
+        Along an axis that the tubelets do not tile, the nearest size that does takes their place, the smaller of two
+        equally near ones. It is at least two thirds and at most twice as long, so that the number of tokens stays
+        close to what the recipe was chosen for. Where no such size tiles the axis, as with 29 frames, the tubelets
+        keep their size and the clip is padded with zeros. Tubelets longer than the clip shrink to it.
+        clip_shape: (C, T, H, W). Returns (this recipe, None) where nothing has to change, as with every CNN.
+        """
+        from .models import is_vivit
+        from .vivit import ViViTConfig
+
+        check_sizes("clip_shape", clip_shape, "C, T, H, W")
+        if not is_vivit(self.model):
+            return self, None
+        before, size = tuple(self.options.get("tubelet", ViViTConfig.tubelet)), tuple(clip_shape[1:])
+        padded = self.options.get("remainder", "refuse") != "refuse"  # the recipe says itself what to do with the rest
+        tubelet = tuple(min(t, s) if padded else tiling_size(s, t) for s, t in zip(size, before))
+        rest = not padded and any(s % t for s, t in zip(size, tubelet))
+        if tubelet == before and not rest:
+            return self, None
+        wide, was, clip = ("×".join(map(str, sizes)) for sizes in (tubelet, before, size))
+        remark = f"clips of {clip}: tubelets of {wide}" + (f" in place of {was}" if tubelet != before else "")
+        remark += ', and remainder="pad": zeros at the end where they do not tile the clip' if rest else ""
+        options = self.options | {"tubelet": tubelet} | ({"remainder": "pad"} if rest else {})
+        return replace(self, options=options), remark
+
+
+def tiling_size(size: int, tubelet: int) -> int:
+    """The size nearest to the tubelet's that tiles an axis of this size; the tubelet's own where none is near.
+
+    Near is from two thirds of the tubelet's size to twice its size. Never longer than the axis.
+    """
+    near = [d for d in range(1, size + 1) if size % d == 0 and 2 * tubelet <= 3 * d and d <= 2 * tubelet]
+    return min(near, key=lambda d: abs(d - tubelet), default=min(size, tubelet))
+
+
+def build_seeded(recipe: Recipe, volumes: "Volumes", seed: int) -> torch.nn.Module:
     """The model with its first weights drawn from the seed; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return recipe.build(volumes)
 
 
-def check_fields(values, kind=Recipe, title="a recipe"):
-    """Refuses what is no dict, and names that are no field of a recipe."""
+def check_fields(values: dict[str, object], kind: type = Recipe, title: str = "a recipe") -> None:
+    """Raises ConfigError where the values are not a dict, or hold a name that is not a field of this dataclass."""
     if not isinstance(values, dict):
         raise ConfigError(f"{title} is kept as a dict, got {values!r}")
     known = [f.name for f in fields(kind)]
@@ -123,90 +199,128 @@ def check_fields(values, kind=Recipe, title="a recipe"):
 
 # Whole volumes shift and brighten, and mirrored organs swap their labels: what a body may do without changing class.
 GENTLE = Augmentation(mirror=True, shift=0.1, gain=0.2)
-# Chosen on validation data; chapter 12 tells what each part gave, and what was tried besides.
-QUICK = Recipe(options={"depth": 4}, epochs=60, lr=3e-3, ema=0.99, optimiser="muon", augmentation=GENTLE)
-PRESETS = {
-    "quick": QUICK,
-    "full": replace(
-        QUICK,
-        model="factorised_encoder",
-        options={"tubelet": (4, 4, 4), "dim": 96, "depth": 3, "temporal_depth": 2},
-        epochs=120,
-        weight_decay=0.5,
-        augmentation=Augmentation(mirror=True, shift=0.04, rotate=20.0),
-    ),
-    "paper-b": Recipe(
-        model="spacetime",
-        options={"tubelet": (2, 16, 16), "dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
-        epochs=30,
-        batch_size=64,
-    ),
+# Chosen on validation data; chapter 12 tells what each part gave, and what else was tried.
+QUICK = {
+    "model": "spacetime",
+    "options": {"depth": 4},
+    "epochs": 60,
+    "lr": 3e-3,
+    "ema": 0.99,
+    "optimiser": "muon",
+    "augmentation": GENTLE,
 }
+PRESETS = {  # fields of a Recipe, which `Recipe.preset` makes of them
+    "quick": QUICK,
+    "full": QUICK
+    | {
+        "model": "factorised_encoder",
+        "options": {"tubelet": (4, 4, 4), "dim": 96, "depth": 3, "temporal_depth": 2},
+        "epochs": 120,
+        "weight_decay": 0.5,
+        "augmentation": Augmentation(mirror=True, shift=0.04, rotate=20.0),
+    },
+    "paper-b": {
+        "model": "spacetime",
+        "options": {"tubelet": (2, 16, 16), "dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
+        "epochs": 30,
+        "batch_size": 64,
+    },
+}
+# What a CNN takes in place of those: what our tables of CNNs were trained with.
+CNN_CHOICES = {"optimiser": "adamw", "lr": 5e-4, "weight_decay": 0.05, "augmentation": GENTLE}
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracy, balanced accuracy (the mean recall of the classes) and area under the ROC curve, from 0 to 1."""
+    """Accuracy, balanced accuracy (the mean recall of the classes) and area under the ROC curve, from 0 to 1.
+
+    auc is None where it is not defined: the labels are all of one class.
+    """
 
     acc: float
     balanced_acc: float
-    auc: float
+    auc: float | None
 
 
 @dataclass
 class History:
-    """One row an epoch: epoch, lr, loss (training), val_acc, val_balanced_acc, val_auc, seconds."""
+    """One row per epoch: epoch, lr, loss (training), val_acc, val_balanced_acc, val_auc (or None), seconds."""
 
-    rows: list = field(default_factory=list)
+    rows: list[dict[str, float | None]] = field(default_factory=list)
 
-    def __getitem__(self, column):
+    def __getitem__(self, column: str) -> list[float | None]:
         """A column as a list: history["val_auc"]."""
         return [row[column] for row in self.rows]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
 
-def fit(model, volumes, recipe, *, seed=0, out=None, resume=False, progress=True):
+def fit(
+    model: torch.nn.Module,
+    volumes: "Volumes",
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    out: Path | str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> History:
     """Trains `model` in place on `volumes.train` and returns the History; `volumes.test` is not touched.
 
-    The model stays on the device it is on. All randomness of an epoch comes from (seed, epoch) alone, so
-    the same seed gives the same numbers, and a resumed run goes on as if it had never stopped.
-    out: a folder for a checkpoint after every epoch. resume: go on from the checkpoint in `out`, if any.
+    The model stays on the device it is on, and is in eval mode afterwards, also where training was interrupted. All
+    randomness of an epoch comes from (seed, epoch) alone, so the same seed gives the same numbers, and a resumed run
+    goes on as if it had never stopped. With averaged weights (`recipe.ema`), BatchNorm's statistics are those of the
+    training clips under the averaged weights, computed anew after each epoch.
+    model: it may be wrapped, by torch.compile for instance; the checkpoint is the plain model's.
+    out: a folder for a checkpoint after every epoch. resume: go on from the checkpoint in `out`, if there is one.
     Started by torchrun, the processes share each batch and make the same steps; the first one writes.
-    Raises TrainingError where the loss is no longer a number (the last good checkpoint is kept), and
-    CheckpointError where the checkpoint in `out` belongs to another recipe or seed.
+    Raises TrainingError where the loss is no longer a number (the last good checkpoint is kept), CheckpointError
+    where the checkpoint in `out` belongs to another recipe or seed, and ConfigError where the recipe's optimiser does
+    not fit the model or several processes cannot share its batches.
     """
     from tqdm.auto import tqdm
 
+    from .support.checkpoint import load_checkpoint, save_checkpoint
+    from .support.wrapped import unwrapped
+
     check_seed(seed)
-    device = next(model.parameters()).device
+    plain = unwrapped(model)
+    device = next(plain.parameters()).device
     train, val = volumes.train.to(device), volumes.val.to(device)
     distributed.check_shares(min(recipe.batch_size, len(train)))
-    optimiser = make_optimiser(model, recipe)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
-    state = TrainingState(model, optimiser, averaged, History(), asdict(recipe), seed)
-    done = load_checkpoint(out, state) if resume else 0
+    optimiser, scaler = make_optimiser(plain, recipe), grad_scaler(device, on_cpu=recipe.bfloat16)
+    averaged = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+    state = TrainingState(plain, optimiser, averaged, History(), asdict(recipe), seed, scaler)
     step_model = distributed.synchronised(model)
+    done = load_checkpoint(out, state) if resume else 0
     step_model = torch.compile(step_model) if recipe.compile else step_model
     progress = progress and distributed.is_first()
     bar = tqdm(total=recipe.epochs, initial=done, desc="training", unit="epoch", disable=not progress)
-    with bar, distributed.watch(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(done, recipe.epochs):
-            start = time.perf_counter()
-            loss = train_epoch(step_model, train, volumes, recipe, optimiser, averaged, seed=seed, epoch=epoch)
-            if not math.isfinite(loss):
-                raise TrainingError(nan_message(epoch, loss, recipe, out))
-            scores = evaluate(averaged or model, val)
-            row = {"epoch": epoch + 1, "lr": optimiser.param_groups[0]["lr"], "loss": loss}
-            row |= {f"val_{name}": value for name, value in asdict(scores).items()}
-            state.history.rows.append(row | {"seconds": time.perf_counter() - start})
-            if out is not None and distributed.is_first():
-                save_checkpoint(out, state, epoch + 1)
-            bar.set_postfix(loss=f"{loss:.3f}", val_acc=f"{scores.acc:.3f}", val_auc=f"{scores.auc:.3f}")
-            bar.update()
-    if averaged is not None:
-        model.load_state_dict(averaged.module.state_dict())
+    try:
+        with bar, distributed.watch(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for epoch in range(done, recipe.epochs):
+                start = time.perf_counter()
+                loss = train_epoch(
+                    step_model, train, volumes, recipe, optimiser, averaged, seed=seed, epoch=epoch, scaler=scaler
+                )
+                if not math.isfinite(loss):
+                    raise TrainingError(nan_message(epoch, loss, recipe, out))
+                if averaged is not None:
+                    refresh_batchnorm(averaged, train, recipe)
+                scores = evaluate(averaged or plain, val)
+                row = {"epoch": epoch + 1, "lr": optimiser.param_groups[0]["lr"], "loss": loss}
+                row |= {f"val_{name}": value for name, value in asdict(scores).items()}
+                state.history.rows.append(row | {"seconds": time.perf_counter() - start})
+                if out is not None and distributed.is_first():
+                    save_checkpoint(out, state, epoch + 1)
+                auc = "–" if scores.auc is None else f"{scores.auc:.3f}"
+                bar.set_postfix(loss=f"{loss:.3f}", val_acc=f"{scores.acc:.3f}", val_auc=auc)
+                bar.update()
+        if averaged is not None:
+            plain.load_state_dict(averaged.module.state_dict())
+    finally:
+        model.eval()
     return state.history
 
 
@@ -215,116 +329,182 @@ class TrainingState:
     """What a checkpoint holds: the things that change in training, and what they belong to."""
 
     model: torch.nn.Module
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer | Together
     averaged: AveragedModel | None
     history: History
-    recipe: dict
+    recipe: dict[str, object]
     seed: int
+    scaler: torch.amp.GradScaler | None = None
 
     @staticmethod
-    def complete(recipe):
+    def complete(recipe: dict[str, object]) -> dict[str, object]:
         """A recipe as it was saved, with the defaults of those fields that it did not have yet."""
         return asdict(Recipe.from_dict(recipe))
 
 
-def train_epoch(model, train, volumes, recipe, optimiser, averaged, *, seed, epoch):
-    """One pass over the training clips; returns the mean loss. Nothing waits for the device before the end."""
+def train_epoch(
+    model: torch.nn.Module,
+    train: "Split",
+    volumes: "Volumes",
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer | Together,
+    averaged: AveragedModel | None,
+    *,
+    seed: int,
+    epoch: int,
+    scaler: torch.amp.GradScaler | None = None,
+) -> float:
+    """One pass over the training clips; returns the mean loss. Except in float16, nothing waits for the device.
+
+    averaged: takes part in every step that is made, if given. scaler: scales the loss in float16, and skips the steps
+    whose gradients overflow; such a step does not count in the mean if its loss overflowed too.
+    """
+    from .support.wrapped import unwrapped
+
     device, classes = train.clips.device, len(volumes.class_names)
-    # dropout and stochastic depth draw from torch's own generator, in each process other numbers
+    scaler = scaler or grad_scaler(device, on_cpu=recipe.bfloat16)
+    # dropout and stochastic depth draw from torch's own generator, in each process different numbers
     torch.manual_seed(epoch_seed(seed, epoch) + distributed.rank() * 1_000_000_007)
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
     order = torch.randperm(len(train), generator=generator).to(device)
     steps = steps_per_epoch(len(train), recipe)
     augmentation = replace(recipe.augmentation, film=recipe.augmentation.film or volumes.film)
-    total = torch.zeros((), device=device)
+    total, counted = torch.zeros((), device=device), steps
     model.train()
     for step in range(steps):
         batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
         clips, targets = augment_batch(  # float [B, C, T, H, W] in [0, 1], soft labels [B, K]
             augmentation, train.clips[batch], train.labels[batch], classes, volumes.mirror, generator
         )
-        clips, targets = distributed.share(clips), distributed.share(targets)  # all of them in a single process
+        clips, targets = distributed.share(clips), distributed.share(targets)  # everything in a single process
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
         with mixed_precision(device, on_cpu=recipe.bfloat16):
             loss = F.cross_entropy(model(clips), targets)
         optimiser.zero_grad()
-        loss.backward()
+        scaler.scale(loss).backward()  # without float16 the scaler does nothing, here and below
+        scaler.unscale_(optimiser)
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimiser.step()
-        if averaged is not None:
-            averaged.update_parameters(model)
-        total += loss.detach()
-    return float(distributed.mean(total / steps))
+        scale = scaler.get_scale()
+        scaler.step(optimiser)
+        scaler.update()
+        made = scaler.get_scale() >= scale  # after a step that was skipped the scale is smaller
+        if averaged is not None and made:
+            averaged.update_parameters(unwrapped(model))
+        if made or distributed.mean(loss.detach().clone()).isfinite():
+            total += loss.detach()
+        else:
+            counted -= 1
+    return float(distributed.mean(total / counted)) if counted else math.nan
 
 
-def learning_rate(recipe, step, total):
-    """The learning rate of a step: a linear warm-up to recipe.lr, then half a cosine down to 0."""
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Within it the model is in eval mode; afterwards each of its parts is in the mode that it was in before."""
+    before = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def refresh_batchnorm(model: torch.nn.Module, train: "Split", recipe: Recipe) -> None:
+    """Sets the statistics of a model's BatchNorm to those of whole batches of the training clips, as they are.
+
+    Averaged weights need this: their activations differ from those that the statistics were gathered from in training.
+    A model without BatchNorm is left as it is.
+    """
+    steps = steps_per_epoch(len(train), recipe)
+    batches = (clips.float() / 255 for clips in train.clips.split(recipe.batch_size)[:steps])
+    with evaluating(model), mixed_precision(train.clips.device, on_cpu=recipe.bfloat16):
+        update_bn(batches, model)
+
+
+def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+    """The learning rate of a step: a linear warm-up to recipe.lr, then half a cosine down to 0.
+
+    step: from 0. total: the number of steps of the whole run.
+    """
     warmup = recipe.warmup * total
     if step < warmup:
         return recipe.lr * (step + 1) / (warmup + 1)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def make_optimiser(model, recipe):
-    """The recipe's optimiser; weight decay on matrices and filters only, not on biases, norms, positions and cls tokens."""
+def make_optimiser(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer | Together:
+    """The recipe's optimiser; weight decay on matrices and filters, not on biases, norms, positions and cls tokens.
+
+    Raises ConfigError where the recipe asks for Muon and the model has no matrices for it.
+    """
     turned = encoder_matrices(model) if recipe.optimiser == "muon" else set()
+    if recipe.optimiser == "muon" and not turned:
+        raise ConfigError(
+            f"optimiser='muon' is for the matrices of a ViViT's encoders, and {type(model).__name__} has none: "
+            "choose optimiser='adamw'"
+        )
     matrices, decayed, rest = [], [], []
     for name, p in model.named_parameters():
         decays = p.ndim > 1 and not name.endswith(("positions", "cls"))
         (matrices if name in turned else decayed if decays else rest).append(p)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-    return Together(Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay), adamw) if turned else adamw
+    if not turned:
+        return adamw
+    # steps as large as AdamW's, so that both share lr and schedule
+    muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return Together(muon, adamw)
 
 
-def steps_per_epoch(clips, recipe):
-    """Whole batches only: the clips left over, others in every epoch, are skipped. At least one."""
+def steps_per_epoch(clips: int, recipe: Recipe) -> int:
+    """Whole batches only: the clips left over, different ones in every epoch, are skipped. At least one."""
     return max(1, clips // recipe.batch_size)
 
 
-def epoch_seed(seed, epoch):
-    """A seed for this epoch of this run; another for every pair."""
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for this epoch of this run, different for every pair."""
     return seed * 100_003 + epoch
 
 
-def mixed_precision(device, *, on_cpu=False):
-    """bfloat16 where the device computes faster in it: on a GPU, and on a CPU where that is asked for."""
-    wanted = device.type == "cuda" or device.type == "cpu" and on_cpu
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
-
-
 @torch.no_grad()
-def predict_logits(model, split, *, batch_size=128, predict=None):
+def predict_logits(
+    model: torch.nn.Module,
+    split: "Split",
+    *,
+    batch_size: int = 128,
+    predict: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """The logits [N, K] of all clips of a split, float32 on the CPU.
 
+    The model computes them in eval mode and is then put back into the mode it was in.
     predict: (model, clips float [B, C, T, H, W] in [0, 1]) -> logits [B, K], for averages over views; by default
     the model itself.
     """
-    device = next(model.parameters()).device
-    model.eval()
-    logits = []
-    for clips in split.clips.split(batch_size):
-        with mixed_precision(device):
+    device, logits = next(model.parameters()).device, []
+    with evaluating(model), mixed_precision(device):
+        for clips in split.clips.split(batch_size):
             clips = clips.to(device).float() / 255
             logits.append((predict(model, clips) if predict else model(clips)).float())
     return torch.cat(logits).cpu()
 
 
-def evaluate(model, split, *, batch_size=128):
-    """Metrics of a model on a split."""
+def evaluate(model: torch.nn.Module, split: "Split", *, batch_size: int = 128) -> Metrics:
+    """Metrics of a model on a split; the model's mode is left as it was."""
     return score(predict_logits(model, split, batch_size=batch_size), split.labels.cpu())
 
 
-def score(logits, labels):
+def score(logits: torch.Tensor, labels: torch.Tensor) -> Metrics:
     """Metrics from logits [N, K] and labels int64 [N], defined as medmnist's getACC and getAUC define them.
 
-    The AUC of more than two classes is the mean of each class against the rest; a class that the labels do
-    not hold has no AUC and is left out of the mean. Raises TrainingError where a logit is no finite number.
+    The AUC of more than two classes is the mean of each class against the rest; a class without labels has no AUC
+    and is left out of the mean. The AUC is None where all labels are of one class.
+    Raises TrainingError where a logit is not a finite number, and ConfigError where there are no labels.
     """
+    if not len(labels):
+        raise ConfigError("there is no clip to evaluate: the split is empty")
     if not logits.isfinite().all():
         raise TrainingError(
-            "the model's logits are not all finite numbers: its weights went astray in training, or were damaged since; "
+            "the model's logits are not all finite numbers: its weights diverged in training or were damaged since; "
             "train with a lower lr, or with a smaller clip_norm"
         )
     from sklearn.metrics import roc_auc_score
@@ -338,13 +518,14 @@ def score(logits, labels):
     else:
         ranked = present.tolist()
     curves = [roc_auc_score(labels == k, probabilities[:, k]) for k in ranked if 0 < (labels == k).sum() < len(labels)]
-    auc = sum(curves) / len(curves) if curves else float("nan")
-    return Metrics(acc=hits.float().mean().item(), balanced_acc=recalls.mean().item(), auc=float(auc))
+    auc = float(sum(curves) / len(curves)) if curves else None
+    return Metrics(acc=hits.float().mean().item(), balanced_acc=recalls.mean().item(), auc=auc)
 
 
-def nan_message(epoch, loss, recipe, out):
+def nan_message(epoch: int, loss: float, recipe: Recipe, out: Path | str | None) -> str:
+    """What to say where the loss of an epoch, counted from 0, is not a number."""
     kept = f"; the checkpoint after epoch {epoch} is kept in {out}" if out is not None and epoch else ""
     return (
-        f"the training loss of epoch {epoch + 1} is {loss}{kept}. The step was too large or the clips are damaged: "
+        f"the training loss of epoch {epoch + 1} is {loss}{kept}. The steps were too large or the clips are damaged: "
         f"train with a lower lr (it was {recipe.lr}), or with a smaller clip_norm (it was {recipe.clip_norm})"
     )

@@ -28,15 +28,15 @@ class Split:
     patients: torch.Tensor | None = None
     masks: torch.Tensor | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices):
+    def subset(self, indices: list[int] | slice | torch.Tensor) -> "Split":
         """The clips at `indices` (a list, a slice or a tensor) with all that belongs to them."""
         fields = (self.clips, self.labels, self.patients, self.masks)
         return Split(*(None if field is None else field[indices] for field in fields))
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "Split":
         """The split with its clips and labels on a device; what training does not read stays where it is."""
         return Split(self.clips.to(device), self.labels.to(device), self.patients, self.masks)
 
@@ -58,7 +58,7 @@ class Volumes:
 # ---- left and right -------------------------------------------------------------------------------
 
 
-def find_mirror_axis(split, right, left) -> int:
+def find_mirror_axis(split: Split, right: int, left: int) -> int:
     """The axis of a clip [C, T, H, W] (1, 2 or 3) that mirrors class `right` into class `left`.
 
     The mean clip of one class is flipped along each axis and compared, by correlation, with the mean
@@ -100,7 +100,7 @@ def _correlation(clips, pattern):
 # ---- in words -------------------------------------------------------------------------------------
 
 
-def describe(volumes) -> str:
+def describe(volumes: Volumes) -> str:
     """`volumes` as a table in plain text: clips of each class, patients, and the flip that swaps labels."""
     splits = [getattr(volumes, split) for split in SPLITS]
     counts = [torch.bincount(split.labels, minlength=len(volumes.class_names)).tolist() for split in splits]

@@ -3,6 +3,7 @@
 The chapter that is graded is a short one with chapter 03's own exercises and checks.
 """
 
+import copy
 import os
 import re
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
 
 from vivit_edu.authoring.classroom import classroom, lead_out, source_notebook
-from vivit_edu.authoring.exercises import BEGIN, END
-from vivit_edu.authoring.masters import as_text, master_paths, read
+from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
+from vivit_edu.authoring.masters import master_paths, notebook_text, read
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
 
@@ -37,8 +40,10 @@ def test_a_source_keeps_solutions_and_points_and_drops_outputs_and_guesses(path)
     nb = source_notebook(master, [path.stem])
     nbformat.validate(nb)
     theirs = [cell for cell in master.nb.cells if "nbgrader" in cell.metadata]
+    without_run = {"outputs": [], "execution_count": None}
     assert [cell for cell in nb.cells if "nbgrader" in cell.metadata][: len(theirs)] == [
-        cell if cell.cell_type == "markdown" else cell | {"outputs": [], "execution_count": None} for cell in theirs
+        cell | {"id": cell.metadata.nbgrader.grade_id} | (without_run if cell.cell_type == "code" else {})
+        for cell in theirs
     ]
     assert not any(cell.get("outputs") for cell in nb.cells)
     for cell in nb.cells:
@@ -65,7 +70,7 @@ def test_the_capstone_is_marked_by_hand_and_its_scheme_is_kept_from_students(tmp
     student = student_notebook(master)
     for name in cells:
         assert by_id(student, f"ch14-capstone-{name}").source == "YOUR ANSWER HERE"
-    assert "For whoever marks it" not in as_text(student)
+    assert "For whoever marks it" not in notebook_text(student)
     classroom(tmp_path / "class", "14")
     assert re.search(r"^\| 14_cnn_or_vivit \| 3 \| 6 \| 20 \|$", (tmp_path / "class" / "README.md").read_text(), re.M)
 
@@ -87,7 +92,7 @@ def test_links_lead_to_assignments_of_the_course_or_to_the_repository(link, lead
     assert lead_out(link, ["04_attention"], "https://github.com/a/b") == leads
 
 
-def test_the_command_writes_the_chapters_asked_for_and_keeps_a_changed_configuration(tmp_path, capsys):
+def test_the_command_writes_the_chapters_asked_for(tmp_path):
     course = tmp_path / "class"
     assert main(["classroom", str(course), "--chapters", "03,4"]) == 0
     assert sorted(path.name for path in (course / "source").iterdir()) == [NAME, "04_attention"]
@@ -98,23 +103,95 @@ def test_the_command_writes_the_chapters_asked_for_and_keeps_a_changed_configura
         "autograde",
         "generate_feedback",
     ]
-    (course / "nbgrader_config.py").write_text("c = get_config()\n")
-    assert main(["classroom", str(course)]) == 0
-    assert (course / "nbgrader_config.py").read_text() == "c = get_config()\n"
-    assert sorted(path.name for path in (course / "source").iterdir()) == [path.stem for path in MASTERS]
+    assert main(["classroom", str(course), "--chapters", "05"]) == 0
+    assert len(list((course / "source").iterdir())) == 3, "assignments that are in use stay"
 
 
-def test_what_cannot_be_a_course_is_refused(tmp_path, capsys):
+def test_renewing_leaves_alone_what_an_instructor_changed_and_says_so(tmp_path, capsys):
+    course = tmp_path / "class"
+    classroom(course, "03")
+    source = course / "source" / NAME / f"{NAME}.ipynb"
+    hidden = source.read_text().replace("check_join_tubelets(join", "check_join_tubelets(  join")
+    theirs = {
+        source: hidden,
+        course / "nbgrader_config.py": "c = get_config()\n",
+        course / "README.md": "Our own rules.",
+        course / "source" / "04_attention" / "04_attention.ipynb": "ours",
+        course / "gradebook.db": "points",
+    }
+    for path, text in theirs.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    capsys.readouterr()
+    classroom(course, "03,04,05")
+    assert {path: path.read_text() for path in theirs} == theirs
+    said = capsys.readouterr().out
+    assert all(path.relative_to(course).as_posix() in said for path in list(theirs)[:-1]) and "gradebook" not in said
+    assert (course / "source" / "05_model1_spacetime").is_dir() and "05_model1" not in said
+    source.unlink()
+    classroom(course, "03")
+    assert "BEGIN SOLUTION" in source.read_text(), "moved away, it is written again"
+
+
+def test_what_was_not_changed_is_renewed(tmp_path, capsys):
+    course = tmp_path / "class"
+    classroom(course, "03", masters=FOLDER)
+    source = course / "source" / NAME / f"{NAME}.ipynb"
+    mark = course / ".vivit-edu"
+    old = source.read_bytes() + b" "  # as an earlier version had written it
+    source.write_bytes(old)
+    import hashlib
+    import json
+
+    known = json.loads(mark.read_text())
+    known["files"][source.relative_to(course).as_posix()] = [hashlib.sha256(old).hexdigest()]
+    mark.write_text(json.dumps(known))
+    classroom(course, "03", masters=FOLDER)
+    assert source.read_bytes() == old[:-1] and "changed" not in capsys.readouterr().out
+    assert not list(tmp_path.glob(".class*")), "nothing is left of what was built beside"
+
+
+@pytest.mark.parametrize("mark", [None, "", "{}", '{"made": "site", "files": {}}', '{"made": "classroom"}', "[1]"])
+def test_a_course_that_is_not_ours_is_left_alone(tmp_path, mark):
+    files = {"nbgrader_config.py": "theirs", "README.md": "theirs"} | ({".vivit-edu": mark} if mark is not None else {})
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match="holds other files.*Name another folder"):
+        classroom(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_what_cannot_be_a_course_is_refused(tmp_path, capsys, monkeypatch):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ConfigError, match="holds other files"):
         classroom(tmp_path)
     with pytest.raises(ConfigError, match="is a file"):
         classroom(tmp_path / "mine.txt")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        classroom(tmp_path / "mine.txt" / "below")
     assert main(["classroom", str(tmp_path / "new"), "--chapters", "77"]) == 2
     assert "no chapter 77" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
+def test_a_build_that_fails_touches_nothing(tmp_path, monkeypatch):
+    course = tmp_path / "class"
+    classroom(course, "03")
+    before = {path: path.read_bytes() for path in course.rglob("*") if path.is_file()}
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vivit_edu.authoring.classroom.write", fail)
+    with pytest.raises(ConfigError, match="No space left"):
+        classroom(course, "03,04")
+    assert {path: path.read_bytes() for path in course.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.iterdir()) == [course]
+
+
 # ---- the three commands
+
+# a test that students do not see; its numbers stand nowhere else
+HIDDEN = "assert join_tubelets(torch.ones(1, 1, 35, 60), (1, 5, 7), (3, 4, 5)).sum() == 2100, 'the secret 2100'"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +203,7 @@ def course(tmp_path_factory):
     ids = ["ch03-ex1", "ch03-ex1-check", "ch03-ex2", "ch03-ex2-check"]
     master.nb.cells = [*cells[:3], cells[3], *(by_id(master.nb, name) for name in ids), *cells[-2:]]
     (root / "masters").mkdir()
-    (root / "masters" / f"{NAME}.ipynb").write_text(as_text(master.nb), encoding="utf-8")
+    (root / "masters" / f"{NAME}.ipynb").write_text(notebook_text(master.nb), encoding="utf-8")
     return classroom(root / "class", masters=root / "masters")
 
 
@@ -137,7 +214,7 @@ def nbgrader(course, *arguments):
         cwd=course,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     return ran.returncode, ran.stdout + ran.stderr
@@ -145,6 +222,10 @@ def nbgrader(course, *arguments):
 
 @pytest.fixture(scope="module")
 def released(course):
+    source = course / "source" / NAME / f"{NAME}.ipynb"
+    nb = nbformat.read(source, as_version=4)
+    by_id(nb, "ch03-ex1-check").source += f"\n### BEGIN HIDDEN TESTS\n{HIDDEN}\n### END HIDDEN TESTS"
+    nbformat.write(nb, source)
     code, log = nbgrader(course, "generate_assignment", NAME)
     assert code == 0, log
     return course / "release" / NAME / f"{NAME}.ipynb"
@@ -153,8 +234,8 @@ def released(course):
 def test_what_students_get_holds_no_solution_and_no_output(released):
     text = released.read_text(encoding="utf-8")
     assert (
-        BEGIN not in text
-        and END not in text
+        SOLUTION_BEGIN not in text
+        and SOLUTION_END not in text
         and "rearrange(tubelets, pattern" not in text
         and "whoever marks" not in text
     )
@@ -201,6 +282,88 @@ def changed_check(nb):
     check.source, check.metadata.nbgrader["points"] = "print('Passed.')", 50
 
 
+def copied(nb):
+    """A check, an answer and the written answer twice; the second ones come from the clipboard, metadata and all."""
+    for name in ("ch03-ex1", "ch03-ex2-check", "ch03-words"):
+        twin = copy.deepcopy(by_id(nb, name))
+        twin.id = f"copy-of-{name}"
+        nb.cells.insert(nb.cells.index(by_id(nb, name)) + (name != "ch03-words"), twin)
+    by_id(nb, "ch03-words").source = "YOUR ANSWER HERE"  # the first is left as it was, the second is answered
+    check = copy.deepcopy(by_id(nb, "ch03-ex1-check"))
+    nb.cells.insert(4, NotebookNode(check | {"id": "too-early"}))
+
+
+def metadata_lost(nb):
+    for cell in nb.cells:
+        cell.metadata.clear()
+
+
+def metadata_and_ids_lost(nb):
+    """As after a detour through another format; the checks read as before, the answers do not."""
+    metadata_lost(nb)
+    for n, cell in enumerate(nb.cells):
+        cell.id = f"cell{n}"
+
+
+def metadata_damaged(nb):
+    by_id(nb, "ch03-ex1").metadata["nbgrader"] = {"grade_id": "ch03-ex1"}
+    by_id(nb, "ch03-ex1-check").metadata["nbgrader"] = {}
+    meta = by_id(nb, "ch03-ex2-check").metadata.nbgrader
+    for key in ("points", "grade", "schema_version", "locked"):
+        del meta[key]
+    by_id(nb, "ch03-ex2").metadata["nbgrader"] = "none"
+
+
+def cheat(source):
+    """No answers, and a cell in front of the exercises that changes the checks."""
+
+    def edit(nb):
+        for name in ("ch03-ex1", "ch03-ex2"):
+            by_id(nb, name).source = f"{'join_tubelets' if name[-1] == '1' else 'token_grid'} = None"
+        nb.cells.insert(4, new_code_cell(source))
+        if "rebound" in source:  # in the last cell before the check as well
+            by_id(nb, "ch03-ex1").source += "\n" + source
+
+    return edit
+
+
+PATCHED = "ch03.check_join_tubelets = ch03.check_token_grid = lambda *a, **k: print('Passed.')"
+REBOUND = f"from types import SimpleNamespace as rebound\nch03 = rebound()\n{PATCHED}"
+PLANTED = f"""import sys
+{REBOUND}
+sys.modules['vivit_edu.course.checks.ch03'] = ch03
+sys.modules['vivit_edu.course.checks'].ch03 = ch03
+"""
+GUTTED = """import vivit_edu.course.checks as c
+c.same_shape = c.call = ch03.call = lambda *a, **k: None
+c.CheckFailed.__new__ = None
+"""
+SPYING = """import inspect
+def token_grid(size, tubelet, remainder='refuse'):
+    print('asked for', size, tubelet)
+    print(In[-1])
+    raise ValueError(f'{size} {tubelet}')
+"""
+
+
+def spying(nb):
+    """Passes the visible check of 03.1, and prints what it is called with, and what stands in the cells."""
+    by_id(nb, "ch03-ex1").source += "\n" + SPYING.replace("token_grid", "unused")
+    source = by_id(nb, "ch03-ex1").source
+    by_id(nb, "ch03-ex1").source = (
+        source.replace("unused(", "spy(")
+        + "\nright, n = join_tubelets, 0\n"
+        + (
+            "def join_tubelets(tubelets, grid, tubelet):\n"
+            "    print('asked for', tuple(tubelets.shape), grid)\n"
+            "    if tuple(grid) == (1, 5, 7):\n        raise ValueError(f'{grid} were hidden')\n"
+            "    return right(tubelets, grid, tubelet)"
+        )
+    )
+    nb.cells.append(new_code_cell("print('\\n'.join(In))"))
+    nb.cells.append(new_code_cell("### BEGIN HIDDEN TESTS\nprint('mine')"))
+
+
 # student: what was done to the right answers, the points of 03.1 and 03.2, and whether the words wait for a reader
 CASES = {
     "right": (lambda nb: None, (2, 2), True),
@@ -209,6 +372,16 @@ CASES = {
     "typing_error": (typing_error, (0, 2), False),
     "endless": (endless, (0, 2), True),
     "changed_check": (changed_check, (0, 2), True),
+    "copied": (copied, (2, 2), True),
+    "metadata_lost": (metadata_lost, (2, 2), True),
+    "metadata_and_ids_lost": (metadata_and_ids_lost, (2, 2), True),
+    "metadata_damaged": (metadata_damaged, (2, 2), True),
+    "words_deleted": (lambda nb: nb.cells.remove(by_id(nb, "ch03-words")), (2, 2), True),
+    "patched": (cheat(PATCHED), (0, 0), True),
+    "rebound": (cheat(REBOUND), (0, 0), True),
+    "planted": (cheat(PLANTED), (0, 0), True),
+    "gutted": (cheat(GUTTED), (0, 0), True),
+    "spying": (spying, (0, 2), True),
 }
 
 
@@ -249,15 +422,34 @@ def test_each_submission_gets_exactly_the_points_it_should(course, graded, stude
         assert grades["ch03-words"].needs_manual_grade is unread
 
 
+def test_a_submission_in_which_nothing_can_be_found_again_is_put_before_a_person(course, released):
+    """Without metadata, with other ids and with changed checks: an error names it, instead of 0 points."""
+    from vivit_edu.authoring.restore import RestoreCells
+
+    nb = nbformat.read(released, as_version=4)
+    check = nb.cells.index(by_id(nb, "ch03-ex1-check"))
+    metadata_and_ids_lost(nb)
+    nb.cells[check].source += "  # changed"
+    names = {"notebook": NAME, "assignment": NAME, "db_url": f"sqlite:///{course / 'gradebook.db'}"}
+    with pytest.raises(ValueError, match="lost the metadata .* ch03-ex1-check cannot be found .* handed out"):
+        RestoreCells(add_missing_cells=True).preprocess(nb, {"nbgrader": names})
+
+
 def test_what_was_tampered_with_is_reported(graded):
     about = dict(zip(re.findall(r"Sanitizing .*submitted.(\w+).", graded), re.split(r"Sanitizing ", graded)[1:]))
     assert set(about) == set(CASES)
-    assert "Missing grade cell ch03-ex1-check" in about["deleted"] and "Missing exercise ch03-ex2 " in about["deleted"]
+    for name in ("ch03-ex1-check", "ch03-ex2", "ch03-ex2-check"):
+        assert f"Missing cell {name} is put back" in about["deleted"]
+    assert "ch03-ex2-check exists 2 times" in about["copied"]
+    assert "Cell ch03-words had lost its metadata" in about["metadata_lost"]
+    assert "Missing cell ch03-words" in about["words_deleted"] and "ch03-words" in about["metadata_and_ids_lost"]
     assert "Attribute 'checksum' for cell ch03-ex1-check has changed!" in about["changed_check"]
     assert "Attribute 'points' for cell ch03-ex1-check has changed! (should be: 2.0, got: 50" in about["changed_check"]
     assert "Timeout waiting for execute reply" in about["endless"]
     for student in ("right", "mistaken", "typing_error"):
-        assert "WARNING" not in re.sub(r"\[IPKernelApp\] WARNING.*", "", about[student])
+        # a check with hidden tests is one that nbgrader always restores
+        ignored = r"\[IPKernelApp\] WARNING.*|.*WARNING.*'checksum' for cell ch03-ex1-check has changed!.*"
+        assert "WARNING" not in re.sub(ignored, "", about[student])
 
 
 def test_feedback_shows_the_checks_own_messages(course, graded):
@@ -272,3 +464,32 @@ def test_feedback_shows_the_checks_own_messages(course, graded):
     assert "SyntaxError" in pages["typing_error"] and "CellTimeoutError" in pages["endless"]
     assert "Passed 03.1" not in pages["changed_check"] and "CheckFailed" in pages["changed_check"]
     assert "still to be written" in pages["deleted"]
+    assert "look for it among the other cells" in pages["words_deleted"]
+    for student, page in pages.items():
+        text = re.sub("<[^>]*>", "", page)
+        for secret in ("HIDDEN TESTS", "2100", "35, 60", "(1, 5, 7)"):
+            theirs = student == "spying" and secret == "(1, 5, 7)"  # the answer itself names it
+            assert theirs or secret not in text, (student, secret)
+    assert "A hidden test failed" in pages["spying"] and "Passed 03.1" in pages["spying"]
+
+
+def test_a_classroom_of_an_earlier_version_still_grades(course, graded):
+    """Its configuration names the old place, and nbgrader's own step that takes the names of copies away."""
+    from nbgrader.api import Gradebook
+
+    config = (course / "nbgrader_config.py").read_text(encoding="utf-8")
+    new = '"vivit_edu.authoring.restore.RestoreCells"'
+    assert new in config
+    old = config.replace(new, '"vivit_edu.course.restore.RestoreCells"').replace(
+        '    "nbgrader.preprocessors.OverwriteKernelspec"',
+        '    "nbgrader.preprocessors.DeduplicateIds",\n    "nbgrader.preprocessors.OverwriteKernelspec"',
+    )
+    (course / "nbgrader_config.py").write_text(old, encoding="utf-8")
+    try:
+        code, log = nbgrader(course, "autograde", NAME, "--student=copied", "--force")
+    finally:
+        (course / "nbgrader_config.py").write_text(config, encoding="utf-8")
+    assert code == 0 and "Sanitizing" in log, log
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+        (notebook,) = book.find_submission(NAME, "copied").notebooks
+        assert [grade.auto_score for grade in notebook.grades if "ex" in grade.name] == [2, 2]

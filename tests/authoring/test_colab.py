@@ -26,6 +26,8 @@ CHAPTERS = sorted(MASTERS) if os.environ.get("VIVIT_EDU_COLAB") == "all" else so
 LACKING = (
     "einops",
     "medmnist",
+    "pooch",
+    "tabulate",
     "vivit_edu",
     "_vivit_edu",
     "_editable_impl_vivit_edu",
@@ -115,7 +117,9 @@ def test_a_chapter_starts_and_runs_in_colab(colab, phantom, name):
     assert Path(course) == home / "content" / "vivit-edu" / "vivit_edu" / "__init__.py", "the clone's package"
     assert einops.startswith(str(packages)), "einops, which Colab lacks, was installed"
     installed = {path.name.split("-")[0] for path in packages.glob("*.dist-info")}
-    assert installed <= {"pip", "setuptools", "einops", "medmnist"}, "more was installed than what is missing"
+    assert installed <= {"pip", "setuptools", "einops", "medmnist", "pooch", "tabulate"}, (
+        "more was installed than what is missing"
+    )
 
 
 def test_every_chapter_has_this_bootstrap():

@@ -47,7 +47,8 @@ def test_the_capstone_stands_there_with_the_points_that_its_rubric_gives():
 
 def test_mistakes_are_read_with_the_words_of_their_message(tmp_path):
     (tmp_path / "test_ch03.py").write_text(
-        'test_a = run_cases(ch03.check_a, right=[f, g], wrong={"upside down": (f, "swapped"), "shape": (g, r"\\[2, 3\\]")})\n'
+        "test_a = run_cases(ch03.check_a, right=[f, g], "
+        'wrong={"upside down": (f, "swapped"), "shape": (g, r"\\[2, 3\\]")})\n'
         "test_b = run_cases(ch03.check_b, right=[f, g], wrong=dict(x=1))\n",
         encoding="utf-8",
     )

@@ -19,15 +19,17 @@ from vivit_edu.authoring import notebooks as harness
 from vivit_edu.authoring.exercises import clear_guesses, move_links, student_notebook
 from vivit_edu.authoring.masters import (
     Master,
-    as_text,
     bootstrap_cell,
     load_definitions,
     master_paths,
+    notebook_text,
     read,
     repository,
+    write,
 )
 from vivit_edu.authoring.outputs import WIDGET, clean, digest, live
-from vivit_edu.authoring.rules import check
+from vivit_edu.authoring.rules import broken_rules
+from vivit_edu.course.map import course_map
 from vivit_edu.course.recorded import recorded
 from vivit_edu.errors import ConfigError, VivitEduError
 
@@ -42,7 +44,7 @@ each_master = pytest.mark.parametrize("path", MASTERS, ids=[path.stem for path i
 
 @each_master
 def test_a_master_follows_the_rules(path):
-    assert check(read(path)) == []
+    assert broken_rules(read(path)) == []
 
 
 def test_student_notebooks_and_map_are_in_step_with_the_masters():
@@ -118,7 +120,7 @@ def sample(course):
 
 
 def test_the_command_leaves_a_chapter_that_follows_the_rules(course, sample):
-    assert check(sample) == []
+    assert broken_rules(sample) == []
     assert harness.violations(course / "notebooks", repo=REPO) == []
     run = sample.nb.metadata["vivit_edu"]
     assert run["digest"] == digest(sample.nb) and 0 < run["seconds"] < 60 and 50 < run["peak_mb"] < 4000
@@ -130,7 +132,7 @@ def test_the_command_leaves_a_chapter_that_follows_the_rules(course, sample):
 
 def test_the_map_stands_in_the_readme_and_in_the_chapter_that_shows_it(course, sample):
     run = sample.nb.metadata["vivit_edu"]
-    (row,) = harness.course_map(course / "notebooks")
+    (row,) = course_map(course / "notebooks")
     assert row == {
         "chapter": "03",
         "title": "A sample",
@@ -170,7 +172,7 @@ def test_changed_code_is_executed_again_and_changed_text_is_not(course, sample, 
     ):
         master = copy.deepcopy(sample)
         edit(master.nb)
-        harness.write(folder / "03_sample.ipynb", as_text(master.nb))
+        harness.write(folder / "03_sample.ipynb", notebook_text(master.nb))
         executed.clear()
         harness.renew(folder / "03_sample.ipynb")
         assert len(executed) == times
@@ -185,7 +187,7 @@ def sample_run(master):
 def test_a_failing_cell_is_named_and_the_file_stays(course, sample, tmp_path):
     sample.nb.cells[4].source = "1 / 0"
     path = tmp_path / "03_sample.ipynb"
-    path.write_text(as_text(sample.nb), encoding="utf-8")
+    path.write_text(notebook_text(sample.nb), encoding="utf-8")
     before = path.read_bytes()
     (found,) = harness.renew(path)
     assert found.startswith("03_sample.ipynb, code cell 5 ('1 / 0'): failed") and "ZeroDivisionError" in found
@@ -211,15 +213,15 @@ def test_a_kernel_that_does_not_start_is_said_and_the_file_stays(course, sample,
 def test_a_file_that_is_no_notebook_is_named(tmp_path, text):
     path = tmp_path / "03_x.ipynb"
     path.write_bytes(text.encode("latin1"))
-    with pytest.raises(ConfigError, match="03_x.ipynb is no readable notebook .*restore"):
+    with pytest.raises(ConfigError, match="03_x.ipynb is not a readable notebook .*restore"):
         read(path, REPO)
 
 
 def test_check_writes_nothing_and_says_all_that_is_wrong(course, sample, tmp_path):
     folder = tmp_path / "notebooks"
     sample.nb.cells[4].source += "\n# new"
-    harness.write(folder / "03_sample.ipynb", as_text(sample.nb))
-    harness.write(folder / "exercises" / "04_gone.ipynb", as_text(sample.nb))
+    harness.write(folder / "03_sample.ipynb", notebook_text(sample.nb))
+    harness.write(folder / "exercises" / "04_gone.ipynb", notebook_text(sample.nb))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.ipynb")}
     with pytest.raises(VivitEduError) as raised:
         harness.notebooks(check=True, folder=folder)
@@ -261,17 +263,31 @@ def test_nbval_compares_checked_cells_and_runs_the_others(course, sample, tmp_pa
     figure.metadata.update(CHECKED)
     figure.outputs[0].data["image/png"] = "AAAA"
     path = tmp_path / "03_sample.ipynb"
-    path.write_text(as_text(sample.nb), encoding="utf-8")
+    path.write_text(notebook_text(sample.nb), encoding="utf-8")
     assert run_nbval(path).returncode == 0
     tokens.outputs[0].data["text/plain"] = "65"
-    path.write_text(as_text(sample.nb), encoding="utf-8")
+    path.write_text(notebook_text(sample.nb), encoding="utf-8")
     ran = run_nbval(path)
     assert ran.returncode == 1 and "1 failed" in ran.stdout and "65" in ran.stdout
 
 
 def test_a_rendered_notebook_is_a_page_with_its_alt_texts(course):
-    page = harness.render(course / "notebooks" / "03_sample.ipynb")
+    page = harness.notebook_page(course / "notebooks" / "03_sample.ipynb")
     assert "<h2" in page and 'alt="An empty frame."' in page
+
+
+def test_a_notebook_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "03_x.ipynb"
+    assert write(path, "whole") and not write(path, "whole")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(VivitEduError, match="03_x.ipynb could not be written: the disk is full"):
+        write(path, "cut short")
+    monkeypatch.undo()
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
 
 # ---- every rule, broken on purpose
@@ -310,6 +326,11 @@ def leave(number, *outputs):
     return lambda nb: nb.cells[number - 1].outputs.extend(outputs)
 
 
+def checked(text):
+    """More text printed by the cell whose output nbval compares."""
+    return lambda nb: nb.cells[4].outputs.append(stream(text))
+
+
 def stream(text, name="stdout"):
     return new_output("stream", name=name, text=text)
 
@@ -343,6 +364,14 @@ BROKEN = {
         r"0 of 6 cells .* at least a third",
     ),
     "nothing to compare": (lambda nb: nb.cells[5].metadata.update(CHECKED), "leaves no output to compare"),
+    "a signed zero": (checked("loss -0.00, twice"), "cell 5 .*prints -0.00, whose sign"),
+    "a signed zero of a tensor": (checked("tensor([-0., 1.])"), "prints -0., whose sign"),
+    "a signed zero in powers": (checked("-0.0e+00"), "prints -0.0e.00, whose sign"),
+    "a signed zero in per cent": (checked("by -0%"), "prints -0, whose sign"),
+    "a signed zero in a table": (
+        lambda nb: nb.cells[4].outputs.append(output(**{"text/html": "<td>−0.0</td>"})),
+        "prints −0.0, whose sign",
+    ),
     "too large": (leave(5, output(**{"text/plain": "x" * 1_600_000})), "1.6 MB, at most 1.5"),
     "too slow": (lambda nb: nb.metadata.vivit_edu.update(seconds=91), "took 91 s, at most 90"),
     # the frame
@@ -364,7 +393,7 @@ BROKEN = {
         "3 Colab",
     ),
     "no text first": (lambda nb: nb.cells.pop(0), "first cell must be markdown"),
-    "another bootstrap": (edit(2, "--quiet --depth", "--depth"), "must be the bootstrap"),
+    "another bootstrap": (edit(2, "-q --depth", "--depth"), "must be the bootstrap"),
     "no bootstrap tag": (lambda nb: nb.cells[1].metadata.pop("tags"), "must be the bootstrap"),
     "an installation": (put(4, code("!pip install torch")), "cell 4 .*holds a magic"),
     "a magic": (put(4, code("%matplotlib inline")), "cell 4 .*holds a magic"),
@@ -400,6 +429,17 @@ BROKEN = {
         "slider explore without",
     ),
     "a slider of ipywidgets": (put(5, code("widgets.IntSlider(3)")), "slider widgets.IntSlider without"),
+    "machinery imported": (put(5, code("from vivit_edu.experiments import record")), "imports vivit_edu.experiments"),
+    "machinery by its room": (put(5, code("from vivit_edu import support")), "imports vivit_edu.support"),
+    "machinery by its path": (put(5, code("import vivit_edu.authoring.masters as m")), "imports vivit_edu.authoring"),
+    "machinery inside a function": (
+        put(5, code("def f():\n    from vivit_edu.weights.files import x")),
+        "imports vivit_edu.weights",
+    ),
+    "machinery by its name": (
+        put(5, code("importlib.import_module('vivit_edu.datasets.phantom')")),
+        "imports vivit_edu.datasets",
+    ),
     # text
     "two titles": (edit(4, "## Doubling", "# Doubling"), "second title 'Doubling'"),
     "a level left out": (edit(4, "## Doubling", "### Doubling"), "level 3 after one of level 1"),
@@ -444,13 +484,24 @@ BROKEN = {
 def test_a_broken_rule_is_found(sample, name):
     change, expected = BROKEN[name]
     change(sample.nb)
-    found = check(Master(sample.path, sample.nb, REPO))
+    found = broken_rules(Master(sample.path, sample.nb, REPO))
     assert any(re.search(expected, text) for text in found), found
     assert all(text.startswith("03_sample.ipynb") for text in found)
 
 
 ALLOWED = {
     "a long class": (put(9, code(f"{MODULE}\n{LONG}\nprint(Block().x.shape)")), "lines: only a class|defines"),
+    "lessons and exported names": (
+        put(
+            5,
+            code(
+                "import vivit_edu.plots\nfrom vivit_edu import Recipe, attention, load_clip, plots\n"
+                "from vivit_edu.course.recorded import recorded\nfrom vivit_edu.errors import ConfigError"
+            ),
+        ),
+        "imports vivit_edu",
+    ),
+    "numbers below zero": (checked("-0.05 -10 2-0 ch-03 0.00 -0.0001 x-0"), "whose sign"),
     "a shape in the next cell": (
         lambda nb: [put(9, code("print(Block().x.shape)"))(nb), put(9, code(MODULE))(nb)],
         "defines",
@@ -475,20 +526,20 @@ ALLOWED = {
 def test_what_is_allowed_is_not_found(sample, name):
     change, unexpected = ALLOWED[name]
     change(sample.nb)
-    assert not [text for text in check(Master(sample.path, sample.nb, REPO)) if re.search(unexpected, text)]
+    assert not [text for text in broken_rules(Master(sample.path, sample.nb, REPO)) if re.search(unexpected, text)]
 
 
 def test_chapter_12_and_chapter_00_have_rules_of_their_own(sample):
     sample.nb.metadata.vivit_edu.seconds = 150
-    text = as_text(sample.nb)
+    text = notebook_text(sample.nb)
 
     def found(name):
-        return check(Master(sample.path.with_name(name), nbformat.reads(text, 4), REPO))
+        return broken_rules(Master(sample.path.with_name(name), nbformat.reads(text, 4), REPO))
 
     assert any("took 150 s" in line for line in found("03_sample.ipynb"))
     assert not any("took 150 s" in line for line in found("12_training.ipynb"))
     sample.nb.cells = [cell for cell in sample.nb.cells if "Exercise" not in cell.source]
-    text = as_text(sample.nb)
+    text = notebook_text(sample.nb)
     assert any("has 0 exercises" in line for line in found("03_sample.ipynb"))
     assert not any("exercises, expected" in line for line in found("00_start.ipynb"))
 
@@ -550,24 +601,24 @@ def test_cell_ids_depend_on_the_source_alone(sample):
 
 def test_students_get_neither_solutions_nor_outputs_nor_guesses(sample):
     student = student_notebook(sample, [])
-    text = as_text(student)
+    text = notebook_text(student)
     assert "SOLUTION" not in text and "return 2 * x" not in text and "guess=(SIDE" not in text
     assert "raise NotImplementedError" in student.cells[11].source and "guess=None" in student.cells[7].source
     assert all(cell.execution_count is None and not cell.outputs for cell in student.cells if cell.cell_type == "code")
     assert "vivit_edu" not in student.metadata
     assert student.cells[0].source == sample.nb.cells[0].source and student.cells[1].source == bootstrap_cell(REPO)
     assert student.cells[12].metadata.editable is False and student.cells[12].metadata.nbgrader.checksum
-    assert "return 2 * x" in as_text(sample.nb), "the master stays as it was"
+    assert "return 2 * x" in notebook_text(sample.nb), "the master stays as it was"
     ids = [cell.id for cell in student.cells]
     assert ids == [cell.id for cell in sample.nb.cells]
 
 
 def test_student_notebooks_do_not_depend_on_the_run(sample):
-    before = as_text(student_notebook(sample, []))
+    before = notebook_text(student_notebook(sample, []))
     sample.nb.metadata.vivit_edu.update(seconds=77, peak_mb=1)
     for _, cell in sample.code:
         cell.outputs, cell.execution_count = [], None
-    assert as_text(student_notebook(sample, [])) == before
+    assert notebook_text(student_notebook(sample, [])) == before
 
 
 @pytest.mark.parametrize(
@@ -644,5 +695,29 @@ def test_the_bootstrap_does_nothing_here_and_never_installs_torch():
     source = bootstrap_cell(REPO)
     assert len(source.splitlines()) <= 6
     installs = [line for line in source.splitlines() if "pip" in line]
-    assert installs and all("--no-deps" in line and "torch" not in line for line in installs)
-    assert all(line.startswith("    ") for line in source.splitlines()[2:]), "all of it only in Colab"
+    fetched = [re.search("pip install (.*)", line)[1].split() for line in installs[:1]]
+    assert fetched == [["-q", "--no-deps", "einops", "medmnist", "pooch", "tabulate"]]
+    assert all(line.startswith("    ") for line in source.splitlines()[3:5]), "what fetches does so only in Colab"
+
+
+def run_bootstrap(code, *options, **variables):
+    """The bootstrap cell as IPython runs it, then `code`, in a process of its own."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    source = TransformerManager().transform_cell(bootstrap_cell(REPO))
+    environment = {name: text for name, text in os.environ.items() if name != "OMP_WAIT_POLICY"} | variables
+    command = [sys.executable, *options, "-c", source + code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("given, found", [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_the_bootstrap_lets_threads_sleep_unless_the_user_says_otherwise(given, found):
+    ran = run_bootstrap("print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)", **given)
+    assert ran.stdout.split() == [found, "False"], ran.stderr
+    assert harness.ENVIRONMENT["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_the_bootstrap_says_what_a_kernel_without_the_package_lacks():
+    ran = run_bootstrap("print('went on')", "-I", "-S")  # without the environment's packages
+    assert ran.returncode and "went on" not in ran.stdout
+    assert re.search(f"lacks vivit_edu: choose the kernel .* or `pip install git.{REPO}`", ran.stderr), ran.stderr

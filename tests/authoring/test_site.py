@@ -1,6 +1,7 @@
 """The course as a web site: every chapter whole, every figure there and described, every link alive, light and dark."""
 
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -152,10 +153,58 @@ def test_a_second_site_can_be_built_in_the_same_process(tmp_path):
         assert "what-to-take-along" in page.ids and "#what-to-take-along" in page.all("a", "href")
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, capsys):
-    (tmp_path / "mine.txt").write_text("mine")
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"mine.txt": "mine"},
+        {"searchindex.js": "Search.setIndex({})", "index.html": "a site of somebody else's", "CNAME": "example.org"},
+        {".git": "gitdir: elsewhere"},
+        {".vivit-edu": '{"made": "classroom", "files": {}}'},
+    ],
+)
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, capsys, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     assert main(["site", str(tmp_path)]) == 2
-    assert "holds other files" in capsys.readouterr().err and (tmp_path / "mine.txt").read_text() == "mine"
+    assert "holds other files" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_touched_before_tools_and_pages_are_known_to_be_fine(tmp_path, monkeypatch):
+    masters = masters_with(tmp_path, "## Doubling")
+    folder = site(tmp_path / "site", masters=masters)
+    before = snapshot(folder)
+    nb = nbformat.read(masters / "03_sample.ipynb", as_version=4)
+    nb.cells[3].source = "[there](03_sample.ipynb#nowhere)"
+    nbformat.write(nb, masters / "03_sample.ipynb")
+    with pytest.raises(ConfigError, match="nowhere"):
+        site(folder, masters=masters)
+    monkeypatch.setitem(sys.modules, "myst_nb", None)
+    with pytest.raises(ConfigError, match="myst_nb is not installed"):
+        site(folder, masters=masters)
+    assert snapshot(folder) == before and sorted(p.name for p in tmp_path.iterdir()) == ["masters", "site"]
+
+
+def test_a_site_is_renewed_around_what_others_put_there_and_what_was_changed(tmp_path, capsys):
+    masters = masters_with(tmp_path, "## Doubling")
+    folder = site(tmp_path / "site", masters=masters)
+    theirs = {folder / "CNAME": "example.org", folder / ".git" / "HEAD": "main", folder / "guide.html": "ours now"}
+    for path, text in theirs.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    (masters / "03_sample.ipynb").rename(masters / "04_sample.ipynb")
+    nb = nbformat.read(masters / "04_sample.ipynb", as_version=4)
+    nb.cells[0].source = nb.cells[0].source.replace("03_sample", "04_sample")
+    nbformat.write(nb, masters / "04_sample.ipynb")
+    capsys.readouterr()
+    site(folder, masters=masters)
+    assert {path: path.read_text() for path in theirs} == theirs
+    assert "guide.html was changed" in (said := capsys.readouterr().out) and "CNAME" not in said
+    assert (folder / "04_sample.html").is_file() and not (folder / "03_sample.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +241,8 @@ def test_mathml_is_marked_as_block_or_inline():
 # Text whose contrast with what lies behind it is too low to read (WCAG AA: 4.5, 3 for large letters), as strings.
 PALE = """() => {
     const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
-    const luminance = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    const luminance = rgb => rgb.slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
     const behind = element => {
         for (let e = element; e; e = e.parentElement) {
@@ -208,7 +258,9 @@ PALE = """() => {
         const style = getComputedStyle(element), size = parseFloat(style.fontSize);
         const [a, b] = [luminance(parse(style.color)), luminance(behind(element))];
         const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < (size >= 24 ? 3 : 4.5)) found.add(`${element.tagName}.${element.className} ${style.color} ${ratio.toFixed(1)}: ${element.textContent.trim().slice(0, 40)}`);
+        if (ratio >= (size >= 24 ? 3 : 4.5)) continue;
+        const what = `${element.tagName}.${element.className} ${style.color} ${ratio.toFixed(1)}`;
+        found.add(`${what}: ${element.textContent.trim().slice(0, 40)}`);
     }
     return [...found];
 }"""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vivit_edu.authoring.stamp import BEGIN, stamp
+from vivit_edu.authoring.stamp import STAMP_BEGIN, stamp
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
 
@@ -107,7 +107,7 @@ def test_the_stamp_names_day_and_versions_and_replaces_the_last_one(tmp_path):
 
     assert line.startswith("Last ran whole on 2026-01-09, on ") and f"torch {torch.__version__.split('+')[0]}" in line
     assert line in after and "2026-01-02" not in after and "has left no note" not in after
-    outside = [re.sub(rf"{BEGIN}.*?<!-- end", "", text, flags=re.S) for text in (before, after)]
+    outside = [re.sub(rf"{STAMP_BEGIN}.*?<!-- end", "", text, flags=re.S) for text in (before, after)]
     assert outside[0] == outside[1]
 
 

@@ -24,7 +24,6 @@ LESSONS = {
     "plots",
     "errors",
 }
-LESSONS |= {"surgery"}  # after the merge: part of pretrained
 
 
 def strangers(source):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.references import VIVITS
 from vivit_edu.attention import FactorisedDotProductAttention, MultiHeadAttention, over_space, over_time
 from vivit_edu.cost import attention_pairs
 from vivit_edu.course import pictures
@@ -49,7 +50,7 @@ def test_in_model_3_one_block_reaches_every_token_in_two_steps():
     assert ((time @ space) > 0).all() and not pictures.visibility_mask(model_3, *GRID).all()
 
 
-@pytest.mark.parametrize("name", pictures.KINDS)
+@pytest.mark.parametrize("name", VIVITS)
 def test_the_figures_pairs_are_those_of_the_cost(name):
     panels = pictures.mask_panels(name, 4, 4, 4)
     pairs = [int(text.split()[0].replace(",", "")) for _, text, _ in panels]
@@ -91,7 +92,7 @@ def assert_readable(figure):
     assert len(figure.alt_text) > 80 and figure.get_figwidth() <= 10
 
 
-@pytest.mark.parametrize("name", [*pictures.KINDS, "all"])
+@pytest.mark.parametrize("name", [*VIVITS, "all"])
 def test_architectures_can_be_read(name):
     assert_readable(pictures.architectures() if name == "all" else pictures.architecture(name))
 
@@ -101,7 +102,7 @@ def test_the_drawing_repeats_model_2s_temporal_block_as_often_as_the_model():
     assert f"× {depth}" in [text for text, _ in texts_of(pictures.architecture("factorised_encoder"))]
 
 
-@pytest.mark.parametrize("names", [*pictures.KINDS, tuple(pictures.KINDS), FACTORISED])
+@pytest.mark.parametrize("names", [*VIVITS, VIVITS, FACTORISED])
 def test_masks_can_be_read(names):
     assert_readable(pictures.mask_figure(names))
 

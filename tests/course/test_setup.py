@@ -47,7 +47,7 @@ def test_all_there(monkeypatch, capsys):
     [
         ("einops", None, "MISSING"),
         ("torch", None, "MISSING"),
-        ("torch", "2.7.1", "TOO OLD, needs 2.8"),
+        ("torch", "2.7.1", "TOO OLD, needs 2.9"),
         ("numpy", "1.9.3", "TOO OLD, needs 1.26"),
         ("medmnist", "", "TOO OLD"),
     ],

@@ -8,7 +8,14 @@ import pytest
 from einops import reduce
 
 from vivit_edu.datasets import phantom
-from vivit_edu.datasets.phantom import PHANTOM_CLASSES, generate_phantom, patient_crops, phantom_patient, render, scan
+from vivit_edu.datasets.phantom import (
+    PHANTOM_CLASSES,
+    generate_phantom,
+    paint_patient,
+    patient_crops,
+    phantom_patient,
+    scan,
+)
 
 CLASS = {name: i for i, name in enumerate(PHANTOM_CLASSES)}
 
@@ -175,7 +182,7 @@ def test_what_is_painted_last_lies_on_top():
     """Rendering skips what is covered: the picture is that of painting everything in order."""
     patient = scan(4)
     axes = [np.linspace(-60, 100, 14), np.linspace(-110, 110, 15), np.linspace(-150, 150, 16)]
-    hu, labels = render(patient, axes)
+    hu, labels = paint_patient(patient, axes)
     p = phantom.body_points(patient, axes)
     plain, names = np.full(p.shape[1], -1000.0), np.zeros(p.shape[1], int)
     for part in patient.torso.parts:

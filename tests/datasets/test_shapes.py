@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from vivit_edu import load_volumes
-from vivit_edu.augment.batch import Augmentation, augment_batch
+from vivit_edu.augment import Augmentation, augment_batch
 from vivit_edu.datasets import shapes
 from vivit_edu.errors import ConfigError
 from vivit_edu.training import Recipe, fit

@@ -1,7 +1,10 @@
 """Real video files of several kinds, encoded here: which frames are taken, faults by name, training on a folder."""
 
 import json
+import os
 import struct
+import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -26,28 +29,26 @@ KINDS = {  # file ending and codec -> pixel format
 }
 
 
-def encode(path, pictures, codec="mpeg4", pixels="yuv420p", times=None):
-    """Writes pictures uint8 [T, H, W, 3] at 10 a second, or at these times in tenths of a second."""
+def encode(path, pictures, codec="mpeg4", pixels="yuv420p", times=None, options=None, aspect=None, tags=None):
+    """Writes pictures uint8 [T, H, W, 3 or 4] at 10 a second, or at these times in tenths of a second."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
+        stream = container.add_stream(codec, rate=10, options=options or {})
+        container.metadata.update(tags or {})
+        stream.metadata.update({"comment": "of the stream"} if tags else {})
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], pixels
-        if codec == "mpeg4":
+        if codec in ("mpeg4", "mpeg2video"):
             stream.bit_rate = 4_000_000
         for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture, format="rgba" if picture.shape[-1] == 4 else "rgb24")
             if times is not None:
-                frame.pts, frame.time_base = times[i], video_tenths()
+                frame.pts, frame.time_base = times[i], Fraction(1, 10)
             for packet in stream.encode(frame):
                 container.mux(packet)
         for packet in stream.encode(None):
             container.mux(packet)
     return path
-
-
-def video_tenths():
-    from fractions import Fraction
-
-    return Fraction(1, 10)
 
 
 def ramp(count=20, height=48, width=64):
@@ -132,25 +133,212 @@ def test_odd_sizes(height, width, tmp_path):
     assert clips.shape == (1, 3, 3, 15, 15) and numbers(clips) == [[1, 3, 5]]
 
 
-def test_a_telephone_held_upright_films_upright(tmp_path):
-    """The file says by how much it is to be turned: here a quarter, clockwise, as phones write it."""
-    pictures = np.zeros((4, 64, 64, 3), np.uint8)
-    pictures[:, :, :32] = 255  # bright on the left, which a quarter clockwise turns to the top
-    path = encode(tmp_path / "a.mp4", pictures)
-    plain = load_clip(path, frames=2, size=16)[0].float()
-    assert plain[..., :6].mean() > 200 and plain[..., 10:].mean() < 50
+UPRIGHT = (1, 0, 0, 1)
+
+
+def with_matrix(path, matrix):
+    """Writes into an mp4 file how its picture is to be shown: a, b, c, d, as phones do."""
     content = path.read_bytes()
-    upright, quarter = (
-        struct.pack(">9i", *m)
-        for m in (
-            (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30),
-            (0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30),
-        )
+    old, new = (
+        struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30) for a, b, c, d in (UPRIGHT, matrix)
     )
-    place = content.index(upright, content.index(b"tkhd"))
-    path.write_bytes(content[:place] + quarter + content[place + 36 :])
-    turned = load_clip(path, frames=2, size=16)[0].float()
-    assert turned[..., :6, :].mean() > 200 and turned[..., 10:, :].mean() < 50
+    place = content.index(old, content.index(b"tkhd"))
+    path.write_bytes(content[:place] + new + content[place + 36 :])
+    return path
+
+
+@pytest.mark.parametrize(
+    "matrix, expected",
+    [
+        (UPRIGHT, [[1, 2], [3, 4]]),
+        ((0, 1, -1, 0), [[3, 1], [4, 2]]),  # a quarter turn clockwise
+        ((-1, 0, 0, -1), [[4, 3], [2, 1]]),
+        ((0, -1, 1, 0), [[2, 4], [1, 3]]),
+        ((-1, 0, 0, 1), [[2, 1], [4, 3]]),  # a front camera: left and right swapped
+        ((1, 0, 0, -1), [[3, 4], [1, 2]]),
+        ((0, 1, 1, 0), [[1, 3], [2, 4]]),  # mirrored and turned
+        ((0, -1, -1, 0), [[4, 2], [3, 1]]),
+    ],
+)
+def test_pictures_are_shown_as_the_display_matrix_says(matrix, expected, tmp_path):
+    """Four quarters of different brightness, 50 to 200, in a wide picture whose middle square is shown."""
+    quarters = np.repeat(np.repeat(np.array([[1, 2], [3, 4]], np.uint8) * 50, 32, axis=0), 48, axis=1)
+    path = with_matrix(
+        encode(tmp_path / "a.mp4", np.broadcast_to(quarters[None, ..., None], (4, 64, 96, 3)).copy()), matrix
+    )
+    shown = load_clip(path, frames=2, size=16)[0, 0, 0].float()
+    corners = [[shown[i : i + 4, j : j + 4].mean().item() / 50 for j in (2, 10)] for i in (2, 10)]
+    assert np.round(corners).astype(int).tolist() == expected
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("aspect, width", [(Fraction(2), 48), (Fraction(1, 2), 192), (Fraction(0), 96)])
+def test_pixels_that_are_not_square_leave_a_disc_a_disc(ending, aspect, width, tmp_path):
+    rows, columns = np.mgrid[:96, :width]
+    disc = ((rows - 48) ** 2 + ((columns - width / 2 + 0.5) * 96 / width) ** 2 < 30**2).astype(np.uint8) * 255
+    path = encode(
+        tmp_path / f"a.{ending}", np.broadcast_to(disc[None, ..., None], (4, 96, width, 3)).copy(), aspect=aspect
+    )
+    shown = load_clip(path, frames=2, size=48)[0, 0, 0] > 128
+    tall, wide = shown.any(dim=1).sum().item(), shown.any(dim=0).sum().item()
+    assert abs(tall - 30) <= 2 and abs(wide - 30) <= 2
+
+
+@pytest.mark.parametrize(
+    "ending, codec, pixels",
+    [
+        ("mov", "qtrle", "argb"),
+        ("mov", "png", "rgba"),
+        ("mov", "prores_ks", "yuva444p10le"),
+        ("webm", "libvpx-vp9", "yuva420p"),
+        ("mkv", "ffv1", "yuva420p"),
+    ],
+)
+def test_transparent_pixels_are_grey_and_a_warning_says_so(ending, codec, pixels, tmp_path):
+    """A black square that moves, drawn in the channel of transparency alone."""
+    installed(codec)
+    pictures = np.zeros((4, 64, 64, 4), np.uint8)
+    for i in range(4):
+        pictures[i, 16:48, 8 * i : 8 * i + 32, 3] = 255
+    path = encode(tmp_path / f"a.{ending}", pictures, codec, pixels)
+    with pytest.warns(UserWarning, match=f"a.{ending} has transparent pixels") as noted:
+        clip = load_clip(path, frames=4, size=32)[0].float()
+    assert len(noted) == 1
+    assert (clip[:, :, :6].mean() - 128).abs() < 12 and (clip[:, :, 26:].mean() - 128).abs() < 12
+    assert all(clip[:, i, 10:22, 4 * i + 2 : 4 * i + 14].mean() < 30 for i in range(4))
+
+
+def test_a_picture_without_a_transparent_pixel_is_not_warned_about(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solid = np.concatenate([ramp(4), np.full((4, 48, 64, 1), 255, np.uint8)], axis=-1)
+        assert numbers(load_clip(encode(tmp_path / "a.mov", solid, "qtrle", "argb"), frames=4, size=16)) == [
+            [0, 1, 2, 3]
+        ]
+        gif = encode(tmp_path / "a.gif", ramp(4), "gif", "rgb8")
+        assert numbers(load_clip(gif, frames=4, size=16)) == [[0, 1, 2, 3]]
+
+
+# ---- time stamps, tracks, tags, names
+
+
+BACKWARDS = [
+    ("avi", "libx264", {"bf": "3"}),
+    ("avi", "libx264", {"bf": "1", "g": "7"}),
+    ("avi", "mpeg4", {"bf": "2"}),
+    ("mkv", "libx264", {"bf": "3"}),
+    ("flv", "libx264", {"bf": "3"}),
+    ("mpg", "libx264", {"bf": "3"}),
+    ("mpg", "mpeg2video", {"bf": "2"}),
+]
+
+
+@pytest.mark.parametrize("ending, codec, options", BACKWARDS)
+def test_frames_that_are_stored_in_another_order_are_each_shown_once(ending, codec, options, tmp_path):
+    installed(codec)
+    shades = np.broadcast_to((np.arange(40) * 6).astype(np.uint8)[:, None, None, None], (40, 48, 64, 3)).copy()
+    path = encode(tmp_path / f"a.{ending}", shades, codec, options=options)
+    assert numbers(load_clip(path, frames=40, size=16), step=6) == [list(range(40))]
+    assert numbers(load_clip(path, frames=5, size=16, step=2), step=6) == [[16, 18, 20, 22, 24]]
+    assert numbers(load_clip(path, frames=10, size=16, views=2), step=6) == [
+        list(range(1, 40, 4)),
+        list(range(3, 40, 4)),
+    ]
+
+
+def test_time_stamps_that_go_backwards_are_not_believed(tmp_path, monkeypatch):
+    """Also where the file does not show beforehand that its frames are reordered."""
+    path = encode(tmp_path / "a.avi", ramp(), "libx264", options={"bf": "3"})
+    find = video.find_frames
+    monkeypatch.setattr(video, "find_frames", lambda *a: (*find(*a)[:2], False))
+    assert numbers(load_clip(path, frames=20, size=16)) == [list(range(20))]
+
+
+def encode_two(path, first, second, cover=False):
+    """A file with two video tracks; the first may be marked as a cover."""
+    with av.open(str(path), "w") as container:
+        tracks = []
+        for pictures, codec in ((first, "mjpeg" if len(first) == 1 else "mpeg4"), (second, "mpeg4")):
+            stream = container.add_stream(codec, rate=10)
+            stream.height, stream.width = pictures.shape[1:3]
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            tracks.append((stream, pictures))
+        if cover:
+            tracks[0][0].disposition = av.stream.Disposition.attached_pic.value
+        for stream, pictures in tracks:
+            for picture in pictures:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("ending, cover", [("mp4", False), ("mkv", False), ("mov", False), ("mp4", True)])
+def test_a_still_picture_in_front_is_not_the_video(ending, cover, tmp_path):
+    still = np.full((1, 96, 128, 3), 240, np.uint8)
+    path = encode_two(tmp_path / f"a.{ending}", still, ramp(), cover)
+    assert numbers(load_clip(path, frames=10, size=16)) == [[1, 3, 5, 7, 9, 11, 13, 15, 17, 19]]
+
+
+def test_of_two_films_of_one_length_the_larger_is_taken(tmp_path):
+    path = encode_two(tmp_path / "a.mp4", 255 - ramp(10, 32, 32), ramp(10, 64, 64))
+    assert numbers(load_clip(path, frames=10, size=16)) == [list(range(10))]
+
+
+@pytest.mark.parametrize("tag", [b"ABCDEFGH", b"of the stream"])
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"\xe9t", b"\xc3\x28", b"\xed\xa0"])
+def test_tags_that_are_not_utf_8_do_not_matter(tag, bad, tmp_path):
+    path = encode(tmp_path / "a.mkv", ramp(), tags={"title": "ABCDEFGH"})
+    content = path.read_bytes()
+    assert content.count(tag) == 1
+    path.write_bytes(content.replace(tag, bad + tag[2:]))
+    assert numbers(load_clip(path, frames=5, size=16)) == [[2, 6, 10, 14, 18]]
+
+
+@pytest.mark.parametrize("knows", ["metadata_encoding", "metadata_errors", None])
+def test_every_version_of_pyav_is_asked_in_a_way_it_knows(knows, tmp_path, monkeypatch):
+    """Stand-ins for versions in which only one of the two arguments helps, or neither is known."""
+    path, real = encode(tmp_path / "a.mp4", ramp()), av.open
+
+    def stand_in(name, **arguments):
+        if knows is None and arguments:
+            raise TypeError(f"open() got an unexpected keyword argument {min(arguments)!r}")
+        if knows and knows not in arguments:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+        return real(name)
+
+    monkeypatch.setattr(av, "open", stand_in)
+    assert load_clip(path, frames=2, size=8).shape == (1, 3, 2, 8, 8)
+
+
+def test_what_pyav_cannot_read_as_text_is_told_with_the_file(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    path = encode(tmp_path / "a.mp4", ramp())
+    monkeypatch.setattr(av, "open", fail)
+    with pytest.raises(DataError, match="a.mp4 cannot be decoded"):
+        load_clip(path, frames=2, size=8)
+
+
+NAMES = [
+    "cam1:02.mp4",
+    "-x.mp4",
+    "http:a.mp4",
+    "concat:a.mp4",
+    "data:a.mp4",
+    "pipe:0.mp4",
+    "%03d.mp4",
+    "a b#?&.mp4",
+    "ä.mp4",
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not allow these names")
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_names_of_files_and_not_addresses(name, tmp_path, monkeypatch):
+    encode(tmp_path / "a.mp4", ramp()).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert numbers(load_clip(name, frames=5, size=16)) == [[2, 6, 10, 14, 18]]
 
 
 # ---- faults
@@ -205,8 +393,16 @@ def test_a_file_that_breaks_off_shows_its_last_frame_on(tmp_path):
 
 
 def test_numbers_that_make_no_sense_and_a_missing_pyav_are_named(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="frames=0"):
-        load_clip(tmp_path / "a.mp4", frames=0, size=16)
+    for name, value in (("frames", 0), ("frames", 1.5), ("size", "16"), ("size", -1), ("views", True), ("step", 2.0)):
+        with pytest.raises(ConfigError, match=f"{name} must be"):
+            load_clip(tmp_path / "a.mp4", **{"frames": 4, "size": 16} | {name: value})
+    for name, value in (("frames", 999_999), ("size", 100_000), ("views", 10**7)):
+        with pytest.raises(ConfigError, match="GiB, and at most 1 GiB"):
+            load_clip(tmp_path / "a.mp4", **{"frames": 500, "size": 28} | {name: value})
+    with pytest.raises(ConfigError, match="path of a video file, got None"):
+        load_clip(None, frames=4, size=16)
+    with pytest.raises(DataError, match="is a folder"):
+        load_clip(tmp_path, frames=4, size=16)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(DataError, match=r"vivit-edu\[video\]"):
         load_clip(encoded_before(tmp_path), frames=2, size=16)
@@ -228,7 +424,6 @@ def folder(tmp_path_factory):
         (folder / name).mkdir(parents=True)
         for i in range(10):
             encode(folder / name / f"{i}.mp4", ramp(12 + i, 32, 40)[::way].copy())
-    (folder / "brightens" / "notes.txt").write_text("not a video")
     return folder
 
 
@@ -260,6 +455,97 @@ def test_given_splits_are_kept(folder, tmp_path):
     assert [len(s) for s in (volumes.train, volumes.val, volumes.test)] == [12, 4, 4]
 
 
+def test_what_a_mac_and_windows_leave_behind_is_neither_a_class_nor_a_file(folder, tmp_path):
+    copied(folder, tmp_path / "v")
+    for place in (tmp_path / "v", tmp_path / "v" / "darkens"):
+        for name in (".DS_Store", "._1.mp4", "Thumbs.db", "desktop.ini"):
+            (place / name).write_bytes(b"rubbish")
+        (place / "__MACOSX").mkdir()
+        (place / "__MACOSX" / "1.mp4").write_bytes(b"rubbish")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = video.list_videos(tmp_path / "v", frames=2, size=8)
+    assert files.class_names == ("brightens", "darkens") and files.left_out == {}
+    assert {split: len(items) for split, items in files.splits.items()} == {"train": 6, "val": 2, "test": 2}
+
+
+def copied(folder, to, count=5):
+    for name in ("brightens", "darkens"):
+        (to / name).mkdir(parents=True)
+        for i in range(count):
+            (to / name / f"{i}.mp4").write_bytes((folder / name / f"{i}.mp4").read_bytes())
+    return to
+
+
+def test_what_pyav_reads_is_used_and_the_rest_is_counted_with_its_reason(folder, tmp_path):
+    """Other endings, none, capitals and deeper folders are read; pictures, texts, sound and stray files are not."""
+    place = copied(folder, tmp_path / "v", 3)
+    (place / "darkens" / "2024" / "may").mkdir(parents=True)
+    film = (folder / "darkens" / "0.mp4").read_bytes()
+    (place / "darkens" / "2024" / "may" / "a.MP4").write_bytes(film)
+    (place / "darkens" / "clip").write_bytes(film)
+    encode(place / "darkens" / "b.wmv", ramp(), "wmv2")
+    encode(place / "darkens" / "c.flv", ramp(), "flv")
+    encode(place / "darkens" / "d.ts", ramp(), "mpeg2video")
+    encode(place / "darkens" / "e.nut", ramp(), "mpeg4")
+    for name in ("x.jpg", "y.jpg", "notes.txt", "table.bin"):
+        (place / "brightens" / name).write_bytes(b"something else")
+    make_sound(place / "brightens" / "s.m4a")
+    (place / "stray.mp4").write_bytes(film)
+    with pytest.warns(UserWarning) as noted:
+        volumes = load_videos(place, frames=4, size=8)
+    (said,) = (str(w.message) for w in noted if "files are used" in str(w.message))
+    assert said == (
+        "videos-v: 12 of 18 files are used. Left out: 1 .bin: no video, 2 .jpg: a picture, 1 .m4a: no video, "
+        "1 .mp4: in no folder of a class, 1 .txt: text."
+    )
+    labels = torch.cat([split.labels for split in (volumes.train, volumes.val, volumes.test)])
+    assert labels.bincount().tolist() == [3, 9]
+
+
+def test_a_class_of_pictures_says_what_is_there_instead(folder, tmp_path):
+    place = copied(folder, tmp_path / "v", 3)
+    (place / "frames").mkdir()
+    for i in range(4):
+        (place / "frames" / f"{i}.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"frames holds no video file \(left out: 4 .jpg: a picture\)"):
+        load_videos(place, frames=4, size=8)
+
+
+def test_a_list_names_faults_without_decoding_a_frame(folder, tmp_path, monkeypatch):
+    place = copied(folder, tmp_path / "v")
+    monkeypatch.setattr(video, "load_clip", None)
+    monkeypatch.setattr(video, "decoded", None)
+    files = video.list_videos(place, frames=4, size=8, seed=3)
+    assert files.name == "videos-v" and [len(files.splits[s]) for s in ("train", "val", "test")] == [6, 2, 2]
+    for fault, says in (("empty", "bad.wmv is empty"), ("noise", "bad.wmv cannot be decoded"), ("sound", None)):
+        bad = place / "darkens" / ("bad.mp4" if fault == "sound" else "bad.wmv")
+        make_faulty(bad, fault)
+        with pytest.raises(DataError, match=says or "bad.mp4 holds no video"):
+            video.list_videos(place, frames=4, size=8)
+        bad.unlink()
+    with pytest.raises(ConfigError, match="frames must be"):
+        video.list_videos(place, frames=1.5, size=8)
+    with pytest.raises(ConfigError, match="the clips of 10 files would take 9.81 GiB, and at most 8 GiB"):
+        video.list_videos(place, frames=7000, size=224)
+
+
+def test_a_list_is_what_is_read(folder, tmp_path):
+    place = copied(folder, tmp_path / "v", 4)
+    listed = video.read_videos(video.list_videos(place, frames=4, size=8, seed=5), 4, 8)
+    loaded = load_videos(place, frames=4, size=8, seed=5)
+    assert torch.equal(listed.train.clips, loaded.train.clips) and torch.equal(listed.test.labels, loaded.test.labels)
+
+
+def test_a_folder_that_links_to_itself_is_entered_once(folder, tmp_path):
+    place = copied(folder, tmp_path / "v", 3)
+    try:
+        (place / "darkens" / "again").symlink_to(place / "darkens", target_is_directory=True)
+    except OSError:
+        pytest.skip("this system makes no links")
+    assert sum(map(len, video.list_videos(place, frames=4, size=8).splits.values())) == 6
+
+
 def test_left_and_right_in_names_swap_in_the_mirror():
     assert video.sides(["turn-left", "turn-right", "wave"]).permutation == (1, 0, 2)
     assert video.sides(["Left hand", "other", "Right hand"]).permutation == (2, 1, 0)
@@ -269,10 +555,12 @@ def test_left_and_right_in_names_swap_in_the_mirror():
 @pytest.mark.parametrize(
     "make, says",
     [
-        (lambda f: None, "no folder"),
+        (lambda f: None, "not a folder"),
         (lambda f: f.mkdir(), "sub-folder for each class.*none"),
+        (lambda f: [(f / n).mkdir(parents=True) for n in ("train", "test", "a")], "test, train: name the splits"),
+        (lambda f: [(f / n).mkdir(parents=True) for n in ("train", "validation")], "train, validation: name"),
         (lambda f: [(f / n).mkdir(parents=True) for n in "ab"], "holds no video file"),
-        (lambda f: [((f / n).mkdir(parents=True), (f / n / "1.mp4").touch()) for n in "ab"], "three at least"),
+        (lambda f: [((f / n).mkdir(parents=True), encode(f / n / "1.mp4", ramp(2))) for n in "ab"], "at least three"),
         (
             lambda f: [((f / n).mkdir(parents=True), [(f / n / f"{i}.mp4").touch() for i in range(3)]) for n in "ab"],
             "mp4 is empty",

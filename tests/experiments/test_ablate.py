@@ -14,7 +14,7 @@ import pytest
 
 from tests.tiny import tiny_recipe
 from vivit_edu import training
-from vivit_edu.cli import main
+from vivit_edu.cli import main, print_metrics
 from vivit_edu.errors import CheckpointError, ConfigError
 from vivit_edu.experiments.ablate import run_table, spread
 from vivit_edu.experiments.runs import train_run
@@ -244,6 +244,97 @@ def test_a_recipe_that_has_a_new_field_since_then_goes_on(tiny_volumes, tmp_path
     assert count.calls == []
 
 
+def set_in_grid(*path, to):
+    def change(grid):
+        for key in path[:-1]:
+            grid = grid[key]
+        grid[path[-1]] = to
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (set_in_grid("colour", to="blue"), "holds colour, which this version does not know"),
+        (set_in_grid("rows", "nothing", "momentum", to=0.9), "no field momentum"),
+        (set_in_grid("rows", "nothing", "options", "colour", to=1), "no option colour"),
+        (set_in_grid("rows", "nothing", "augmentation", "fog", to=1), "no field fog"),
+        (set_in_grid("rows", "nothing", "augmentation", to=3), "cannot be read"),
+        (set_in_grid("rows", "nothing", to=[]), "cannot be read"),
+        (set_in_grid("rows", to=[]), "its rows is of another kind"),
+        (set_in_grid("rows", to={}), "its rows are "),
+        (set_in_grid("clips", to=None), "its clips is of another kind"),
+        (set_in_grid("table", to=7), "its table is of another kind"),
+        (lambda grid: grid.pop("dataset"), "lacks dataset"),
+    ],
+)
+def test_a_grid_of_another_version_or_a_damaged_one_is_one_message(change, says, finished, tiny_volumes, tmp_path):
+    grid = json.loads((finished[0] / "grid.json").read_text())
+    change(grid)
+    (tmp_path / "grid.json").write_text(json.dumps(grid))
+    with pytest.raises((CheckpointError, ConfigError), match=says) as refusal:
+        run_table("steps", ROWS, tiny_volumes, seeds=1, out=tmp_path, device="cpu")
+    assert "--out" in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", '{"table": ', "[" * 100_000, "\0\0"])
+def test_a_grid_that_is_not_one_is_one_message(text, tiny_volumes, tmp_path):
+    (tmp_path / "grid.json").write_text(text)
+    with pytest.raises(CheckpointError, match="grid.json cannot be read .* --out"):
+        run_table("steps", ROWS, tiny_volumes, seeds=1, out=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"history": []}, {"history": [{}]}, {"row": "+ a smaller step"}, {"seed": 5}, {"probes": {}}, {"val": {}}],
+    ids=str,
+)
+def test_a_finished_run_that_lacks_something_is_named(change, finished, tiny_volumes, tmp_path):
+    out, _ = finished
+    for path in out.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "00-nothing-seed0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match="00-nothing-seed0.json cannot be read .* delete it"):
+        run_table("steps", ROWS, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
+
+
+def strictly(text):
+    """The content of a JSON text; NaN and Infinity, which JSON does not have, are an error."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_split_of_one_class_has_no_auc_and_every_file_is_json(tiny_volumes, tmp_path, capsys):
+    one_class = tiny_volumes.val.subset(tiny_volumes.val.labels == 1)
+    volumes = replace(tiny_volumes, val=one_class)
+    metrics = train_run(volumes, tiny_recipe(epochs=1), out=tmp_path / "run", device="cpu")
+    for path in (tmp_path / "run").glob("*.json"):
+        strictly(path.read_text())
+    assert strictly((tmp_path / "run" / "metrics.json").read_text())["val"]["auc"] is None
+    assert metrics["test"]["auc"] > 0
+    print_metrics(metrics)
+    val, test = capsys.readouterr().out.splitlines()[-2:]
+    assert val.split()[-1] == "–" and test.split()[-1] == f"{metrics['test']['auc']:.3f}"
+    rows = [replace(row, recipe=replace(row.recipe, epochs=1)) for row in ROWS]
+    content = run_table("steps", rows, volumes, seeds=2, out=tmp_path / "table", device="cpu")
+    for path in (tmp_path / "table").glob("*.json"):
+        strictly(path.read_text())
+    assert content["rows"][0]["val"]["auc"] == {"mean": None, "sd": None, "runs": [None, None]}
+    cells = (tmp_path / "table" / "table.md").read_text().splitlines()[2].split("|")
+    assert [cell.strip() for cell in cells][4] == "–"
+
+
+def test_means_leave_out_what_is_missing():
+    assert spread([None, 0.5, 0.7])["mean"] == pytest.approx(0.6)
+    assert spread([None, 0.5]) == {"mean": 0.5, "sd": None, "runs": [None, 0.5]}
+
+
 def test_a_damaged_run_is_named_and_not_averaged(finished, tiny_volumes, tmp_path):
     out, _ = finished
     for path in out.glob("*.json"):
@@ -305,9 +396,7 @@ def test_the_command_runs_a_table_and_goes_on_where_it_stopped(tiny_volumes, tmp
     command = ["ablate", "model", "organphantom3d", "--seeds", "2", "--epochs", "1", "--device", "cpu"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert (
-        "| + a smaller step | " in printed and "`vivit-edu ablate model organphantom3d --seeds 2 --epochs 1`" in printed
-    )
+    assert "| + a smaller step" in printed and "`vivit-edu ablate model organphantom3d --seeds 2 --epochs 1`" in printed
     folder = tmp_path / "runs" / "ablate-model-organphantom3d"
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*seed*.json")}
     assert len(times) == 4 and main(command) == 0

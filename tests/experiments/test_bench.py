@@ -86,3 +86,13 @@ def test_with_train_the_table_of_accuracies_follows(monkeypatch, tmp_path, capsy
     assert main(["bench", "models", "tiny", "--train", "--seeds", "1", "--epochs", "1", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert printed.index("cost of") < printed.index("val accuracy") and "vivit-edu ablate all-models tiny" in printed
+
+
+def test_every_table_has_one_cell_for_each_head_and_keeps_its_text(monkeypatch):
+    """Numbers are printed as the bench wrote them: 1.50 stays 1.50."""
+    rows = [["ours", "1.50", "–"], ["theirs, a longer name", "2e3", ""]]
+    monkeypatch.setitem(bench.BENCHES, "augment", lambda *_: (["", "ms", "ratio"], rows, "Nothing."))
+    table, remark = bench.bench_table("augment", "cpu").split("\n\n")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert cells[0] == ["", "ms", "ratio"] and cells[2:] == rows and all(set(c) <= set("-:") for c in cells[1])
+    assert remark.startswith("`vivit-edu bench augment`: Nothing. cpu, ") and remark.endswith(".")

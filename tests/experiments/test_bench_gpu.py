@@ -33,7 +33,7 @@ def test_the_rehearsal_prints_every_row_and_says_what_it_is(capsys):
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_peers_have_our_size(name):
     """What they do otherwise (cls tokens, two more LayerNorms in the embedding) is small; a missing layer is not."""
-    sizes = bench_gpu.Sizes(
+    sizes = bench_gpu.GPUSizes(
         clip_shape=(3, 8, 32, 32), options={"tubelet": (2, 16, 16), "dim": 96, "depth": 3, "heads": 3, "mlp_dim": 384}
     )
     ours, theirs = count_parameters(peers.build_ours(name, sizes)), count_parameters(peers.PEERS[name][1](sizes))

@@ -1,4 +1,4 @@
-"""Chapter 13's table: every method on every model, mean and standard deviation over the seeds, with where it comes from."""
+"""Chapter 13's table: every method on every model, mean ± standard deviation over seeds, and provenance."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The benches beside others' code: like is compared with like, and the arithmetic of the tables is right. No time is judged."""
+"""The benches next to others' code: like is compared with like, and the tables' arithmetic is right; times vary."""
 
 import pytest
 import torch
@@ -13,12 +13,12 @@ from vivit_edu.experiments.bench import growth as bench_growth
 from vivit_edu.experiments.bench import peers as bench_peers
 from vivit_edu.experiments.bench import start as bench_start
 from vivit_edu.experiments.bench.libraries import PEERS, build_ours
-from vivit_edu.experiments.bench.pipeline import CLASSES, SWAP, pipeline, reference_loader
+from vivit_edu.experiments.bench.pipeline import ORGAN_CLASSES, ORGAN_MIRROR, pipeline, reference_loader
 from vivit_edu.experiments.tables import keras_example
 from vivit_edu.volumes import Split
 
 CPU = torch.device("cpu")
-SMALL = bench_peers.Sizes(
+SMALL = bench_peers.PeerSizes(
     options={"tubelet": (14, 14, 14), "dim": 32, "depth": 2, "heads": 4, "mlp_dim": 64},
     batch=2,
     repeats=1,
@@ -63,7 +63,7 @@ def test_twins_that_compute_something_else_are_not_timed(monkeypatch):
 
 @pytest.mark.parametrize("name", PEERS)
 def test_at_the_size_of_the_bench_peers_have_our_parameters(name):
-    sizes = bench_peers.Sizes()
+    sizes = bench_peers.PeerSizes()
     assert count_parameters(PEERS[name][1](sizes)) == pytest.approx(count_parameters(build_ours(name, sizes)), rel=0.02)
 
 
@@ -79,14 +79,16 @@ def test_the_reference_loader_gives_every_clip_once_in_0_to_1_with_its_label():
     clips = values.reshape(-1, 1, 1, 1, 1).expand(10, 1, 28, 28, 28).contiguous()
     seen = [
         (round(float(clip.max() * 255)), target.argmax().item())
-        for batch, targets in reference_loader(Split(clips, torch.arange(10) % CLASSES), 4)
+        for batch, targets in reference_loader(Split(clips, torch.arange(10) % ORGAN_CLASSES), 4)
         for clip, target in zip(batch, targets)
     ]
     assert len(seen) == 10
     for brightness, label in seen:  # a gain of .2 at most; a mirrored clip has its label swapped
-        assert any(abs(brightness - 20 * k) <= 4 * k + 1 and label in (k, SWAP.permutation[k]) for k in range(10))
-    assert sorted(min(label, SWAP.permutation[label]) for _, label in seen) == sorted(
-        min(k, SWAP.permutation[k]) for k in range(10)
+        assert any(
+            abs(brightness - 20 * k) <= 4 * k + 1 and label in (k, ORGAN_MIRROR.permutation[k]) for k in range(10)
+        )
+    assert sorted(min(label, ORGAN_MIRROR.permutation[label]) for _, label in seen) == sorted(
+        min(k, ORGAN_MIRROR.permutation[k]) for k in range(10)
     )
 
 
@@ -116,6 +118,7 @@ def test_start_runs_what_it_names_in_new_processes(monkeypatch):
         bench_start, "CODE", {"bare Python": "", "import torch": "pass", "broken": "raise SystemExit(3)"}
     )
     monkeypatch.setattr(bench_start, "kernel_start", lambda: None)
+    monkeypatch.setattr(bench_start, "busy_rows", lambda torch_takes: [["on a busy machine", "", "", ""]])
     with pytest.raises(Exception, match="exit status 3"):
         bench_start.start(CPU, repeats=1)
     monkeypatch.delitem(bench_start.CODE, "broken")
@@ -123,6 +126,7 @@ def test_start_runs_what_it_names_in_new_processes(monkeypatch):
     titles = [row[0] for row in rows]
     assert (
         titles[:3] == ["bare Python", "import torch", "kernel, and the imports of chapter 03"]
+        and titles[3] == "on a busy machine"
         and "chapter 03" in titles
     )
 

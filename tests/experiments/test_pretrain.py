@@ -80,8 +80,8 @@ def test_its_weights_go_into_all_four_models(name, weights):
     report = load_pretrained(model, weights)
     assert report.layout == "timm VisionTransformer" and not report.left_out
     assert report.how("embedding.projection.weight") == "inflated" and report.how("head.weight") == "fresh"
-    assert not any("number of heads" in note for note in report.notes)  # the file says it
-    assert options_for(weights) == {"depth": 2, "dim": 16, "mlp_dim": 32, "heads": 2}
+    assert not report.notes  # the file says its heads, its activation and its grid
+    assert options_for(weights) == {"depth": 2, "dim": 16, "mlp_dim": 32, "heads": 2, "activation": "gelu"}
 
 
 @torch.no_grad()
@@ -99,9 +99,67 @@ def test_the_file_is_timms_image_transformer(weights):
     torch.testing.assert_close(ours(images.unsqueeze(2)), theirs(images), atol=1e-5, rtol=1e-4)
 
 
-def test_another_ending_is_refused_before_training(tiny_volumes, tmp_path):
-    with pytest.raises(ConfigError, match="FILE.safetensors"):
-        pretrain_to(tmp_path / "weights.pt", tiny_volumes, tiny_recipe(epochs=1))
+# ---- other sizes, other recipes
+
+
+def volumes_of(tiny_volumes, frames, height, width):
+    clips = torch.randint(0, 256, (8, 1, frames, height, width), dtype=torch.uint8)
+    return replace(tiny_volumes, train=replace(tiny_volumes.train, clips=clips, labels=torch.zeros(8, dtype=int)))
+
+
+@pytest.mark.parametrize(
+    "clip, options",
+    [
+        ((64, 64, 64), {"tubelet": (8, 8, 8)}),
+        ((30, 28, 28), {"tubelet": (5, 7, 7)}),
+        ((30, 16, 36), {"tubelet": (15, 4, 4)}),  # 4×9 places
+        ((5, 16, 16), {"tubelet": (5, 8, 8), "activation": "gelu_tanh"}),
+        ((8, 30, 28), {"tubelet": (2, 7, 7), "remainder": "pad"}),
+        ((8, 30, 28), {"tubelet": (2, 7, 7), "remainder": "crop"}),
+    ],
+)
+def test_slices_of_any_size(clip, options, tiny_volumes, tmp_path):
+    recipe, volumes = tiny_recipe(options=options), volumes_of(tiny_volumes, *clip)
+    path = pretrain_to(tmp_path / "slices.safetensors", volumes, recipe, epochs=1)
+    for name in VIVITS:
+        report = load_pretrained(build_model(name, clip_shape=(1, *clip), num_classes=3, **recipe.options), path)
+        assert not report.notes and report.how("positions") in ("taken", "repeated")
+
+
+def test_patches_that_do_not_tile_say_what_to_take(tiny_volumes, tmp_path):
+    with pytest.raises(ConfigError, match="tubelets of 7 do not tile the 64 voxels along height.*Sizes that tile it"):
+        pretrain_to(tmp_path / "a" / "slices.safetensors", volumes_of(tiny_volumes, 64, 64, 64), Recipe.preset("quick"))
+    with pytest.raises(ConfigError, match="the recipe's model is cnn3d"):
+        pretrain_to(tmp_path / "a" / "slices.safetensors", tiny_volumes, tiny_recipe(model="cnn3d"))
+    assert not (tmp_path / "a").exists()  # nothing is written before the model stands
+
+
+@pytest.mark.parametrize(
+    "name", ["file/slices.safetensors", "folder.safetensors", "weights.pt", "weights", "none/file/x.safetensors"]
+)
+def test_what_cannot_be_written_is_refused_before_training(name, tiny_volumes, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "vivit_edu.experiments.pretraining.train_masked", lambda *_, **__: pytest.fail("it was trained")
+    )
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="FILE.safetensors|cannot be written to .*--out"):
+        pretrain_to(tmp_path / name, tiny_volumes, tiny_recipe(epochs=1))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_room_is_refused_before_training(tiny_volumes, tmp_path, monkeypatch):
+    import tempfile
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ConfigError, match=r"No space left on device\): choose another file with --out"):
+        pretrain_to(tmp_path / "slices.safetensors", tiny_volumes, tiny_recipe(epochs=1))
 
 
 # ---- a run that starts from them

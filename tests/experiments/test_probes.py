@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import TINY, make_tiny_volumes
-from vivit_edu.datasets.shapes import CLASSES, MIRROR, TWIN
+from tests.tiny import make_tiny_volumes, tiny_recipe
+from vivit_edu.datasets.shapes import MIRROR, SHAPE_CLASSES, TWIN
 from vivit_edu.experiments import probes
-from vivit_edu.experiments.ablate import read_run, run_table
+from vivit_edu.experiments.ablate import read_finished, run_table
 from vivit_edu.experiments.runs import load_model, load_run
 from vivit_edu.experiments.tables import make_rows
 from vivit_edu.volumes import Mirror, Split, Volumes
@@ -118,7 +118,7 @@ def test_twins_are_the_films_that_run_the_other_way():
     for clip, label in zip(clips, labels):
         clip[:, 0 if label % 2 else -1] = 20 + label.item() // 2  # the pair, and its end or its beginning
     split = Split(clips, labels)
-    volumes = Volumes("movingshapes", CLASSES, split, split, split, mirror=MIRROR, film=True)
+    volumes = Volumes("movingshapes", SHAPE_CLASSES, split, split, split, mirror=MIRROR, film=True)
 
     def watches(clips):
         brightest = (255 * clips.amax(dim=(1, 2, 3, 4))).round().long()
@@ -137,14 +137,16 @@ def test_twins_are_the_films_that_run_the_other_way():
 
 
 def test_the_table_of_all_models_probes_each_trained_model(tiny_volumes, tmp_path, monkeypatch):
-    rows = [replace(row, recipe=replace(row.recipe, options=TINY)) for row in make_rows("all-models", 1)[:2]]
+    rows = [
+        replace(row, recipe=tiny_recipe(model=row.recipe.model, epochs=1)) for row in make_rows("all-models", 1)[:2]
+    ]
     content = run_table("all-models", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
     for row in content["rows"]:
         assert set(row["probes"]) == set(probes.CHANGES)
         assert row["probes"]["unchanged"]["runs"] == row["test"]["acc"]["runs"], (
             "the model that was trained, not a new one"
         )
-    assert "probes" in read_run(next(tmp_path.glob("00-*seed1.json")))
+    assert "probes" in read_finished(next(tmp_path.glob("00-*seed1.json")), rows[0], 1)
     monkeypatch.setattr("vivit_edu.experiments.tables.probe", None)  # what is there is not probed again
     again = run_table("all-models", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
     assert [row["probes"] for row in again["rows"]] == [row["probes"] for row in content["rows"]]

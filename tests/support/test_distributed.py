@@ -4,6 +4,7 @@ The processes are started by torchrun, as a user would, on the CPU, and talk by 
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from tests.tiny import tiny_recipe
 from vivit_edu import cli
 from vivit_edu.errors import ConfigError, LostProcessError
+from vivit_edu.support import checkpoint
 from vivit_edu.support import processes as distributed
 from vivit_edu.support.checkpoint import read_newest
 from vivit_edu.training import Recipe, build_seeded, fit
@@ -40,8 +42,6 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def torchrun(tmp_path, *arguments, number=2, **environment):
-    import os
-
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.replace("{changes}", repr(CHANGES)))
     command = [
@@ -114,17 +114,51 @@ def test_a_run_of_one_process_goes_on_in_two(alone, tmp_path, monkeypatch, tiny_
     monkeypatch.setattr(Recipe, "preset", lambda *_, **__: recipe)
     stop_after = 2
 
-    def stop(folder, state, epochs_done, save=__import__("vivit_edu.training").training.save_checkpoint):
+    def stop(folder, state, epochs_done, save=checkpoint.save_checkpoint):
         save(folder, state, epochs_done)
         if epochs_done == stop_after:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vivit_edu.training.save_checkpoint", stop)
+        patch.setattr(checkpoint, "save_checkpoint", stop)
         assert cli.main(["train", "--out", str(out), "--seed", "1", "--device", "cpu"]) == 130
     run = torchrun(tmp_path, "train", "--resume", "--out", str(out), "--device", "cpu")
     assert run.returncode == 0, run.stderr
     assert_like(alone, out)
+
+
+# A network as small as a test can have it, with the BatchNorm of torchvision's r3d_18.
+WITH_BATCHNORM = """
+import torch
+from torch import nn
+from tests.tiny import make_tiny_volumes, tiny_recipe
+from vivit_edu.errors import ConfigError
+from vivit_edu.support.processes import join, leave
+from vivit_edu.training import fit
+join(torch.device("cpu"))
+norm = nn.{norm}
+model = nn.Sequential(nn.Conv3d(1, 4, 3, 2), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 27, 3))
+try:
+    fit(model, make_tiny_volumes(), tiny_recipe(epochs=1), progress=False)
+    print("trained")
+except ConfigError as error:
+    print(error)
+leave()
+"""
+
+
+@pytest.mark.parametrize(
+    "norm, says", [("BatchNorm3d(4)", "cannot train this model on CPUs"), ("GroupNorm(2, 4)", "trained")]
+)
+def test_batchnorm_that_processes_cannot_share_is_refused(tmp_path, norm, says):
+    program = tmp_path / "program.py"
+    program.write_text(WITH_BATCHNORM.replace("{norm}", norm))
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)]
+    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count(says) == 2
 
 
 # ---- without other processes
@@ -141,6 +175,16 @@ def test_shares_cover_the_batch_once(monkeypatch):
     distributed.check_shares(12)
     with pytest.raises(ConfigError, match="3 processes cannot share batches of 16"):
         distributed.check_shares(16)
+
+
+def test_batchnorm_is_synchronised_between_gpus(monkeypatch):
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(distributed, "DistributedDataParallel", torch.nn.Sequential)
+    model = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.BatchNorm3d(4))
+    names = list(model.state_dict())
+    distributed.synchronised(model)
+    assert isinstance(model[1], torch.nn.SyncBatchNorm) and list(model.state_dict()) == names
 
 
 def test_a_single_process_changes_nothing():

@@ -1,31 +1,24 @@
 """Soft labels, and batches blended with themselves: label smoothing, mixup and CutMix-3D."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 
 from ..errors import ConfigError
-from .draws import beta, check, check_strengths, random_boxes, to_float, uniform
+from .draws import beta, boxes, check_batch, check_strengths, to_float, uniform
 
 
-def soften(labels, num_classes, smoothing=0.0):
-    """Soft targets: 1 - smoothing on the label, and smoothing spread evenly over all classes.
+def soften(labels: torch.Tensor, num_classes: int, smoothing: float = 0.0) -> torch.Tensor:
+    """Turn labels into soft targets: 1 - smoothing on the label, and smoothing spread evenly over all classes.
 
-    Args:
-        labels: int64 [B], or targets [B, K] that are soft already.
-        num_classes: K.
-        smoothing: in [0, 1]; 0 gives one-hot rows (Szegedy et al. 2016, section 7).
-
-    Returns: float32 [B, K], rows summing to 1.
-    Raises: ConfigError where labels are none of the K classes.
+    labels: int64 [B], or targets [B, K] that are soft already. num_classes: K. smoothing: in [0, 1]; 0 gives one-hot
+    rows (Szegedy et al. 2016, section 7). Returns float32 [B, K], rows summing to 1. Raises ConfigError where a label
+    is not one of the K classes.
     """
     check_strengths(smoothing=smoothing)
     if labels.ndim == 1 and not labels.is_floating_point():
-        on_host = labels.device.type == "cpu"  # elsewhere a look at the values would wait for the device
-        if on_host and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise ConfigError(
-                f"labels from {labels.min()} to {labels.max()} were given for {num_classes} "
-                f"classes: they must lie in 0..{num_classes - 1}"
-            )
+        check_labels(labels, num_classes)
         targets = F.one_hot(labels.long(), num_classes).float()  # [B] -> [B, K]
     elif labels.ndim == 2 and labels.shape[1] == num_classes:
         targets = labels.float()
@@ -37,70 +30,102 @@ def soften(labels, num_classes, smoothing=0.0):
     return targets * (1 - smoothing) + smoothing / num_classes
 
 
-def blend(clips, targets, weight):
-    """weight · batch + (1 - weight) · the batch rolled on by one; the targets by the share of voxels of each.
+def check_labels(labels: torch.Tensor, num_classes: int) -> None:
+    """Raise ConfigError unless integer labels [B] lie in 0..num_classes - 1; only where reading them is free."""
+    on_host = labels.device.type == "cpu"  # elsewhere a look at the values would wait for the device
+    if on_host and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ConfigError(
+            f"labels from {labels.min()} to {labels.max()} were given for {num_classes} "
+            f"classes: they must lie in 0..{num_classes - 1}"
+        )
 
-    Batches are shuffled, so the neighbour is a random partner (as in torchvision's MixUp and CutMix).
 
-    Args:
-        clips: uint8 or float [B, C, T, H, W].
-        targets: float [B, K].
-        weight: float in [0, 1], [B, 1, 1, 1, 1] or, voxel by voxel, [B, 1, T, H, W].
+def blend(clips: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight · batch + (1 - weight) · the batch rolled on by one; targets by the share of voxels of each.
 
-    Returns: float32 clips and targets of the same shapes.
+    Batches are shuffled, so the neighbour is a random partner (as in torchvision's MixUp and CutMix). clips: uint8 or
+    float [B, C, T, H, W]. targets: float [B, K]. weight: float in [0, 1], [B, 1, 1, 1, 1] or, voxel by voxel,
+    [B, 1, T, H, W]. Returns float32 clips and targets of the same shapes. Raises ConfigError where shapes do not fit.
     """
-    check(clips)
+    _check(clips, targets)
+    if not isinstance(weight, torch.Tensor) or weight.shape[:2] != (len(clips), 1) or weight.ndim != 5:
+        given = tuple(weight.shape) if isinstance(weight, torch.Tensor) else repr(weight)
+        raise ConfigError(
+            f"a weight {given} was given for {len(clips)} clips: it must be a tensor "
+            f"[{len(clips)}, 1, 1, 1, 1] or, voxel by voxel, [{len(clips)}, 1, T, H, W]"
+        )
+    return _blend(clips, targets, weight.float())
+
+
+def mixup(
+    clips: torch.Tensor, targets: torch.Tensor, alpha: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add two clips, and their targets, in the parts λ and 1 - λ; λ ~ Beta(α, α) for each clip (Zhang et al. 2018).
+
+    Shapes as in `blend`. A small α leaves most clips nearly whole; with α = 1 every λ is equally likely; 0 is off.
+    """
+    _check(clips, targets, generator, mixup=alpha)
+    return mix(clips, targets, alpha, 0.0, generator)
+
+
+def cutmix(
+    clips: torch.Tensor, targets: torch.Tensor, alpha: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paste in a box of the neighbour, about 1 - λ of the volume; λ ~ Beta(α, α) for each clip (Yun et al. 2019).
+
+    Shapes as in `blend`. The box is centred anywhere and cut off at the border, and its edges are whole voxels: the
+    targets follow what was pasted, not λ. An axis of one voxel is pasted whole. An α of 0 is off.
+    """
+    _check(clips, targets, generator, cutmix=alpha)
+    return mix(clips, targets, 0.0, alpha, generator)
+
+
+def mix(
+    clips: torch.Tensor, targets: torch.Tensor, mixup_alpha: float, cutmix_alpha: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply mixup, cutmix or, where neither α is 0, one of the two to each clip by the toss of a coin.
+
+    Shapes as in `blend`; the caller has checked them. Returns float32 clips and targets.
+    """
+    if mixup_alpha and cutmix_alpha:
+        coin = uniform(0, 1, (len(clips), 1, 1, 1, 1), clips, generator) < 0.5
+        added, pasted = _mixup_weight(clips, mixup_alpha, generator), _cutmix_weight(clips, cutmix_alpha, generator)
+        return _blend(clips, targets, torch.where(coin, added, pasted))
+    if mixup_alpha:
+        return _blend(clips, targets, _mixup_weight(clips, mixup_alpha, generator))
+    if cutmix_alpha:
+        return _blend(clips, targets, _cutmix_weight(clips, cutmix_alpha, generator))
+    return to_float(clips), targets.float()
+
+
+def _blend(clips: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    clips, targets, share = to_float(clips), targets.float(), weight.mean((2, 3, 4))  # [B, 1]
+    return torch.lerp(clips.roll(1, 0), clips, weight), torch.lerp(targets.roll(1, 0), targets, share)
+
+
+def _mixup_weight(clips: torch.Tensor, alpha: float, generator: torch.Generator) -> torch.Tensor:
+    return beta(alpha, clips, generator).reshape(-1, 1, 1, 1, 1)
+
+
+def _cutmix_weight(clips: torch.Tensor, alpha: float, generator: torch.Generator) -> torch.Tensor:
+    part, sizes = 1 - beta(alpha, clips, generator), clips.shape[2:]  # [B]: of the volume is replaced
+    axes = sum(size > 1 for size in sizes)  # with edges of e along n axes a box holds e^n of the volume
+    edges, spans = part ** (1 / max(axes, 1)), []
+    for size in sizes:
+        centre = uniform(0, size, (len(clips),), clips, generator).floor()
+        half = (edges * size / 2).floor() if size > 1 else 1.0
+        spans.append((centre - half, centre + half))
+    return (~boxes(spans, clips)).float()
+
+
+def _check(
+    clips: torch.Tensor, targets: torch.Tensor, generator: torch.Generator | None = None, **strengths: float
+) -> None:
+    check_batch(clips, generator)
+    check_strengths(**strengths)
     if targets.ndim != 2 or len(targets) != len(clips) or not targets.is_floating_point():
         raise ConfigError(
             f"targets {targets.dtype} {tuple(targets.shape)} were given for {len(clips)} "
             f"clips: they must be float [{len(clips)}, K]; "
             "make them with soften(labels, num_classes)"
         )
-    clips, share = to_float(clips), weight.mean((2, 3, 4))  # [B, 1]
-    return torch.lerp(clips.roll(1, 0), clips, weight), torch.lerp(targets.roll(1, 0), targets, share)
-
-
-def mixup(clips, targets, alpha, generator):
-    """Two clips and their targets added in the parts λ and 1 - λ, λ ~ Beta(α, α) a clip (Zhang et al. 2018).
-
-    Shapes as in `blend`. A small α leaves most clips nearly whole; with α = 1 every λ is as likely.
-    """
-    check(clips, mixup=alpha)
-    return blend(clips, targets, _mixup_weight(clips, alpha, generator))
-
-
-def cutmix(clips, targets, alpha, generator):
-    """A box of the neighbour pasted in, about 1 - λ of the volume, λ ~ Beta(α, α) a clip (Yun et al. 2019).
-
-    Shapes as in `blend`. The targets follow the box as the border cut it, not λ.
-    """
-    check(clips, cutmix=alpha)
-    return blend(clips, targets, _cutmix_weight(clips, alpha, generator))
-
-
-def mix(clips, targets, mixup_alpha, cutmix_alpha, generator):
-    """mixup, cutmix or, where neither α is 0, one of the two for each clip by the toss of a coin."""
-    if mixup_alpha and cutmix_alpha:
-        coin = uniform(0, 1, (len(clips), 1, 1, 1, 1), clips, generator) < 0.5
-        return blend(
-            clips,
-            targets,
-            torch.where(
-                coin, _mixup_weight(clips, mixup_alpha, generator), _cutmix_weight(clips, cutmix_alpha, generator)
-            ),
-        )
-    if mixup_alpha:
-        return mixup(clips, targets, mixup_alpha, generator)
-    if cutmix_alpha:
-        return cutmix(clips, targets, cutmix_alpha, generator)
-    return clips, targets
-
-
-def _mixup_weight(clips, alpha, generator):
-    return beta(alpha, clips, generator).reshape(-1, 1, 1, 1, 1)
-
-
-def _cutmix_weight(clips, alpha, generator):
-    part = 1 - beta(alpha, clips, generator)  # of the volume is replaced
-    axes = sum(size > 1 for size in clips.shape[2:])  # with edges of e along n axes a box holds e^n of it
-    return (~random_boxes(clips, part ** (1 / max(axes, 1)), generator)).float()

@@ -1,34 +1,57 @@
-"""Where the voxels lie: shift, rotation, scale, shear and elastic bending of a batch, in one resampling.
+"""Where the voxels are: shift, rotation, scale, shear and elastic bending of a batch, in one resampling.
 
-Clips are [B, C, T, H, W], and outside of them lies 0: the empty part of a mask, and air in a CT crop. An axis
-of one voxel stays as it is, so that a film whose frames are folded into its channels, [B, C·T, 1, H, W], is
-moved within the frame only, and all frames alike.
+Clips are [B, C, T, H, W], and outside them is 0: the empty part of a mask, and air in a CT crop. An axis of one voxel
+stays as it is, so that a film whose frames are folded into its channels, [B, C·T, 1, H, W], is moved within the frame
+only, and all frames alike.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from .draws import check, normal, per_clip, to_float, uniform
+from .draws import Strength, check_batch, normal, per_clip, to_float, uniform
 
 KNOTS = 4  # of the coarse lattice along each axis: few, so that it bends organs and does not tear them
 
 
-def warp(clips, generator, *, shift=0.0, rotate=0.0, scale=0.0, shear=0.0, elastic=0.0):
-    """Moves, turns, zooms, shears and bends each clip, at once: each further resampling would blur it more.
+def warp(
+    clips: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    shift: Strength = 0.0,
+    rotate: Strength = 0.0,
+    scale: Strength = 0.0,
+    shear: Strength = 0.0,
+    elastic: Strength = 0.0,
+) -> torch.Tensor:
+    """Move, turn, zoom, shear and bend each clip, all at once: each further resampling would blur it more.
 
-    Args:
-        clips: uint8 or float [B, C, T, H, W].
-        shift: most of each axis to move by, up to 0.5, in whole voxels.
-        rotate: most degrees about each of the three axes.
-        scale: a zoom by a factor in 1 ± scale, the same for all axes.
-        shear: most voxels along one axis for each voxel along another.
-        elastic: standard deviation of a smooth random displacement, as a part of each axis, up to 0.1.
-        All are numbers or one a clip, [B]; 0 is off.
+    clips: uint8 or float [B, C, T, H, W]. shift: most of each axis to move by, up to 0.5, in whole voxels. rotate:
+    most degrees about each of the three axes, up to 180. scale: a zoom by a factor in 1 ± scale, the same for all
+    axes. shear: most voxels along one axis for each voxel along another. elastic: standard deviation of a smooth
+    random displacement, as a part of each axis, up to 0.1. All are numbers or one for each clip, [B]; 0 is off.
 
-    Returns: float32 [B, C, T, H, W]; with `shift` alone the voxels themselves, in their own type.
+    Returns float32 [B, C, T, H, W]; with `shift` alone the voxels themselves, in their own type.
     """
-    check(clips, shift=shift, rotate=rotate, scale=scale, shear=shear, elastic=elastic)
+    strengths = {"shift": shift, "rotate": rotate, "scale": scale, "shear": shear, "elastic": elastic}
+    check_batch(clips, generator, **strengths)
+    return warp_unchecked(clips, generator, **strengths)
+
+
+def warp_unchecked(
+    clips: torch.Tensor,
+    generator: torch.Generator,
+    shift: Strength = 0.0,
+    rotate: Strength = 0.0,
+    scale: Strength = 0.0,
+    shear: Strength = 0.0,
+    elastic: Strength = 0.0,
+) -> torch.Tensor:
+    """Do what `warp` does, for input that has been checked."""
     batch, sizes = len(clips), clips.shape[2:]
     part = uniform(-shift, shift, (batch, 3), clips, generator)
     offset = torch.stack([(part[:, axis] * size).round() for axis, size in enumerate(sizes)], dim=1)  # [B, 3]
@@ -41,10 +64,11 @@ def warp(clips, generator, *, shift=0.0, rotate=0.0, scale=0.0, shear=0.0, elast
     return resample(clips, matrix, offset, bend)
 
 
-def move(clips, offset):
-    """Each clip moved by whole voxels, at most half an axis, with 0 where nothing came from.
+def move(clips: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """Move each clip by whole voxels, with 0 where nothing came from.
 
-    clips [B, C, T, H, W] of any type, offset [B, 3] along T, H, W -> the same shape and type.
+    clips: [B, C, T, H, W] of any type. offset: [B, 3] along T, H, W, at most half an axis. Returns the same shape and
+    type.
     """
     sizes = clips.shape[2:]
     room = [size // 2 for size in sizes]
@@ -54,17 +78,15 @@ def move(clips, offset):
     return places[torch.arange(len(clips), device=clips.device), :, t, h, w]  # [B, C, T, H, W]
 
 
-def resample(clips, matrix, offset, bend=None):
-    """The voxel at p, counted from the clip's centre in the order T, H, W, goes to matrix · p + offset.
+def resample(
+    clips: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor, bend: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Take the voxel at p, counted from the clip's centre in the order T, H, W, to matrix · p + offset.
 
-    Args:
-        clips: [B, C, T, H, W].
-        matrix: [B, 3, 3].
-        offset: [B, 3].
-        bend: displaces, linearly in between, where the voxels at the knots are taken from, in parts of each
-            axis: [B, KNOTS, KNOTS, KNOTS, 3], or None.
+    clips: [B, C, T, H, W]. matrix: [B, 3, 3]. offset: [B, 3], in voxels. bend: displaces, linearly in between, where
+    the voxels at the knots are taken from, in parts of each axis: [B, KNOTS, KNOTS, KNOTS, 3], or None.
 
-    Returns: float32 [B, C, T, H, W], interpolated linearly.
+    Returns float32 [B, C, T, H, W], interpolated linearly.
     """
     # grid_sample asks where each voxel comes from: p = matrix⁻¹ · (q - offset). (inv would wait for a check.)
     back = torch.linalg.inv_ex(matrix).inverse
@@ -80,10 +102,11 @@ def resample(clips, matrix, offset, bend=None):
     return F.grid_sample(to_float(clips), grid, padding_mode="zeros", align_corners=True)
 
 
-def rotations(angles, sizes=(2, 2, 2)):
-    """Turns about the axes T, then H, then W by angles [B, 3] in degrees: matrices [B, 3, 3], order T, H, W.
+def rotations(angles: torch.Tensor, sizes: Sequence[int] = (2, 2, 2)) -> torch.Tensor:
+    """Return turns about the axes T, then H, then W by angles [B, 3] in degrees: matrices [B, 3, 3], order T, H, W.
 
-    A positive angle about T takes the H axis towards the W axis. Planes in which an axis has one voxel stay.
+    A positive angle about T takes the H axis towards the W axis. Nothing turns in a plane in which an axis has one
+    voxel; sizes: voxels along T, H, W.
     """
     turn = _identity(angles)
     for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
@@ -95,8 +118,8 @@ def rotations(angles, sizes=(2, 2, 2)):
     return turn
 
 
-def shears(slants, sizes=(2, 2, 2)):
-    """Matrices [B, 3, 3] that move slants[b, i, j] voxels along axis i for each voxel along axis j."""
+def shears(slants: torch.Tensor, sizes: Sequence[int] = (2, 2, 2)) -> torch.Tensor:
+    """Return matrices [B, 3, 3] that move slants[b, i, j] voxels along axis i for each voxel along axis j."""
     matrix = _identity(slants)
     for i in range(3):
         for j in range(3):
@@ -105,7 +128,7 @@ def shears(slants, sizes=(2, 2, 2)):
     return matrix
 
 
-def _between_knots(lattice, sizes):
+def _between_knots(lattice: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Linear between the knots, [B, KNOTS, KNOTS, KNOTS, 3] -> [B, T, H, W, 3]: exact for an affine map.
 
     Three small products with the weights of each axis; F.interpolate does the same, thirty times slower.
@@ -118,5 +141,5 @@ def _between_knots(lattice, sizes):
     return rearrange(grid, "b t (h w a) -> b t h w a", h=sizes[1], a=3)
 
 
-def _identity(like):
+def _identity(like: torch.Tensor) -> torch.Tensor:
     return torch.eye(3, device=like.device).repeat(len(like), 1, 1)  # [B, 3, 3]

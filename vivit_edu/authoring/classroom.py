@@ -1,13 +1,21 @@
 """`vivit-edu classroom DIR`: an nbgrader course made of the masters, to hand out, collect, grade and give back."""
 
+from __future__ import annotations
+
 import copy
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
 from .exercises import clear_guesses, on_github, relink
-from .masters import as_text, badges, checkout, master_paths, read, tags, write
+from .masters import Master, badges, checkout, master_paths, notebook_text, read, tags, write
 from .notebooks import choose
+from .ours import built_beside
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from nbformat import NotebookNode
 
 CONFIG = '''\
 """nbgrader's configuration of this course; all it can hold: https://nbgrader.readthedocs.io"""
@@ -23,12 +31,17 @@ c.CourseDirectory.ignore = [".vivit_edu", ".ipynb_checkpoints", "__pycache__", "
 # what a student deleted is put back, so that it gives no points instead of a gap
 c.Autograde.sanitize_preprocessors = [
     "nbgrader.preprocessors.ClearOutput",
-    "nbgrader.preprocessors.DeduplicateIds",
     "nbgrader.preprocessors.OverwriteKernelspec",
     "vivit_edu.authoring.restore.RestoreCells",
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 c.RestoreCells.add_missing_cells = True
+# the pages that students get back hold no hidden tests
+c.GenerateFeedback.preprocessors = [
+    "nbgrader.preprocessors.GetGrades",
+    "vivit_edu.authoring.restore.HideTests",
+    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+]
 # seconds for a cell: the slowest ones train a model. A cell that takes longer is stopped, and the rest runs on
 c.Execute.timeout = 180
 c.Execute.iopub_timeout = 60
@@ -56,18 +69,21 @@ nbgrader generate_feedback {name}
 1. `generate_assignment` writes what students get to `release/{name}/`: no solutions, no outputs.
    Hand it out as you like; what comes back belongs into `submitted/STUDENT/{name}/{name}.ipynb`.
 2. `autograde` runs every submission and keeps the points in `gradebook.db`. Checks that a student changed or
-   deleted are restored first, with a warning that names them. A cell that does not end is stopped. After it,
-   grade the written answers by hand: `jupyter lab`, menu Nbgrader, Formgrader.
+   deleted are restored first, with a warning that names them, and each check is imported afresh before it runs.
+   A cell that does not end is stopped. After it, grade the written answers by hand: `jupyter lab`, menu Nbgrader,
+   Formgrader.
 3. `generate_feedback` writes pages with the points and the checks' own messages to `feedback/STUDENT/{name}/`.
 
 `nbgrader export` writes all points to `grades.csv`. After a change in `source/`, run the first command again.
+`vivit-edu classroom` on this folder renews what it wrote; files that you changed it leaves alone and names.
 
 | assignment | exercises | points by checks | points by hand |
 |---|---|---|---|
 {table}
 
 The solutions of the course are public. Where points decide anything, add checks of your own to `source/`: a
-graded cell whose lines between `### BEGIN HIDDEN TESTS` and `### END HIDDEN TESTS` students do not see.
+graded cell whose lines between `### BEGIN HIDDEN TESTS` and `### END HIDDEN TESTS` students do not see, neither in
+their notebooks nor in the feedback. What grading cannot prevent stands in the instructor's guide of the course.
 """
 
 # A question that fits every chapter, since in each one predictions are made before the cells are run.
@@ -88,38 +104,32 @@ the outcome again.
 QUESTION_POINTS = 3
 
 
-def classroom(folder, chapters=None, *, masters=None):
+def classroom(folder: Path | str, chapters: str | list | None = None, *, masters: Path | None = None) -> Path:
     """Lays out an nbgrader course: source/NAME/NAME.ipynb for each chapter, nbgrader_config.py and README.md.
 
-    Args:
-        folder: where; new, empty, or written by this function before (then sources are renewed).
-        chapters: as "03,05" or numbers; None is all.
-        masters: the folder of the masters; None is notebooks/ of the checkout.
-
-    Returns:
-        the folder's Path.
-    Raises:
-        ConfigError: no such chapter, no checkout, or a folder that holds something else.
+    folder: where: new, empty, or a course that this function made before. Then its files are renewed, but for those
+    that were changed since, which are named and left alone. chapters: "03,05" or numbers; None is all. masters: the
+    folder of the masters; None is notebooks/ of the checkout. Returns the folder. Raises ConfigError where there is
+    no such chapter, no checkout, or a folder that holds something else or cannot be written to.
     """
     folder, masters = Path(folder), masters or checkout() / "notebooks"
     paths = choose(master_paths(masters), chapters)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; expected the name of a new folder for the course.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "nbgrader_config.py").is_file():
-        raise ConfigError(f"{folder} holds other files; expected a new or empty folder, or a course made here before.")
-    rows = []
-    for path in paths:
-        nb = source_notebook(read(path), [path.stem for path in paths])
-        write(folder / "source" / path.stem / path.name, as_text(nb))
-        rows.append(_row(path.stem, nb))
-    if not (folder / "nbgrader_config.py").exists():  # the instructor may have changed it
-        write(folder / "nbgrader_config.py", CONFIG)
     first = paths[min(1, len(paths) - 1)]
-    write(folder / "README.md", README.format(chapter=first.name[:2], name=first.stem, table="\n".join(rows)))
+    with built_beside(folder, "classroom", renew_all=False) as (built, kept):
+        rows = []
+        for path in paths:
+            nb = source_notebook(read(path), [path.stem for path in paths])
+            write(built / "source" / path.stem / path.name, notebook_text(nb))
+            rows.append(_row(path.stem, nb))
+        write(built / "nbgrader_config.py", CONFIG)
+        readme = README.format(chapter=first.name[:2], name=first.stem, table="\n".join(rows))
+        write(built / "README.md", readme)
+    for name in kept:
+        print(f"{name} was changed since this command wrote it, and stays as it is. To renew it, move it away first.")
     return folder
 
 
-def source_notebook(master, names=()):
+def source_notebook(master: Master, names: Collection[str] = ()) -> NotebookNode:
     """What nbgrader makes an assignment of: the master with its solutions, without its outputs and guesses.
 
     names: the assignments of the course, to which links lead from folder to folder; other links go to the
@@ -136,6 +146,8 @@ def source_notebook(master, names=()):
         cell.outputs, cell.execution_count = [], None
         if "bootstrap" not in tags(cell):
             cell.source = clear_guesses(cell.source)
+    for cell in nb.cells:  # an answer whose metadata is lost is known by its id
+        cell.id = cell.metadata.get("nbgrader", {}).get("grade_id", cell.id)
     if not any(_by_hand(cell) for cell in nb.cells):
         last = [n for n, cell in enumerate(nb.cells) if re.search("^#+ What to take along", cell.source, re.M)]
         end = last[0] if last else len(nb.cells)
@@ -143,7 +155,7 @@ def source_notebook(master, names=()):
     return nb
 
 
-def question(chapter):
+def question(chapter: str) -> list[NotebookNode]:
     """The cells of a question that is answered in words and graded by hand."""
     from nbformat.v4 import new_markdown_cell
 
@@ -163,23 +175,23 @@ def question(chapter):
     ]
 
 
-def lead_out(text, names, repo):
+def lead_out(text: str, names: Collection[str], repo: str) -> str:
     """Relative links as they must be in a course: to another assignment, else to the repository."""
 
-    def change(target):
+    def change(target: str) -> str:
         name = Path(target.partition("#")[0]).stem
         return f"../{name}/{target}" if name in names else on_github(target, repo)
 
     return relink(text, change)
 
 
-def _by_hand(cell):
+def _by_hand(cell: NotebookNode) -> bool:
     """Whether a person gives the points: a written answer or a task."""
     meta = cell.metadata.get("nbgrader", {})
     return bool(meta.get("task") or meta.get("grade") and meta.get("solution"))
 
 
-def _row(name, nb):
+def _row(name: str, nb: NotebookNode) -> str:
     """An assignment's line in the README's table."""
     cells = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("points")]
     points = [

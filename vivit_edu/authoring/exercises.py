@@ -1,21 +1,29 @@
 """Exercises: the rules they follow in the masters, and the student notebooks, made of the masters by
 nbgrader's own preprocessors, without a gradebook."""
 
+from __future__ import annotations
+
 import ast
 import copy
 import posixpath
 import re
+from typing import TYPE_CHECKING
 
-from .masters import tags
+from .masters import Master, Violations, tags
 
-HEADING = re.compile(r"^#+ Exercise\b.*$", re.M)
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from nbformat import NotebookNode
+
+EXERCISE_HEADING = re.compile(r"^#+ Exercise\b.*$", re.M)
+SOLUTION_BEGIN, SOLUTION_END = "### BEGIN SOLUTION", "### END SOLUTION"
 
 
 # ---- rules, each a generator of (number of the cell or None, what is wrong and how to mend it)
 
 
-def exercise_texts(master):
+def exercise_texts(master: Master) -> Violations:
     """Two to four exercises a chapter, each with minutes, difficulty and a ladder of hints."""
     found = sections(master)
     fewest = 0 if master.chapter == "00" else 2
@@ -39,11 +47,11 @@ def exercise_texts(master):
             yield number, "is followed by no cell to answer in: give one nbgrader's metadata, solution: true"
 
 
-def sections(master):
+def sections(master: Master) -> list[tuple[int, str, list[tuple[int, NotebookNode]]]]:
     """The exercises as (number of the cell, heading, cells up to the next heading of level 1 to 3)."""
     found = []
     for number, cell in enumerate(master.nb.cells, 1):
-        if cell.cell_type == "markdown" and (heading := HEADING.search(cell.source)):
+        if cell.cell_type == "markdown" and (heading := EXERCISE_HEADING.search(cell.source)):
             found.append((number, heading[0].strip(), []))
         elif cell.cell_type == "markdown" and re.search(r"^#{1,3} ", cell.source, re.M):
             found.append(None)  # another subject begins: what follows belongs to no exercise
@@ -52,14 +60,14 @@ def sections(master):
     return [section for section in found if section]
 
 
-def grading(master):
+def grading(master: Master) -> Violations:
     """nbgrader can read the metadata; solutions have markers and are checked."""
     from nbgrader import nbgraderformat as nbgrader
 
     ids = [_grading(cell).get("grade_id") for cell in master.nb.cells]
     for number, cell in enumerate(master.nb.cells, 1):
         meta, lines = _grading(cell), [line.strip() for line in cell.source.splitlines()]
-        marks = [line for line in lines if line in (BEGIN, END)]
+        marks = [line for line in lines if line in (SOLUTION_BEGIN, SOLUTION_END)]
         if meta and ids.index(meta.get("grade_id")) + 1 != number:
             yield number, (f"its grade_id {meta.get('grade_id')!r} is another cell's too: each has one of its own")
         if marks and not meta.get("solution"):
@@ -68,10 +76,13 @@ def grading(master):
                 ("holds solution markers but is no solution cell: give it nbgrader's metadata, solution: true"),
             )
         if cell.cell_type == "code" and meta.get("solution"):
-            if not marks or marks != [BEGIN, END] * (len(marks) // 2):
+            if not marks or marks != [SOLUTION_BEGIN, SOLUTION_END] * (len(marks) // 2):
                 yield (
                     number,
-                    (f"is a solution without its markers: put {BEGIN!r} and {END!r} around what students write"),
+                    (
+                        f"is a solution without its markers: put {SOLUTION_BEGIN!r} and {SOLUTION_END!r} around "
+                        "what students write"
+                    ),
                 )
             if meta.get("grade"):
                 yield number, "is solution and check in one: put the check in the next code cell"
@@ -95,17 +106,17 @@ def grading(master):
         yield None, f"nbgrader cannot read its metadata: {error}"
 
 
-def _grading(cell):
+def _grading(cell: NotebookNode) -> dict:
     return cell.metadata.get("nbgrader", {})
 
 
-RULES = (exercise_texts, grading)
+EXERCISE_RULES = (exercise_texts, grading)
 
 
 # ---- the student notebooks
 
 
-def student_notebook(master, names=()):
+def student_notebook(master: Master, names: Iterable[str] = ()) -> NotebookNode:
     """The notebook that students get: no solutions, no outputs, no guesses, links that lead from exercises/.
 
     names: the file names in exercises/, to which links stay as they are. The master is left as it is.
@@ -135,28 +146,28 @@ def student_notebook(master, names=()):
     return nb
 
 
-def move_links(text, names):
+def move_links(text: str, names: Collection[str]) -> str:
     """Links of a notebook, as they must be one folder further down; those to a file in `names` stay."""
     return relink(text, lambda target: target if target.partition("#")[0] in names else f"../{target}")
 
 
-def relink(text, change):
+def relink(text: str, change: Callable[[str], str]) -> str:
     """Markdown in which every link to a file of the course is replaced by what change(target) returns."""
 
-    def changed(match):
+    def changed(match: re.Match) -> str:
         return match[0] if re.match(r"[a-z]+:|#|/", match[2]) else match[1] + change(match[2])
 
     text = re.sub(r"(\]\(\s*<?)([^)\s>]+)", changed, text)
     return re.sub(r"(<(?:a|img)\b[^>]*?\b(?:href|src)\s*=\s*[\"'])([^\"']+)", changed, text, flags=re.I)
 
 
-def on_github(target, repo):
+def on_github(target: str, repo: str) -> str:
     """The address in the repository of what a notebook names by a path relative to notebooks/."""
     path = posixpath.normpath(f"notebooks/{target}")
     return f"{repo}/{'raw' if path.endswith('.png') else 'blob'}/main/{path}"
 
 
-def clear_guesses(source):
+def clear_guesses(source: str) -> str:
     """Calls of predict(key, question, guess) with the guess set to None: each student makes their own."""
     try:
         tree = ast.parse(source)

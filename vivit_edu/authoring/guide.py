@@ -1,15 +1,21 @@
 """What the instructor's guide, `notebooks/README.md`, says of each exercise: made of the masters and of the
 wrong answers that the tests try on its check."""
 
+from __future__ import annotations
+
 import ast
 import re
+from typing import TYPE_CHECKING
 
 from .exercises import sections
-from .masters import master_paths, read
+from .masters import Master, master_paths, read
 
-BEGIN, END = "<!-- exercises: written by vivit-edu notebooks -->", "<!-- end of exercises -->"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GUIDE_BEGIN, GUIDE_END = "<!-- exercises: written by vivit-edu notebooks -->", "<!-- end of exercises -->"
 CAPSTONE = re.compile(r"^#+ (?P<title>Capstone · .+)$", re.M)
-HEADING = re.compile(
+EXERCISE_LINE = re.compile(
     r"^#+ Exercise (?P<number>\d\d\.\d) · (?P<title>.+) \((?P<minutes>\d+) minutes?, (?P<difficulty>[\w ]+)\)$"
 )
 # wrong answers that the checks catch too, but which are slips and no ideas
@@ -28,7 +34,7 @@ SLIPS = {
 SHOWN = 6  # of the wrong answers: more in a cell of a table nobody reads
 
 
-def exercises_markdown(folder):
+def exercises_markdown(folder: Path) -> str:
     """For each chapter in a folder a table of its exercises, and a last line that counts the points."""
     parts, total = [], 0
     for path in master_paths(folder):
@@ -51,23 +57,23 @@ def exercises_markdown(folder):
             )
         if task:
             lines.append(
-                f"| {task['title']} (open) | {task['minutes']} | {task['points']} | none: marked by hand, with the rubric in the "
-                "chapter and a scheme in `source/` |"
+                f"| {task['title']} (open) | {task['minutes']} | {task['points']} | none: marked by hand, with the "
+                "rubric in the chapter and a scheme in `source/` |"
             )
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, f"{total} points in {len(parts)} chapters, as far as they are written."])
 
 
-def exercise_rows(master, wrong):
+def exercise_rows(master: Master, wrong: dict[str, list[tuple[str, str]]]) -> list[dict]:
     """A chapter's exercises: dictionaries with number, title, minutes, difficulty, points and mistakes."""
     rows = []
     for _, heading, cells in sections(master):
         graded = [cell for _, cell in cells if cell.metadata.get("nbgrader", {}).get("points")]
         called = re.findall(r"\bch\d\d\.(\w+)\(", "\n".join(cell.source for cell in graded))
-        known = HEADING.match(heading)
+        known = EXERCISE_LINE.match(heading)
         rows.append(
             {
-                **(known.groupdict() if known else dict.fromkeys(HEADING.groupindex, "–")),
+                **(known.groupdict() if known else dict.fromkeys(EXERCISE_LINE.groupindex, "–")),
                 "points": sum(cell.metadata["nbgrader"]["points"] for cell in graded),
                 "mistakes": [pair for check in called for pair in wrong.get(check, ()) if pair[0] not in SLIPS],
             }
@@ -75,7 +81,7 @@ def exercise_rows(master, wrong):
     return rows
 
 
-def capstone(master):
+def capstone(master: Master) -> dict | None:
     """A chapter's open task, whose points are given by hand: title, minutes and points; None where it has none."""
     text = "\n".join(cell.source for _, cell in master.text)
     heading = CAPSTONE.search(text)
@@ -90,7 +96,7 @@ def capstone(master):
     return {"title": heading["title"], "minutes": minutes[1] if minutes else "–", "points": sum(graded)}
 
 
-def mistakes(path):
+def mistakes(path: Path) -> dict[str, list[tuple[str, str]]]:
     """The wrong answers that a file in tests/exercises tries: {check: [(name, words of the message), ...]}; {} where
     there is no such file. Words that are a pattern, and no text, are left out: ""."""
     if not path.is_file():
@@ -100,19 +106,19 @@ def mistakes(path):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "run_cases":
             wrong = next((word.value for word in call.keywords if word.arg == "wrong"), None)
             pairs = zip(wrong.keys, wrong.values) if isinstance(wrong, ast.Dict) else ()
-            named = [(key.value, _words(value)) for key, value in pairs if isinstance(key, ast.Constant)]
+            named = [(key.value, _plain_pattern(value)) for key, value in pairs if isinstance(key, ast.Constant)]
             found.setdefault(ast.unparse(call.args[0]).split(".")[-1], []).extend(named)
     return found
 
 
-def _words(case):
+def _plain_pattern(case: ast.expr) -> str:
     """Of a case (solution, pattern) the pattern, where it is plain text."""
     pattern = case.elts[-1] if isinstance(case, ast.Tuple) else None
     text = pattern.value if isinstance(pattern, ast.Constant) else ""
     return "" if re.search(r"[\\\[\](){}|*+?^$]", text) else text
 
 
-def filled_in(text, folder):
+def filled_in(text: str, folder: Path) -> str:
     """The guide's text with the tables between its markers renewed."""
-    before, rest = text.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{exercises_markdown(folder)}\n{END}{rest.split(END, 1)[-1]}"
+    before, rest = text.split(GUIDE_BEGIN, 1)
+    return f"{before}{GUIDE_BEGIN}\n{exercises_markdown(folder)}\n{GUIDE_END}{rest.split(GUIDE_END, 1)[-1]}"

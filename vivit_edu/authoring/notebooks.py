@@ -2,24 +2,47 @@
 `rules`, `exercises` and `outputs`, and makes the student notebooks, the map of the chapters and the tables of the
 instructor's guide from them."""
 
+from __future__ import annotations
+
 import os
 import re
 import sys
 import time
 from contextlib import contextmanager
 from html import escape
+from typing import TYPE_CHECKING
 
 from ..course.map import course_map_markdown
 from ..errors import ConfigError, VivitEduError
 from . import guide
 from .exercises import student_notebook
-from .masters import as_text, bootstrap_cell, checkout, master_paths, read, repository, slug, tags, write
+from .masters import (
+    Master,
+    bootstrap_cell,
+    checkout,
+    master_paths,
+    notebook_text,
+    owner_and_name,
+    read,
+    repository,
+    tags,
+    write,
+)
 from .outputs import LIMIT, LIMITS, clean, digest, live, time_together
-from .rules import check as check_rules
-from .rules import where
+from .rules import broken_rules, where
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # Chapters are executed as CI and every reader without a GPU would: the phantom, a CPU, two threads.
-ENVIRONMENT = {"VIVIT_EDU_DATASET": "organphantom3d", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+ENVIRONMENT = {
+    "VIVIT_EDU_DATASET": "organphantom3d",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "2",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow a busy machine down many times over
+}
 PEAK_MEMORY = """
 try:
     import resource, sys
@@ -31,24 +54,26 @@ MAP_BEGIN, MAP_END = "<!-- map: written by vivit-edu notebooks -->", "<!-- end o
 MAP_CELL = "course-map"  # tag of the cell of chapter 00 that shows the map
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """The command line's entry: options with check, repo, only and force, as the parser made them."""
     notebooks(check=options.check, repo=options.repo, only=options.only, force=options.force)
 
 
-def notebooks(check=False, repo=None, only=None, *, force=False, folder=None):
+def notebooks(
+    check: bool = False,
+    repo: str | None = None,
+    only: str | list | None = None,
+    *,
+    force: bool = False,
+    folder: Path | None = None,
+) -> None:
     """Brings the course's notebooks in order, or only says what is not.
 
-    Args:
-        check: write nothing, execute nothing.
-        repo: a new address of the repository, written to pyproject.toml, README, badges and bootstrap cells.
-        only: chapters to execute and check, as "03,05" or numbers; None is all.
-        force: execute also what has not changed.
-        folder: the folder of the masters; None is notebooks/ of the checkout.
-
-    Raises:
-        VivitEduError: rules are broken or cells failed; its message lists all of them.
-        ConfigError: no checkout, no such chapter, or no address of a repository.
+    check: write nothing, execute nothing. repo: a new address of the repository, written to pyproject.toml, README,
+    badges and bootstrap cells. only: chapters to execute and check, as "03,05" or numbers; None is all. force:
+    execute also what has not changed. folder: the folder of the masters; None is notebooks/ of the checkout. Raises
+    VivitEduError, whose message lists every broken rule and failed cell, and ConfigError where there is no checkout,
+    no such chapter, or no address of a repository.
     """
     folder = folder or checkout() / "notebooks"
     if repo is not None:
@@ -65,7 +90,7 @@ def notebooks(check=False, repo=None, only=None, *, force=False, folder=None):
     print(f"{len(paths)} notebooks are in order.")
 
 
-def choose(paths, only):
+def choose(paths: list[Path], only: str | list | None) -> list[Path]:
     """Those of the masters whose chapter is named in `only`: "03,05", ["3", "5"], [3, 5]; None is all."""
     if only is None:
         return paths
@@ -78,11 +103,11 @@ def choose(paths, only):
     return [there[name] for name in names]
 
 
-def violations(folder, paths=None, repo=None):
+def violations(folder: Path, paths: list[Path] | None = None, repo: str | None = None) -> list[str]:
     """What is wrong with these masters (None: all), and with what is made of all masters, as strings."""
     paths = master_paths(folder) if paths is None else paths
     repo = repo or repository()
-    found = [text for path in paths for text in check_rules(read(path, repo))]
+    found = [text for path in paths for text in broken_rules(read(path, repo))]
     found += time_together([read(path) for path in master_paths(folder)])
     stale = [
         path.relative_to(folder.parent).as_posix()
@@ -98,7 +123,7 @@ def violations(folder, paths=None, repo=None):
 # ---- executing
 
 
-def renew(path, *, force=False):
+def renew(path: Path, *, force: bool = False) -> list[str]:
     """Executes a master where its code changed (or by force), cleans it and writes it; returns violations.
 
     A master in which a cell fails stays as it was.
@@ -116,29 +141,27 @@ def renew(path, *, force=False):
         print(f"{path.name}: {measured['seconds']} s, {measured['peak_mb']} MB; slowest {slowest}")
         found = [f"{where(master, number)} {text}" for number, text in live(master)]
     clean(master)
-    write(path, as_text(master.nb))
+    write(path, notebook_text(master.nb))
     return found
 
 
-def _has_run(master):
+def _has_run(master: Master) -> bool:
     return all(cell.execution_count for _, cell in master.code)
 
 
 class CellFailed(VivitEduError):
     """A cell that raised an error or did not end; `number` is its place among all cells, from 1."""
 
-    def __init__(self, number, message):
+    def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.number = number
 
 
-def execute(master):
+def execute(master: Master) -> str:
     """Runs all cells in a fresh kernel, in the notebook's folder; fills in outputs and measurements.
 
-    Returns:
-        the three slowest cells, as text.
-    Raises:
-        CellFailed: a cell raised an error, or took over three times what the whole chapter may.
+    Returns the three slowest cells, as text. Raises CellFailed where a cell raised an error, or took over three times
+    what the whole chapter may take.
     """
     from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
     from nbformat.v4 import new_code_cell
@@ -158,7 +181,7 @@ def execute(master):
             client.preprocess(master.nb, {"metadata": {"path": str(master.path.parent)}})
     except (CellExecutionError, TimeoutError, RuntimeError) as error:  # a dead kernel is a RuntimeError
         number = now[-1][0] if now else 1  # no cell began where the kernel itself did not start
-        raise CellFailed(number, f"failed:\n{plain(str(error))}") from None
+        raise CellFailed(number, f"failed:\n{last_lines(str(error))}") from None
     finally:
         cells.remove(probe)
     # from the first cell to the probe, imports included, the kernel's own start not
@@ -171,13 +194,13 @@ def execute(master):
     return ", ".join(f"cell {number} {seconds:.1f} s" for seconds, number in sorted(times, reverse=True)[:3])
 
 
-def plain(text):
+def last_lines(text: str) -> str:
     """Text without a terminal's colours, its last 30 lines."""
     return "\n".join(re.sub(r"\x1b\[[\d;]*m", "", text).strip().splitlines()[-30:])
 
 
 @contextmanager
-def environment(variables):
+def environment(variables: dict[str, str]) -> Iterator[None]:
     """Environment variables for the processes that are started inside."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -191,7 +214,7 @@ def environment(variables):
 # ---- what is made of the masters: student notebooks, the map and the instructor's guide
 
 
-def generate(folder):
+def generate(folder: Path) -> None:
     """Writes the student notebooks and the map; deletes student notebooks that have no master any more."""
     made = made_files(folder)
     for path, text in made.items():
@@ -201,14 +224,14 @@ def generate(folder):
             path.unlink()
 
 
-def made_files(folder):
+def made_files(folder: Path) -> dict[Path, str]:
     """Path and text of every file that is made of the masters in a folder, as it must be."""
     masters = [read(path) for path in master_paths(folder)]
     names = [master.path.name for master in masters]
     made = {}
     for master in masters:
         try:
-            made[folder / "exercises" / master.path.name] = as_text(student_notebook(master, names))
+            made[folder / "exercises" / master.path.name] = notebook_text(student_notebook(master, names))
         except Exception as error:  # nbgrader refuses it; the rules say why
             print(f"{master.path.name}: no student notebook: {error}", file=sys.stderr)
     table = course_map_markdown(folder)
@@ -218,14 +241,14 @@ def made_files(folder):
             if "text/markdown" in output.get("data", {}):
                 output.data["text/markdown"] = table
         if shown:
-            made[master.path] = as_text(master.nb)
+            made[master.path] = notebook_text(master.nb)
     readme = folder.parent / "README.md"
     if masters and readme.is_file() and MAP_BEGIN in (text := readme.read_text(encoding="utf-8")):
         before, rest = text.split(MAP_BEGIN, 1)
         table = course_map_markdown(folder, prefix="notebooks/")
         made[readme] = f"{before}{MAP_BEGIN}\n{table}\n{MAP_END}{rest.split(MAP_END, 1)[-1]}"
     instructors = folder / "README.md"
-    if instructors.is_file() and guide.BEGIN in (text := instructors.read_text(encoding="utf-8")):
+    if instructors.is_file() and guide.GUIDE_BEGIN in (text := instructors.read_text(encoding="utf-8")):
         made[instructors] = guide.filled_in(text, folder)
     return made
 
@@ -233,27 +256,27 @@ def made_files(folder):
 # ---- the repository's address
 
 
-def set_repository(repo, root):
+def set_repository(repo: str, root: Path) -> str:
     """Writes a new address of the repository wherever the old one stands; returns it in its plain form."""
-    repo = f"https://github.com/{slug(repo)}"
+    repo = f"https://github.com/{owner_and_name(repo)}"
     project = root / "pyproject.toml"
     text = project.read_text(encoding="utf-8")
     old = re.search(r'^Repository = "([^"]+)"', text, re.M)[1]
-    known = re.compile(rf"(github\.com/|colab\.research\.google\.com/github/){re.escape(slug(old))}(?![\w-])")
+    known = re.compile(rf"(github\.com/|colab\.research\.google\.com/github/){re.escape(owner_and_name(old))}(?![\w-])")
     for path in (project, root / "README.md", root / "data" / "README.md"):
         if path.is_file():
-            write(path, known.sub(rf"\g<1>{slug(repo)}", path.read_text(encoding="utf-8")))
+            write(path, known.sub(rf"\g<1>{owner_and_name(repo)}", path.read_text(encoding="utf-8")))
     for path in master_paths(root / "notebooks"):
         master = read(path, repo)
         for cell in master.nb.cells:
-            changed = known.sub(rf"\g<1>{slug(repo)}", cell.source)
+            changed = known.sub(rf"\g<1>{owner_and_name(repo)}", cell.source)
             cell.source = bootstrap_cell(repo) if "bootstrap" in tags(cell) else changed
         clean(master)
-        write(path, as_text(master.nb))
+        write(path, notebook_text(master.nb))
     return repo
 
 
-def render(path):
+def notebook_page(path: Path) -> str:
     """A notebook as the text of an HTML page, with the alt texts of its figures, which nbconvert drops."""
     from nbconvert import HTMLExporter
 

@@ -1,9 +1,17 @@
 """What a run leaves in a notebook: cleaned, so that it is the same on every machine, and checked."""
 
+from __future__ import annotations
+
 import re
 from hashlib import sha1, sha256
+from typing import TYPE_CHECKING
 
-from .masters import as_text, checkout, tags
+from .masters import Master, Violations, checkout, notebook_text, tags
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nbformat import NotebookNode
 
 LIMITS = {"12": 180}  # seconds a chapter may take on two cores; the others:
 LIMIT = 90
@@ -14,13 +22,14 @@ CHECKED = "nbval-check-output"
 RUN = "run `vivit-edu notebooks`"
 BAR = re.compile(r"^.*\d+(%|it) ?[|\[].*$\n?", re.M)  # a line that tqdm wrote
 PRIVATE = re.compile(r"(?<![\w.])(/(home|Users|root|tmp|private|var)/|[A-Z]:\\\\?)[\w.-]+|\bsite-packages\b")
+SIGNED_ZERO = re.compile(r"(?<![\w.])[-−](?:0+(?:[.,]0*)?|\.0+)(?:e[+-]?\d+)?(?![\d.])", re.I)
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 
 
 # ---- cleaning
 
 
-def clean(master):
+def clean(master: Master) -> None:
     """Removes from the notebook, in place, what differs from run to run or from machine to machine."""
     nb = master.nb
     nb.nbformat, nb.nbformat_minor = 4, 5
@@ -41,7 +50,7 @@ def clean(master):
             cell.outputs = [output for output in map(_clean_output, cell.outputs) if output is not None]
 
 
-def _cell_id(cell, seen):
+def _cell_id(cell: NotebookNode, seen: set[str]) -> str:
     """An id that depends on the source alone: editing a cell changes one id, converting a file none."""
     stem = sha1(f"{cell.cell_type}\n{cell.source.rstrip()}".encode()).hexdigest()[:12]
     copy, name = 1, stem
@@ -52,7 +61,7 @@ def _cell_id(cell, seen):
     return name
 
 
-def _clean_output(output):
+def _clean_output(output: NotebookNode) -> NotebookNode | None:
     """The output without progress bars and live widgets, which no file keeps; None where nothing is left."""
     if WIDGET in output.get("data", {}):
         return None
@@ -63,7 +72,7 @@ def _clean_output(output):
     return output
 
 
-def digest(nb):
+def digest(nb: NotebookNode) -> str:
     """A fingerprint of all code: it changes when the notebook must be executed again.
 
     The bootstrap cell is left out: another repository's address changes no output.
@@ -75,14 +84,14 @@ def digest(nb):
 # ---- rules, each a generator of (number of the cell or None, what is wrong and how to mend it)
 
 
-def executed(master):
+def executed(master: Master) -> Violations:
     """The outputs belong to the code that stands there."""
     run = master.nb.metadata.get("vivit_edu", {})
     if run.get("digest") != digest(master.nb):
         yield None, f"its code has changed since it was executed: {RUN}"
 
 
-def counts(master):
+def counts(master: Master) -> Violations:
     """Every code cell ran once, from the top to the bottom."""
     for expected, (number, cell) in enumerate(master.code, 1):
         if cell.execution_count != expected:
@@ -90,7 +99,7 @@ def counts(master):
             return  # the rest is off for the same reason
 
 
-def errors(master):
+def errors(master: Master) -> Violations:
     for number, cell in master.code:
         for output in cell.outputs:
             if output.output_type == "error":
@@ -106,7 +115,7 @@ def errors(master):
                 )
 
 
-def leftovers(master):
+def leftovers(master: Master) -> Violations:
     """Nothing that cleaning takes away: widget states, progress bars, metadata of editors."""
     if "widgets" in master.nb.metadata:
         yield None, f"holds metadata.widgets, which GitHub cannot show: {RUN}"
@@ -115,11 +124,11 @@ def leftovers(master):
 
     cleaned = replace(master, nb=copy.deepcopy(master.nb))
     clean(cleaned)
-    if as_text(cleaned.nb) != as_text(master.nb):
+    if notebook_text(cleaned.nb) != notebook_text(master.nb):
         yield None, f"is not clean (widget outputs, progress bars, foreign metadata or cell ids): {RUN}"
 
 
-def figures(master):
+def figures(master: Master) -> Violations:
     """Figures are PNG and have alt text, for readers who cannot see them."""
     for number, cell in master.code:
         for output in cell.outputs:
@@ -137,14 +146,14 @@ def figures(master):
                 )
 
 
-def private(master):
+def private(master: Master) -> Violations:
     """No path of the machine that it ran on, no address in its memory."""
     try:
         here = str(checkout())
     except ValueError:
         here = None
     for number, cell in enumerate(master.nb.cells, 1):
-        outputs = [str(part) for output in cell.get("outputs", []) for part in _words(output)]
+        outputs = [str(part) for output in cell.get("outputs", []) for part in _readable(output)]
         for words in [cell.source, *outputs]:
             found = PRIVATE.search(words)
             if found or (here and here in words):
@@ -154,13 +163,13 @@ def private(master):
             yield number, ("prints an object's address, which differs in every run: print what the object holds")
 
 
-def _words(output):
+def _readable(output: NotebookNode) -> Iterator[str]:
     """What can be read in an output: its text and every text in its data, pictures left out."""
     yield from (output.get("text", ""), *output.get("traceback", []))
     yield from (value for kind, value in output.get("data", {}).items() if not kind.startswith("image/"))
 
 
-def checked_share(master):
+def checked_share(master: Master) -> Violations:
     """At least a third of the cells that print are compared by nbval, and those that are can be compared."""
     printing = [(number, cell) for number, cell in master.code if prints(cell)]
     checked = [number for number, cell in printing if CHECKED in tags(cell)]
@@ -178,7 +187,21 @@ def checked_share(master):
             yield number, f"is tagged {CHECKED} but leaves no output to compare: take the tag away"
 
 
-def live(master):
+def signed_zeros(master: Master) -> Violations:
+    """No checked cell prints -0.00: the sign of a number that rounds to zero differs between machines."""
+    for number, cell in master.code:
+        if CHECKED not in tags(cell):
+            continue
+        found = [SIGNED_ZERO.search(str(words)) for output in cell.outputs for words in _readable(output)]
+        if found := next(filter(None, found), None):
+            yield (
+                number,
+                f"prints {found[0]}, whose sign differs between machines: add 0.0 after rounding, "
+                "format with {:z.2f}, or print a size instead",
+            )
+
+
+def live(master: Master) -> Violations:
     """Right after a run, before cleaning: no checked cell draws what cleaning takes away and nbval misses."""
     for number, cell in master.code:
         if CHECKED in tags(cell) and any(
@@ -193,7 +216,7 @@ def live(master):
             )
 
 
-def prints(cell):
+def prints(cell: NotebookNode) -> bool:
     """Whether a code cell leaves text: printed, or as the value of its last line."""
     return any(
         output.output_type == "stream"
@@ -204,8 +227,8 @@ def prints(cell):
     )
 
 
-def size_and_time(master):
-    size = len(as_text(master.nb).encode())
+def size_and_time(master: Master) -> Violations:
+    size = len(notebook_text(master.nb).encode())
     if size > LARGEST_FILE:
         yield (
             None,
@@ -223,7 +246,7 @@ def size_and_time(master):
         )
 
 
-def time_together(masters):
+def time_together(masters: list[Master]) -> Iterator[str]:
     """The one rule over all masters; yields its violation as text."""
     seconds = sum(master.nb.metadata.get("vivit_edu", {}).get("seconds", 0) for master in masters)
     if seconds > LIMIT_TOGETHER:
@@ -233,4 +256,4 @@ def time_together(masters):
         )
 
 
-RULES = (executed, counts, errors, leftovers, figures, private, checked_share, size_and_time)
+OUTPUT_RULES = (executed, counts, errors, leftovers, figures, private, checked_share, signed_zeros, size_and_time)

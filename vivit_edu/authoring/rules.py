@@ -1,31 +1,42 @@
 """How a chapter is written, as rules: each a generator of (number of the cell or None, what is wrong and how
 to mend it). The rules of what a run leaves stand in `outputs`, those of the exercises in `exercises`."""
 
+from __future__ import annotations
+
 import ast
 import re
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
+from .. import __all__ as EXPORTED
 from . import exercises, outputs
-from .masters import OFFER, badges, bootstrap_cell, read, tags
+from .masters import OFFER, Master, Violations, badges, bootstrap_cell, read, tags
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 # [words](target) or ![words](target); the words of a badge hold a picture of their own
+LESSONS = set(
+    "volumes data cnn embedding attention vivit models cost pretrained augment optimisers training explain plots errors"
+    " course".split()
+)  # what a notebook may import from the package, besides the names that `vivit_edu` itself exports
 LINK = re.compile(
     r"(?<!\\)(!?)\[((?:[^\[\]]|\[[^\]]*\](?:\([^)]*\))?)*)\]" r"\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)"
 )
 HTML_LINK = re.compile(r"<(?:a\b[^>]*\bhref|img\b[^>]*\bsrc)\s*=\s*[\"']([^\"']+)[\"']", re.I)
 
 
-def check(master):
+def broken_rules(master: Master) -> list[str]:
     """All rules on one notebook: its violations as a list of strings, empty where it is in order."""
     found = []
-    for rule in (*RULES, *exercises.RULES, *outputs.RULES):
+    for rule in (*TEXT_RULES, *exercises.EXERCISE_RULES, *outputs.OUTPUT_RULES):
         for number, text in rule(master):
             found.append(f"{where(master, number)} {text}")
     return found
 
 
-def where(master, number=None):
+def where(master: Master, number: int | None = None) -> str:
     """The notebook, and a cell by its number from 1 and the beginning of its first line."""
     if number is None:
         return f"{master.path.name}:"
@@ -34,7 +45,7 @@ def where(master, number=None):
     return f"{master.path.name}, {cell.cell_type} cell {number} ({first.strip()[:40]!r}):"
 
 
-def prose(cell):
+def prose(cell: NotebookNode) -> str:
     """A markdown cell without its code: what is written there is neither heading nor link."""
     return re.sub(r"`[^`\n]+`", "``", re.sub(r"^( *)(```|~~~).*?^ *\2", "", cell.source, flags=re.M | re.S))
 
@@ -42,7 +53,7 @@ def prose(cell):
 # ---- the frame: first cell, second cell, last cell
 
 
-def first_cell(master):
+def first_cell(master: Master) -> Violations:
     """Title, aims, what is built, minutes, hardware and the two badges."""
     cell = master.nb.cells[0] if master.nb.cells else None
     if cell is None or cell.cell_type != "markdown":
@@ -68,7 +79,7 @@ def first_cell(master):
         yield 1, f"holds {len(opened)} Colab addresses, expected the two badges alone"
 
 
-def second_cell(master):
+def second_cell(master: Master) -> Violations:
     """The bootstrap, the same everywhere; no other cell installs anything."""
     second = master.nb.cells[1] if len(master.nb.cells) > 1 else None
     if (
@@ -90,7 +101,7 @@ def second_cell(master):
             yield number, "holds a magic (! or %): only the bootstrap cell may; write it in Python"
 
 
-def last_cells(master):
+def last_cells(master: Master) -> Violations:
     """The chapter counts up what was reached and says what to take along."""
     number, cell = master.code[-1] if master.code else (None, None)
     if cell is None or not _calls(cell.source, "progress"):
@@ -102,7 +113,7 @@ def last_cells(master):
 # ---- code
 
 
-def cell_lengths(master):
+def cell_lengths(master: Master) -> Violations:
     """One idea a cell: the median at most 6 lines, 90 % at most 15, only a class over 30, none over 40."""
     lengths = [sum(bool(line.strip()) for line in cell.source.splitlines()) for _, cell in master.code]
     if not lengths:
@@ -121,7 +132,7 @@ def cell_lengths(master):
             yield number, f"has {length} lines: only a class may have over 30, and none over 40"
 
 
-def shapes(master):
+def shapes(master: Master) -> Violations:
     """Every new module ends in its shape: in the cell that defines it or in the next code cell."""
     for (number, cell), following in zip(master.code, [cell for _, cell in master.code[1:]] + [None]):
         modules = [
@@ -140,7 +151,7 @@ def shapes(master):
             )
 
 
-def calls(master):
+def calls(master: Master) -> Violations:
     """Figures, progress bars and data by the ways that keep alt text and show the same in every front end."""
     for number, cell in master.code:
         if re.search(r"\bplt\.show\(", cell.source):
@@ -152,7 +163,7 @@ def calls(master):
                 number,
                 (
                     "opens a recorded run by a path, which is another in exercises/: "
-                    "use recorded(name) from vivit_edu.authoring.masters"
+                    "use recorded(name) from vivit_edu.course.recorded"
                 ),
             )
         if outputs.CHECKED in tags(cell) and _calls(cell.source, "course_volumes"):
@@ -165,7 +176,23 @@ def calls(master):
             )
 
 
-def strips(master):
+def imports(master: Master) -> Violations:
+    """A notebook imports from the lessons and from `vivit_edu.course` alone; the other rooms may change."""
+    for number, cell in master.code:
+        code = ast.Module(_body(cell.source), [])
+        used = set(re.findall(r"\bvivit_edu\.(\w+)", ast.unparse(code)))  # imports and names in text alike
+        for node in ast.walk(code):
+            if isinstance(node, ast.ImportFrom) and node.module == "vivit_edu":
+                used |= {alias.name for alias in node.names}
+        if wrong := sorted(used - LESSONS - set(EXPORTED)):
+            yield (
+                number,
+                f"imports vivit_edu.{wrong[0]}: a notebook imports from the lessons "
+                "(vivit_edu.attention, …), from vivit_edu.course, and the names that vivit_edu exports",
+            )
+
+
+def strips(master: Master) -> Violations:
     """Every slider has a film strip beside it that shows where nothing runs."""
     explorers = set()
     for (number, cell), following in zip(master.code, [cell for _, cell in master.code[1:]] + [None]):
@@ -186,7 +213,7 @@ def strips(master):
             )
 
 
-def _body(source):
+def _body(source: str) -> list[ast.stmt]:
     """The statements of a cell; none where it is no plain Python (a magic, said elsewhere)."""
     try:
         return ast.parse(source).body
@@ -194,7 +221,7 @@ def _body(source):
         return []
 
 
-def _calls(source, name):
+def _calls(source: str, name: str) -> bool:
     return any(
         isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name
         for node in ast.walk(ast.Module(_body(source), []))
@@ -204,7 +231,7 @@ def _calls(source, name):
 # ---- text
 
 
-def headings(master):
+def headings(master: Master) -> Violations:
     """One title, and no level left out: readers with a screen reader walk by headings."""
     level = 0
     for number, cell in master.text:
@@ -219,7 +246,7 @@ def headings(master):
             level = len(marks)
 
 
-def alt_texts(master):
+def picture_alts(master: Master) -> Violations:
     """Pictures in the text have alt text too."""
     for number, cell in master.text:
         for image, words, target in LINK.findall(prose(cell)):
@@ -230,7 +257,7 @@ def alt_texts(master):
                 yield number, 'a picture has no alt text: <img alt="what it shows" …>'
 
 
-def links(master):
+def links(master: Master) -> Violations:
     """Links inside the repository lead somewhere; those to other places are not followed."""
     for number, cell in master.text:
         text = prose(cell)
@@ -250,7 +277,7 @@ def links(master):
                 )
 
 
-def _anchors(target):
+def _anchors(target: Master | Path) -> set[str]:
     """What may stand behind # in a link: Jupyter's names of a notebook's headings, GitHub's of a page's."""
     if isinstance(target, Path) and target.suffix != ".ipynb":
         titles = re.findall(r"^#{1,6} +(.*)$", target.read_text(encoding="utf-8"), re.M)
@@ -262,4 +289,16 @@ def _anchors(target):
     return named | {re.sub(r"[`*]", "", title).replace(" ", "-") for title in titles}
 
 
-RULES = (first_cell, second_cell, last_cells, cell_lengths, shapes, calls, strips, headings, alt_texts, links)
+TEXT_RULES = (
+    first_cell,
+    second_cell,
+    last_cells,
+    cell_lengths,
+    shapes,
+    calls,
+    imports,
+    strips,
+    headings,
+    picture_alts,
+    links,
+)

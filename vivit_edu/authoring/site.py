@@ -4,6 +4,8 @@ Made by Sphinx with MyST-NB, from the masters as they were executed. Nothing on 
 formulas are MathML, which browsers draw themselves.
 """
 
+from __future__ import annotations
+
 import copy
 import io
 import re
@@ -12,11 +14,19 @@ from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from ..course.map import course_map_markdown
 from ..errors import ConfigError
 from .exercises import on_github, relink
-from .masters import as_text, checkout, master_paths, read, repository, tags
+from .masters import Master, checkout, master_paths, notebook_text, read, repository, tags
+from .ours import built_beside, marked
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from nbformat import NotebookNode
+    from sphinx.application import Sphinx
+    from sphinx.writers.html5 import HTML5Translator as HTMLTranslator
 
 INDEX = """\
 # vivit-edu
@@ -44,59 +54,20 @@ exercises are folded away; try first.
 guide
 ```
 """
-# Lines of code as wide as the course writes them; formulas and tables wider than a telephone scroll by themselves;
-# the ledger's table, which brings no colours, takes the page's, also where that is dark.
-STYLE = """\
-.bd-page-width { max-width: 104rem; }
-.bd-main .bd-content .bd-article-container { max-width: 72em; }
-div.cell pre { font-size: 0.8em; }
-div.cell_output pre { white-space: pre-wrap; }
-div.cell_output .text_html { background: none !important; color: inherit !important; overflow-x: auto; }
-div.cell_output .text_html table { font-size: 0.8em; }
-div.cell_output .text_html :is(th, td) { padding: 0.2em 0.6em; text-align: left; }
-div.formula { margin: 1em 0; overflow-x: auto; }
-"""
-SETTINGS = {
-    "project": "vivit-edu",
-    "author": "The vivit-edu maintainers",
-    "copyright": "the vivit-edu maintainers, MIT licence",
-    "language": "en",
-    "extensions": ["myst_nb", "vivit_edu.authoring.site"],
-    "nb_execution_mode": "off",
-    "myst_enable_extensions": ["dollarmath", "amsmath", "colon_fence"],
-    "myst_heading_anchors": 4,
-    "html_theme": "sphinx_book_theme",
-    "html_theme_options": {"use_download_button": False, "navbar_persistent": []},
-    "html_static_path": ["_static"],
-    "html_css_files": ["course.css"],
-    "html_title": "vivit-edu",
-    "html_show_sphinx": False,
-    "html_copy_source": False,
-    "html_show_sourcelink": False,
-    "html_math_renderer": "mathml",
-}
+WEB = Path(__file__).parent / "web"  # conf.py and the style sheet
 
 
-def site(folder, *, masters=None):
+def site(folder: Path | str, *, masters: Path | None = None) -> Path:
     """Builds the site from the masters; its first page is folder/index.html.
 
-    Args:
-        folder: where; new, empty, or a site made here before, which is replaced.
-        masters: the folder of the masters; None is notebooks/ of the checkout.
-
-    Returns:
-        the folder's Path.
-    Raises:
-        ConfigError: no checkout, a folder that holds something else, a tool that is not installed, or a page that
-            Sphinx warns of: a link that leads nowhere, a formula it cannot read.
+    folder: where: new, empty, or a site that this function made before. Then its pages are replaced; files that
+    were changed since, or that somebody else put there, are left alone. masters: the folder of the masters; None is
+    notebooks/ of the checkout. Returns the folder. Raises ConfigError where there is no checkout, where the folder
+    holds something else or cannot be written to, where a tool is not installed, and where Sphinx warns of a page: of
+    a link that leads nowhere, or of a formula that it cannot read. Then the folder stays as it was.
     """
     folder, masters = Path(folder), masters or checkout() / "notebooks"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not (folder / "searchindex.js").is_file():
-            raise ConfigError(
-                f"{folder} holds other files; expected a new or empty folder, or a site made here before."
-            )
-        shutil.rmtree(folder)
+    marked(folder, "site")  # before anything is loaded
     try:
         import latex2mathml  # noqa: F401
         import myst_nb  # noqa: F401
@@ -105,39 +76,44 @@ def site(folder, *, masters=None):
         from sphinx.util.docutils import docutils_namespace
     except ImportError as error:
         raise ConfigError(f'{error.name} is not installed: pip install "vivit-edu[site]", or `uv sync`.') from None
-    with TemporaryDirectory() as temporary:
-        sources, warnings = Path(temporary, "sources"), io.StringIO()
-        settings = SETTINGS | {"figure_alts": write_sources(sources, masters)}
+    with TemporaryDirectory() as temporary, built_beside(folder, "site", renew_all=True) as (built, kept):
+        sources, pages, warnings = Path(temporary, "sources"), Path(temporary, "pages"), io.StringIO()
+        alts = {"figure_alts": write_sources(sources, masters)}
         with docutils_namespace():  # what Sphinx registers ends with it, and a second site finds nothing in its way
             Sphinx(
-                sources, None, folder, Path(temporary, "doctrees"), "html", settings, status=None, warning=warnings
+                sources, WEB, pages, Path(temporary, "doctrees"), "html", alts, status=None, warning=warnings
             ).build()
-    if text := warnings.getvalue().replace(str(sources), "notebooks").strip():
-        raise ConfigError("the site has faults, to be mended in the notebooks:\n" + re.sub(r"\x1b\[[\d;]*m", "", text))
+        if text := re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(str(sources), "notebooks").strip():
+            raise ConfigError(f"the site has faults. Mend them in the notebooks:\n{text}")
+        # MyST-NB leaves a folder of its own next to the pages; .buildinfo is for a second build in the same folder
+        shutil.copytree(pages, built, ignore=shutil.ignore_patterns(".buildinfo"), dirs_exist_ok=True)
+    for name in kept:
+        print(f"{name} was changed since this command wrote it, or is not its own, and stays as it is.")
     return folder
 
 
-def write_sources(folder, masters):
-    """What Sphinx reads: the chapters, the first page and the instructor's guide. Returns {file stem: alt text}."""
+def write_sources(folder: Path, masters: Path) -> dict[str, str]:
+    """What Sphinx reads: the chapters, the first page and the instructor's guide.
+
+    Returns the figures' alt texts by the stem of the file that MyST-NB gives each figure.
+    """
     folder.mkdir()
     paths, repo, alts = master_paths(masters), repository(), {}
     names = {path.name for path in paths}
     for path in paths:
         master = read(path)
-        alts |= alt_texts(master.nb)
-        (folder / path.name).write_text(as_text(page(master, names)), encoding="utf-8")
+        alts |= figure_alts_of(master.nb)
+        (folder / path.name).write_text(notebook_text(page(master, names)), encoding="utf-8")
     chapters = "\n".join(path.stem for path in paths)
     index = INDEX.format(repo=repo, chapters=course_map_markdown(masters), names=chapters)
     (folder / "index.md").write_text(index, encoding="utf-8")
-    (folder / "_static").mkdir()
-    (folder / "_static" / "course.css").write_text(STYLE, encoding="utf-8")
     guide = masters / "README.md"
     text = guide.read_text(encoding="utf-8") if guide.is_file() else "# Instructor's guide\n\nStill to be written.\n"
     (folder / "guide.md").write_text(relink(text, lambda target: inside(target, names, repo)), encoding="utf-8")
     return alts
 
 
-def page(master, names):
+def page(master: Master, names: set[str]) -> NotebookNode:
     """A chapter as it stands on the site: no bootstrap cell, solutions folded away, links to pages of the site."""
     nb = copy.deepcopy(master.nb)
     nb.metadata["language_info"] = {"name": "python"}  # which a chapter that never ran does not say
@@ -163,13 +139,13 @@ def page(master, names):
     return nb
 
 
-def inside(target, names, repo):
+def inside(target: str, names: set[str], repo: str) -> str:
     """A link as it must be on the site: to another chapter's page and its headings, else to the repository."""
     file, mark, anchor = target.partition("#")
     return f"{file}{mark}{anchor.lower()}" if file in names else on_github(target, repo)
 
 
-def alt_texts(nb):
+def figure_alts_of(nb: NotebookNode) -> dict[str, str]:
     """The alt texts of a notebook's figures, by the name that MyST-NB gives the file: the digest of its content."""
     outputs = [
         output for cell in nb.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
@@ -183,7 +159,7 @@ def alt_texts(nb):
 # ---- what Sphinx calls
 
 
-def setup(app):
+def setup(app: Sphinx) -> dict[str, bool]:
     """This module is also an extension of Sphinx: alt texts and formulas."""
     app.add_config_value("figure_alts", {}, "env")
     app.connect("doctree-read", describe_figures)
@@ -191,7 +167,7 @@ def setup(app):
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def describe_figures(app, doctree):
+def describe_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Gives the figures their alt texts, which MyST-NB leaves behind."""
     from docutils import nodes
 
@@ -199,22 +175,24 @@ def describe_figures(app, doctree):
         image["alt"] = image.get("alt") or app.config.figure_alts.get(Path(image["uri"]).stem, "")
 
 
-def inline_math(writer, node):
+def inline_math(writer: HTMLTranslator, node: nodes.math) -> None:
+    """Draws a formula inside a line."""
     from docutils import nodes
 
     writer.body.append(mathml(node.astext(), display=False))
     raise nodes.SkipNode
 
 
-def display_math(writer, node):
+def display_math(writer: HTMLTranslator, node: nodes.math_block) -> None:
+    """Draws a formula on lines of its own."""
     from docutils import nodes
 
     writer.body.append(f'<div class="formula">{mathml(node.astext(), display=True)}</div>\n')
     raise nodes.SkipNode
 
 
-def mathml(formula, *, display):
-    """A LaTeX formula as MathML."""
+def mathml(formula: str, *, display: bool) -> str:
+    """A LaTeX formula as MathML. display: on lines of its own, else inside a line."""
     from latex2mathml.converter import convert
 
     return convert(formula, display="block" if display else "inline")

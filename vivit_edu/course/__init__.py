@@ -1,1 +1,1 @@
-"""What notebooks import besides the lessons: checks, predictions, recorded runs, the shape ledger, drawings, sliders."""
+"""What notebooks import besides the lessons: checks, predictions, recorded runs, the ledger, drawings, sliders."""

@@ -1,24 +1,36 @@
-"""Whom does a token attend to? An explorer of the weights by layer, head and query token, and its film strip.
+"""Which tokens does a token attend to? An explorer of the weights by layer, head and query token, and its film strip.
 
 Used in chapter 13. `attention_explorer` needs a running notebook; `attention_strip` shows everywhere.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
+from torch import nn
 
 from ..errors import ConfigError
-from ..explain.weights import attention_maps
+from ..explain.weights import AttentionMap, attention_maps, check_vivit
 from ..plots import BLUE, ORANGE, new_figure
-from .pictures import outline
+from .pictures import draw_outline
 from .widgets import explore, film_strip
 
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+    from matplotlib.figure import Figure
 
-def query_weights(model, attention_map, clip, head, t, place):
+
+def query_weights(
+    model: nn.Module, attention_map: AttentionMap, clip: int, head: int, t: int, place: int
+) -> torch.Tensor:
     """How much the token at time index t and place attends to each token in one head: [T', S].
 
     attention_map: an AttentionMap of a batch; clip: which of it. The sum is 1, or less where a part goes to a
     cls token. What the layer cannot see gets 0. In Model 2's temporal layers the tokens are whole time indices,
     whose weight is spread evenly over their places.
     """
+    model = check_vivit(model)
     n_t, s = model.grid
     cls = int(model.config.pool == "cls")
     w = attention_map.weights[clip].detach().cpu()
@@ -34,12 +46,22 @@ def query_weights(model, attention_map, clip, head, t, place):
     return seen
 
 
-def draw_query(model, maps, clips, *, sample, layer, head, token):
+def draw_query(
+    model: nn.Module,
+    maps: list[AttentionMap],
+    clips: torch.Tensor,
+    *,
+    sample: int,
+    layer: int,
+    head: int,
+    token: int,
+) -> Figure:
     """The query token in its slice, and the weights it gives: in space at each time index, and summed over time.
 
     maps: attention_maps of float clips [B, C, T, H, W]; layer: an index into maps; token: counted through
     the grid, t·S + place. Returns a Figure.
     """
+    model = check_vivit(model)
     (n_t, s), (_, n_h, n_w), (dt, dh, dw) = model.grid, model.embedding.grid, model.embedding.tubelet
     t, place = divmod(token, s)
     row, column = divmod(place, n_w)
@@ -49,20 +71,21 @@ def draw_query(model, maps, clips, *, sample, layer, head, token):
     figure = new_figure(
         1.1 * n_t + 2.2,
         2.1,
-        f"Clip {sample}, layer {m.layer}, {m.kind}, head {head}: the token at time {t}, row {row}, column {column} gives "
-        f"most weight ({found.max():.2f}) to time {strongest[0]}, row {strongest[1] // n_w}, column {strongest[1] % n_w}; "
+        f"Clip {sample}, layer {m.layer}, {m.kind}, head {head}: the token at time {t}, row {row}, column {column} "
+        f"gives most weight ({found.max():.2f}) to time {strongest[0]}, row {strongest[1] // n_w}, "
+        f"column {strongest[1] % n_w}; "
         f"{own:.2f} stays in its own time index.",
     )
     figure.suptitle(f"layer {m.layer}, {m.kind}, head {head}; from time {t}, row {row}, column {column}", fontsize=9)
     *slices, bars = figure.subplots(1, n_t + 1, width_ratios=[*[1] * n_t, 1.4])
     for time, axes in enumerate(slices):
         frame = min(time * dt + dt // 2, clips.shape[2] - 1)
-        axes.imshow(clips[sample, :, frame].mean(dim=0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(clips[sample, :, frame].float().mean(dim=0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
         heat = found[time].reshape(n_h, n_w).repeat_interleave(dh, 0).repeat_interleave(dw, 1)
         axes.imshow(heat.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=max(float(found.max()), 1e-6))
         axes.set_title(f"time {time}", fontsize=8)
         axes.set_axis_off()
-    outline(slices[t], row * dh, column * dw, dh, dw, edgecolor=BLUE, linewidth=2)
+    draw_outline(slices[t], row * dh, column * dw, dh, dw, edgecolor=BLUE, linewidth=2)
     bars.bar(range(n_t), in_time, color=[ORANGE if time == t else BLUE for time in range(n_t)])
     bars.set(ylim=(0, 1), xticks=range(n_t), yticks=[0, 1])
     bars.set_title("weight over time", fontsize=8)
@@ -70,13 +93,14 @@ def draw_query(model, maps, clips, *, sample, layer, head, token):
     return figure
 
 
-def choices(model, maps):
+def choices(model: nn.Module, maps: list[AttentionMap]) -> dict[str, range]:
     """What the sliders offer: {"layer": [...], "head": [...], "token": [...]}."""
+    n_t, s = check_vivit(model).grid
     heads = min(m.weights.shape[-3] for m in maps)
-    return {"layer": range(len(maps)), "head": range(heads), "token": range(model.grid[0] * model.grid[1])}
+    return {"layer": range(len(maps)), "head": range(heads), "token": range(n_t * s)}
 
 
-def attention_explorer(model, clips):
+def attention_explorer(model: nn.Module, clips: torch.Tensor) -> VBox | None:
     """Sliders for sample, layer, head and query token over `draw_query`. clips: float [B, C, T, H, W] in [0, 1]."""
     maps = attention_maps(model, clips)
 
@@ -86,14 +110,15 @@ def attention_explorer(model, clips):
     return explore(draw, sample=range(len(clips)), **choices(model, maps))
 
 
-def attention_strip(model, clips, settings=None):
+def attention_strip(model: nn.Module, clips: torch.Tensor, settings: list[dict[str, int]] | None = None) -> None:
     """The film strip of `attention_explorer`: first and last layer, first and last head, of the middle token.
 
-    settings: other ones, a list of {"sample", "layer", "head", "token"}. Raises ConfigError for one that is not there.
+    settings: other ones, a list of {"sample", "layer", "head", "token"}. Raises ConfigError for one that does
+    not exist.
     """
     maps = attention_maps(model, clips)
     ends = {name: (values[0], values[-1]) for name, values in choices(model, maps).items()}
-    middle = model.grid[0] * model.grid[1] // 2
+    middle = len(choices(model, maps)["token"]) // 2
     if settings is None:
         settings = [
             {"sample": 0, "layer": layer, "head": head, "token": middle}

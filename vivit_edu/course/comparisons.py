@@ -3,23 +3,37 @@
 ViViTs are blue, CNNs orange, in all of them; the content of a table is what `ablate.run_table` returns.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ..models import is_vivit
 from ..plots import BLUE, ORANGE, new_figure
 from .recorded import mean_sd
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RecordedTable = dict[str, Any]
+
 MARKS = "os^Dv<>Pp"
 
 
-def colour(name):
+def model_colour(name: str) -> str:
+    """The colour of a model's dots and lines, by its name."""
     return BLUE if is_vivit(name) else ORANGE
 
 
-def side_by_side(tables, figures=("acc", "auc"), lines=None):
-    """All models of several tables: for each data set a column, for each figure a row; small dots are single seeds.
+def side_by_side(
+    tables: list[RecordedTable], figures: Sequence[str] = ("acc", "auc"), lines: dict[str, float] | None = None
+) -> Figure:
+    """All models of several tables: a column for each data set, a row for each figure; small dots are single seeds.
 
-    lines: {data set: the accuracy of always naming the commonest class}, drawn dashed.
+    figures: "acc", "balanced_acc" or "auc". lines: {data set: the accuracy of always naming the commonest class},
+    drawn dashed.
     """
     first = tables[0]["rows"]
     best = {
@@ -39,8 +53,8 @@ def side_by_side(tables, figures=("acc", "auc"), lines=None):
         for axes, name in zip(column, figures):
             for place, row in enumerate(table["rows"]):
                 runs = row["test"][name]["runs"]
-                axes.plot(runs, [place] * len(runs), ".", color=colour(row["row"]), alpha=0.5, markersize=5)
-                axes.plot(row["test"][name]["mean"], place, "o", color=colour(row["row"]))
+                axes.plot(runs, [place] * len(runs), ".", color=model_colour(row["row"]), alpha=0.5, markersize=5)
+                axes.plot(row["test"][name]["mean"], place, "o", color=model_colour(row["row"]))
             if name == "acc" and lines and table["dataset"] in lines:
                 axes.axvline(lines[table["dataset"]], color="black", linestyle="--", linewidth=1)
             axes.set(
@@ -51,8 +65,11 @@ def side_by_side(tables, figures=("acc", "auc"), lines=None):
     return figure
 
 
-def probe_map(table, probes):
-    """What the models of a table answer to changed clips: a row a model, a column a probe, mean over the seeds in per cent."""
+def probe_map(table: RecordedTable, probes: Sequence[str]) -> Figure:
+    """What the models of a table answer to changed clips, in per cent, mean over the seeds.
+
+    There is a row for each model and a column for each probe.
+    """
     values = 100 * np.array([[row["probes"][name]["mean"] for name in probes] for row in table["rows"]])
     rows = "; ".join(f"{row['row']}: {', '.join(f'{v:.0f}' for v in line)}" for row, line in zip(table["rows"], values))
     figure = new_figure(
@@ -71,7 +88,7 @@ def probe_map(table, probes):
     return figure
 
 
-def growth_figure(frames, measured, label):
+def growth_figure(frames: Sequence[int], measured: dict[str, Sequence[float]], label: str) -> Figure:
     """What grows with a clip's frames, on logarithmic axes: measured is {model: a value for each of `frames`}."""
     told = "; ".join(f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in measured.items())
     figure = new_figure(7, 3.6, f"{label} over {frames[0]} to {frames[-1]} frames, both axes logarithmic: {told}.")
@@ -81,7 +98,7 @@ def growth_figure(frames, measured, label):
             frames,
             values,
             marker=mark,
-            color=colour(name.split(",")[0]),
+            color=model_colour(name.split(",")[0]),
             label=name,
             linestyle="--" if "," in name else "-",
         )
@@ -93,8 +110,8 @@ def growth_figure(frames, measured, label):
     return figure
 
 
-def hunger_figure(table, figures=("acc", "auc")):
-    """Test accuracy and AUC over the share of the training patients, a line a model, bars of one standard deviation."""
+def hunger_figure(table: RecordedTable, figures: Sequence[str] = ("acc", "auc")) -> Figure:
+    """Test accuracy and AUC over the share of the training patients: a line for each model, bars of one sd."""
     found = {}
     for row in table["rows"]:
         percent, name = row["row"].split(" %, ")
@@ -114,7 +131,7 @@ def hunger_figure(table, figures=("acc", "auc")):
                 [test[which]["mean"] for _, test in points],
                 yerr=[test[which]["sd"] or 0 for _, test in points],
                 marker=mark,
-                color=colour(name),
+                color=model_colour(name),
                 capsize=3,
                 label=name,
                 linestyle="-" if name in ("spacetime", "cnn3d") else "--",

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
+from ..support.files import written_whole
+
 PROGRESS_FILE = Path(".vivit_edu", "progress.json")
 
 # of this process: prediction -> (guess, unit), exercise -> True, prediction -> whether it came true
@@ -91,17 +94,17 @@ def progress(chapter: int | str) -> None:
     print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}{taken}{scored}.")
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Tensors and arrays as Python numbers, shapes and lists as tuples."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return tuple(_plain(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _say(value, unit=""):
+def _say(value: Any, unit: str = "") -> str:
     """A value for a reader: 1,030,301 · 0.3333 · (2, 64, 128), with its unit."""
     value = _plain(value)
     if _is_number(value):
@@ -109,7 +112,7 @@ def _say(value, unit=""):
     return f"{value} {unit}".strip()
 
 
-def _how_far(guess, truth):
+def _how_far(guess: float, truth: float) -> str:
     if guess * truth <= 0:
         return "another number"
     ratio, side = (guess / truth, "large") if guess > truth else (truth / guess, "small")
@@ -124,7 +127,7 @@ def _write():
     except (OSError, ValueError, KeyError, TypeError):  # there is none yet, or it is not ours
         content = {"passed": _passed, "predictions": _came_true}
     try:
-        PROGRESS_FILE.parent.mkdir(exist_ok=True)
-        PROGRESS_FILE.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    except OSError:
+        with written_whole(PROGRESS_FILE) as file:
+            file.write(json.dumps(content, indent=2).encode())
+    except DataError:
         pass

@@ -1,22 +1,24 @@
 """The shape ledger: a table of every module built so far, what goes in, what comes out and what it costs.
 
-It stands at the end of each chapter and grows by that chapter's modules. Nothing in it is typed in but names
-and einops patterns: the package's modules are built at the course's sizes and run on torch's meta device,
-which knows shapes and computes no values.
+It stands at the end of each chapter and grows by that chapter's modules. Only names and einops patterns are typed in:
+the package's modules are built at the course's sizes and run on torch's meta device, which knows shapes and computes
+no values.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
 
 import torch
+from torch import nn
 
 from ..attention import MultiHeadAttention, over_space
-from ..cost import PAPER, count_parameters
+from ..cost import count_parameters
 from ..embedding import FrameEmbedding, TubeletEmbedding, learned_positions, prepend_cls
 from ..explain.weights import attention_maps, recorded_attention
-from ..models import build_model
+from ..models import build_model, model_class
 from ..vivit import Block, FactorisedDotProductBlock, FactorisedSelfAttentionBlock, ViViTConfig
 
 BATCH = 2  # shown as B
@@ -40,14 +42,14 @@ CAPTION = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """One module: shapes as tuples with the batch first, attention in bytes (0: it has none)."""
+class LedgerRow:
+    """One module: shapes as tuples with the batch first, attention in bytes (0 where the module has none)."""
 
     chapter: int
     module: str
     pattern: str
-    given: tuple
-    made: tuple
+    given: tuple[int, ...]
+    made: tuple[int, ...]
     tokens: int
     attention: int
     parameters: int
@@ -55,7 +57,7 @@ class Row:
 
 
 @cache
-def rows():
+def rows() -> tuple[LedgerRow, ...]:
     """The whole ledger, in teaching order."""
     config = ViViTConfig()  # the course's sizes
     clips = torch.empty(BATCH, *config.clip_shape, device="meta")
@@ -74,10 +76,10 @@ def rows():
             row(4, "MultiHeadAttention", "b n (three h d) -> three b h n d", attention, sequence),
             row(5, "prepend_cls", "", lambda z: prepend_cls(z, cls), sequence, learned=cls.numel()),
             row(5, "Block", "b t s d -> b (t s) d", block, sequence),
-            whole_model(5, "spacetime", "SpaceTime (Model 1)", clips),
+            whole_model(5, "spacetime", clips),
             row(6, "Block over space", "b t s d -> (b t) s d", block, grid, run=partial(over_space, block)),
             row(6, "Block over time", "(b t) d -> b t d", block, grid.mean(dim=2)),
-            whole_model(6, "factorised_encoder", "FactorisedEncoder (Model 2)", clips),
+            whole_model(6, "factorised_encoder", clips),
             row(
                 7,
                 "FactorisedSelfAttentionBlock",
@@ -85,7 +87,7 @@ def rows():
                 FactorisedSelfAttentionBlock(config),
                 grid,
             ),
-            whole_model(7, "factorised_self_attention", "FactorisedSelfAttention (Model 3)", clips),
+            whole_model(7, "factorised_self_attention", clips),
             row(
                 8,
                 "FactorisedDotProductBlock",
@@ -93,14 +95,23 @@ def rows():
                 FactorisedDotProductBlock(config),
                 grid,
             ),
-            whole_model(8, "factorised_dot_product", "FactorisedDotProduct (Model 4)", clips),
+            whole_model(8, "factorised_dot_product", clips),
         )
 
 
-def row(chapter, name, pattern, module, given, *, run=None, learned=None):
+def row(
+    chapter: int,
+    name: str,
+    pattern: str,
+    module: nn.Module | Callable[[torch.Tensor], torch.Tensor],
+    given: torch.Tensor,
+    *,
+    run: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    learned: int | None = None,
+) -> LedgerRow:
     """Runs a module, or `run` in its place, and writes down its shapes and costs.
 
-    A plain function in the module's place has `learned` parameters and no attention.
+    given: the tensor that goes in. A plain function in the module's place has `learned` parameters and no attention.
     """
     if learned is None:
         learned = count_parameters(module)
@@ -110,23 +121,24 @@ def row(chapter, name, pattern, module, given, *, run=None, learned=None):
         record, made = [], module(given)
     size = FLOAT32 * sum(w.numel() for w in record) // (BATCH * ViViTConfig.heads)
     tokens = made.shape[1:-1].numel()
-    return Row(chapter, name, pattern, tuple(given.shape), tuple(made.shape), tokens, size, learned)
+    return LedgerRow(chapter, name, pattern, tuple(given.shape), tuple(made.shape), tokens, size, learned)
 
 
-def whole_model(chapter, name, title, clips):
-    """The row of one of Models 1 to 4, with what the paper says of its large version."""
-    model = build_model(name)
+def whole_model(chapter: int, name: str, clips: torch.Tensor) -> LedgerRow:
+    """The row of one of Models 1 to 4, with what the paper says about its large version."""
+    model, record = build_model(name), model_class(name)
+    title = f"{record.__name__} ({record.title.partition(', ')[0]})"
     layers = {}
     for m in attention_maps(model, clips):
         layers[m.layer] = layers.get(m.layer, 0) + m.weights.numel() // (BATCH * model.config.heads)
-    millions, gflops = PAPER[name]
+    millions, gflops = record.paper
     tokens, largest = torch.Size(model.grid).numel(), max(layers.values())
     shapes = tuple(clips.shape), tuple(model(clips).shape)
     paper = f"{millions} M, {gflops} GFLOPs"
-    return Row(chapter, title, "", *shapes, tokens, largest * FLOAT32, count_parameters(model), paper)
+    return LedgerRow(chapter, title, "", *shapes, tokens, largest * FLOAT32, count_parameters(model), paper)
 
 
-def ledger(chapter):
+def ledger(chapter: int | str) -> None:
     """Displays the rows of all chapters up to this one (5 or "05"), this chapter's marked as new."""
     from IPython.display import display
 
@@ -134,10 +146,10 @@ def ledger(chapter):
     if not table:
         print("The shape ledger begins in chapter 03, with the first tokens.")
         return
-    display({"text/html": as_html(table), "text/plain": as_text(table)}, raw=True)
+    display({"text/html": ledger_as_html(table), "text/plain": ledger_as_text(table)}, raw=True)
 
 
-def cells(r, chapter):
+def cells(r: LedgerRow, chapter: int) -> tuple[str, ...]:
     """One row as a reader sees it, in the order of COLUMNS."""
     new = "new" if r.chapter == chapter else ""
     shapes = as_shape(r.given), as_shape(r.made)
@@ -145,17 +157,19 @@ def cells(r, chapter):
     return new, f"{r.chapter:02d}", r.module, r.pattern, *shapes, *numbers, r.paper
 
 
-def as_shape(shape):
+def as_shape(shape: tuple[int, ...]) -> str:
+    """A shape as readers see it, its batch as B."""
     return f"[B, {', '.join(map(str, shape[1:]))}]"
 
 
-def as_bytes(size):
+def as_bytes(size: int) -> str:
+    """Bytes as B or KiB; nothing where there are none."""
     return f"{size / 1024:g} KiB" if size >= 1024 else f"{size} B" if size else ""
 
 
-def as_html(table):
-    """A table that needs no style sheet, since GitHub shows none: new rows are bold; patterns break at their
-    arrow alone, long names between words, shapes and numbers nowhere."""
+def ledger_as_html(table: list[tuple[str, ...]]) -> str:
+    """A table without a style sheet, since GitHub ignores them: new rows are bold; patterns break only at their arrow,
+    long names between words, shapes and numbers nowhere."""
     lines = ["".join(f"<th>{name}</th>" for name in COLUMNS)]
     for line in table:
         texts = [escape(text) for text in line]
@@ -167,7 +181,7 @@ def as_html(table):
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table><p>{escape(CAPTION)}</p>"
 
 
-def as_text(table):
+def ledger_as_text(table: list[tuple[str, ...]]) -> str:
     """The same in fixed-width text, for readers without HTML."""
     lines = [COLUMNS, *table]
     widths = [max(map(len, column)) for column in zip(*lines)]

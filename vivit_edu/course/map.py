@@ -1,9 +1,15 @@
 """The map of the course: its chapters, what each builds, how long it takes. Chapter 00 shows it."""
 
+from __future__ import annotations
+
 import json
 import re
+from typing import TYPE_CHECKING
 
 from ..support.places import checkout
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # the line of a chapter's first cell that the course map shows: what it builds, minutes, hardware
 OFFER = re.compile(
@@ -11,7 +17,7 @@ OFFER = re.compile(
 )
 
 
-def course_map(folder=None):
+def course_map(folder: Path | None = None) -> list[dict]:
     """The chapters: a list of dictionaries with chapter, title, file; builds, minutes (to work through it) and
     hardware as the first cell says; seconds and peak_mb as the harness measured them on two CPU threads with
     the phantom. None: not said, or not executed yet."""
@@ -34,7 +40,7 @@ def course_map(folder=None):
     return rows
 
 
-def course_map_markdown(folder=None, prefix=""):
+def course_map_markdown(folder: Path | None = None, prefix: str = "") -> str:
     """The map as a Markdown table, its links relative to notebooks/ or behind a prefix."""
     lines = [
         "| | chapter | builds | minutes to read and solve | minutes to run | memory | hardware |",

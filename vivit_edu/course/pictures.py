@@ -3,20 +3,25 @@
 Blue stands for space, orange for time and green for both at once, in all of them.
 """
 
-import numpy as np
-import torch
+from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..cost import PAPER
 from ..embedding import token_grid
 from ..errors import ConfigError
+from ..models import VIVITS, model_class
 from ..plots import BLUE, GREEN, GREY, ORANGE, new_figure
 from .schematics import architecture, architectures  # noqa: F401  (chapters take all drawings from here)
 
-KINDS = {  # the attentions of one layer; Model 2's two are in two encoders
-    "spacetime": ("joint",),
-    "factorised_encoder": ("space", "time"),
-    "factorised_self_attention": ("space", "time"),
-    "factorised_dot_product": ("space", "time"),
-}
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 CUT = "#56B4E9"  # seen on black, grey and white
 COLOURS = {"joint": GREEN, "space": BLUE, "time": ORANGE}
 
@@ -24,32 +29,29 @@ COLOURS = {"joint": GREEN, "space": BLUE, "time": ORANGE}
 # ---- who attends to whom
 
 
-def visibility_mask(name, n_t, n_h, n_w, kind=None):
-    """Which token (row) may attend to which (column) within one layer: bool [N, N], N = n_t·n_h·n_w.
+def visibility_mask(name: str, n_t: int, n_h: int, n_w: int, kind: str | None = None) -> torch.Tensor:
+    """Which token (row) can attend to which (column) within one layer: bool [N, N], N = n_t·n_h·n_w.
 
     name: one of Models 1 to 4; tokens count as in the models: all places of a time index, then the next.
     kind: "joint" (Model 1), "space" or "time" (Models 2 to 4); without it, all that the layer's attentions
-    see. Model 2's temporal encoder has one vector a time index: its "time" is [n_t, n_t]. Without a kind its
-    spatial encoder is meant.
+    see. Model 2's temporal encoder has one vector per time index: its "time" is [n_t, n_t]. Without a kind its
+    spatial encoder is meant. Raises ConfigError where the name is not that of a ViViT or it has no such kind.
     """
-    kinds = KINDS.get(name, ())
-    if not kinds or kind not in (None, *kinds):
-        raise ConfigError(f"{name!r} has no attention of kind {kind!r}; models and their kinds are {KINDS}")
-    if name == "factorised_encoder":
-        if kind == "time":
-            return torch.ones(n_t, n_t, dtype=torch.bool)
-        kinds = ("space",)
-    token = torch.arange(n_t * n_h * n_w)
-    time, place = token // (n_h * n_w), token % (n_h * n_w)
-    seen = {
-        "joint": torch.ones(len(token), len(token), dtype=torch.bool),
-        "space": time[:, None] == time,  # all of the same time index
-        "time": place[:, None] == place,  # all at the same place
-    }
-    return torch.stack([seen[k] for k in ([kind] if kind else kinds)]).any(dim=0)
+    known = {vivit: model_class(vivit).kinds for vivit in VIVITS}
+    if name not in known or kind not in (None, *known[name]):
+        raise ConfigError(f"{name!r} has no attention of kind {kind!r}; models and their kinds are {known}")
+    model, kinds = model_class(name), [kind] if kind else known[name]
+    if model.tokens_as == "encoders":
+        kinds = kinds[:1]
+    first, *others = (model.sees(k, n_t, n_h * n_w) for k in kinds)
+    for other in others:
+        first = first | other
+    return first
 
 
-def mask_figure(names=tuple(KINDS), n_t=4, n_h=4, n_w=4, query=None):
+def mask_figure(
+    names: str | Sequence[str] = tuple(PAPER), n_t: int = 4, n_h: int = 4, n_w: int = 4, query: int | None = None
+) -> Figure:
     """The masks of one model or of several: above, a layer's N×N matrix; below, what one token sees.
 
     names: a name or several; query: number of the token whose view is drawn, by default one in the middle.
@@ -63,12 +65,12 @@ def mask_figure(names=tuple(KINDS), n_t=4, n_h=4, n_w=4, query=None):
         max(2.0 * len(panels), 4.6),
         3.6 if len(panels) > 2 else 5.2 if len(panels) == 1 else 4.2,
         f"Who attends to whom among {n_t}×{n_h}×{n_w} tokens. Above, a matrix for each: a row is the token "
-        f"that looks, a column one it may look at. Below, what token {query} sees. {' '.join(captions)}",
+        f"that looks, a column one it can look at. Below, what token {query} sees. {' '.join(captions)}",
     )
     above, below = figure.subplots(2, len(panels), squeeze=False, height_ratios=(4, 1))
     for matrix, view, (title, pairs, masks) in zip(above, below, panels):
         picture = paint(masks)
-        step = n_h * n_w if len(picture) > n_t else 1  # tokens, or a temporal encoder's vectors, a time index
+        step = n_h * n_w if len(picture) > n_t else 1  # tokens, or a temporal encoder's vectors, per time index
         matrix.imshow(picture, interpolation="nearest")
         for seam in range(step, n_t * step, step):  # between one time index and the next
             matrix.axhline(seam - 0.5, color="white", lw=1)
@@ -89,15 +91,15 @@ def mask_figure(names=tuple(KINDS), n_t=4, n_h=4, n_w=4, query=None):
     return figure
 
 
-def token_frames(row, n_t, n_h, n_w):
-    """A colour a token (or a time index), [N, 3], as n_t frames in a row: [n_h, n_t·(n_w + 1) - 1, 3]."""
+def token_frames(row: np.ndarray, n_t: int, n_h: int, n_w: int) -> np.ndarray:
+    """One colour per token (or per time index), [N, 3], as n_t frames in a row: [n_h, n_t·(n_w + 1) - 1, 3]."""
     small = (n_h, n_w) if len(row) > n_t else (1, 1)
     frames = np.broadcast_to(row.reshape(n_t, *small, 3), (n_t, n_h, n_w, 3))
     seam = np.ones((n_h, 1, 3))
     return np.concatenate([part for frame in frames for part in (frame, seam)][:-1], axis=1)
 
 
-def key_of_colours(figure, masks, columns):
+def key_of_colours(figure: Figure, masks: list[dict[str, torch.Tensor]], columns: int) -> None:
     """What the colours in use mean, below a figure."""
     from matplotlib.patches import Patch
 
@@ -110,7 +112,7 @@ def key_of_colours(figure, masks, columns):
     figure.legend(handles=patches, loc="outside lower center", ncols=columns, **style)
 
 
-def paint(masks):
+def paint(masks: dict[str, torch.Tensor]) -> np.ndarray:
     """A picture [N, N, 3] of masks: each kind in its colour, what both kinds see in grey, the rest pale."""
     from matplotlib.colors import to_rgb
 
@@ -122,31 +124,33 @@ def paint(masks):
     return picture
 
 
-def mask_panels(name, n_t, n_h, n_w):
+def mask_panels(name: str, n_t: int, n_h: int, n_w: int) -> list[tuple[str, str, dict[str, torch.Tensor]]]:
     """The columns of a model in `mask_figure`: (title, how many pairs, {kind: mask})."""
-    masks = {kind: visibility_mask(name, n_t, n_h, n_w, kind) for kind in KINDS[name]}
-    pairs = {kind: int(mask.sum()) for kind, mask in masks.items()}
-    if name == "factorised_encoder":
-        titles = {"space": "Model 2\nspatial encoder", "time": "Model 2\ntemporal encoder"}
-        return [(titles[kind], f"{pairs[kind]:,} pairs a head", {kind: masks[kind]}) for kind in masks]
-    title = {
-        "spacetime": "Model 1\nspace and time",
-        "factorised_self_attention": "Model 3\nspace, then time",
-        "factorised_dot_product": "Model 4\nhalf of the heads each",
-    }[name]
-    share = 2 if name == "factorised_dot_product" else 1
-    return [(title, f"{sum(pairs.values()) // share:,} pairs a head", masks)]
+    model, s = model_class(name), n_h * n_w
+    number = model.title.partition(", ")[0]
+    masks = {kind: visibility_mask(name, n_t, n_h, n_w, kind) for kind in model.kinds}
+    if model.tokens_as == "encoders":
+        encoders = {"space": "spatial encoder", "time": "temporal encoder"}
+        return [
+            (f"{number}\n{encoders[kind]}", f"{model.pairs(kind, n_t, s):,} pairs per head", {kind: mask})
+            for kind, mask in masks.items()
+        ]
+    order = ", then ".join("space and time" if kind == "joint" else kind for kind in model.kinds)
+    what = "half of the heads each" if model.attention_halves else order
+    return [(f"{number}\n{what}", f"{model.pairs_per_head(n_t, s):,} pairs per head", masks)]
 
 
 # ---- where tubelets are cut
 
 
-def tubelet_cuts(volume, tubelet, rows=4, columns=7):
-    """A volume's slices with the cuts of its tubelets drawn in: a row a time index, one tubelet marked.
+def tubelet_cuts(
+    volume: np.ndarray | torch.Tensor, tubelet: tuple[int, int, int], rows: int = 4, columns: int = 7
+) -> Figure:
+    """A volume's slices with the cuts of its tubelets drawn in: one row per time index, one tubelet marked.
 
     volume: uint8 [T, H, W] or a clip [C, T, H, W], of which the first channel is shown; tubelet: (t, h, w).
-    Voxels that fill no whole tubelet are hatched; their slices stand in a row of their own. Of more rows or
-    columns than can be shown, evenly spaced ones are.
+    Voxels that fill no whole tubelet are hatched; their slices have a row of their own. Where there are more rows
+    or columns than fit, evenly spaced ones are shown.
     """
     volume = np.asarray(volume)
     volume = volume[0] if volume.ndim == 4 else volume
@@ -164,7 +168,8 @@ def tubelet_cuts(volume, tubelet, rows=4, columns=7):
         0.9 + max(columns, 3) * 1.15,
         0.7 + 1.25 * len(groups),
         f"Slices of a volume cut into tubelets. {title}. Each row shows slices of one time index, with the "
-        "cuts along height and width; one tubelet is framed in orange through the slices of its row.",
+        "cuts along height and width; one tubelet is framed in orange through the slices of its row."
+        + (" The last row shows slices that are in no tubelet, hatched." if n_t * t < len(volume) else ""),
     )
     figure.suptitle(title, fontsize=11)
     sheet = figure.subplots(len(groups), columns, squeeze=False)
@@ -179,31 +184,35 @@ def tubelet_cuts(volume, tubelet, rows=4, columns=7):
             axes.set_title(f"slice {k}", fontsize=8, pad=2)
             draw_cuts(axes, volume.shape[1:], (n_h, n_w), (h, w), whole=label != "left over")
             if i == marked and label != "left over":
-                outline(axes, n_h // 2 * h, n_w // 2 * w, h, w, edgecolor=ORANGE, linewidth=2.5)
+                draw_outline(axes, n_h // 2 * h, n_w // 2 * w, h, w, edgecolor=ORANGE, linewidth=2.5)
     return figure
 
 
-def evenly(count, most):
+def evenly(count: int, most: int) -> list[int]:
     """At most `most` of 0 … count - 1, evenly spaced, the first and the last among them."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
-def draw_cuts(axes, size, grid, step, whole):
-    """The cuts along height and width, hatching over what no tubelet covers; `whole`: is the slice in one?"""
+def draw_cuts(axes: Axes, size: tuple[int, int], grid: tuple[int, int], step: tuple[int, int], whole: bool) -> None:
+    """Draws the cuts along height and width, and hatching over what no tubelet covers.
+
+    size, grid, step: (height, width) of the slice in voxels, of the grid in tubelets, of a tubelet in voxels.
+    whole: whether the slice lies in tubelets at all.
+    """
     covered = [n * s if whole else 0 for n, s in zip(grid, step)]
     if whole:
         for row in range(grid[0]):
             for column in range(grid[1]):
-                outline(axes, row * step[0], column * step[1], *step, edgecolor=CUT, linewidth=0.8)
+                draw_outline(axes, row * step[0], column * step[1], *step, edgecolor=CUT, linewidth=0.8)
     hatched = {"hatch": "///", "edgecolor": ORANGE, "linewidth": 0}
     if covered[0] < size[0]:
-        outline(axes, covered[0], 0, size[0] - covered[0], size[1], **hatched)
+        draw_outline(axes, covered[0], 0, size[0] - covered[0], size[1], **hatched)
     if covered[0] and covered[1] < size[1]:
-        outline(axes, 0, covered[1], covered[0], size[1] - covered[1], **hatched)
+        draw_outline(axes, 0, covered[1], covered[0], size[1] - covered[1], **hatched)
 
 
-def outline(axes, top, left, height, width, **style):
-    """A rectangle around these voxels."""
+def draw_outline(axes: Axes, top: int, left: int, height: int, width: int, **style: object) -> None:
+    """Draws a rectangle around these voxels; style: as matplotlib's Rectangle takes it."""
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, **style))

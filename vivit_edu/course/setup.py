@@ -3,22 +3,26 @@
 Looks at installed versions only and imports nothing but torch, so that it also runs where much is missing.
 """
 
+from __future__ import annotations
+
 import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 # package, least version (a test holds them equal to pyproject.toml), what the course needs it for
 NEEDED = (
-    ("torch", "2.8", "everything"),
+    ("torch", "2.9", "everything"),
     ("einops", "0.8.2", "everything"),
     ("numpy", "1.26", "everything"),
     ("scipy", "1.13", "the phantom"),
     ("scikit-learn", "1.5", "baselines and AUC"),
     ("matplotlib", "3.9", "figures"),
     ("tqdm", "4.66", "progress bars"),
-    ("torchvision", "0.23", "image models, chapter 10"),
+    ("torchvision", "0.24", "image models, chapter 10"),
     ("safetensors", "0.4.5", "pretrained weights, chapter 10"),
-    ("medmnist", "3.0.2", "OrganMNIST3D; the phantom needs none"),
+    ("pooch", "1.8", "downloads"),
+    ("tabulate", "0.9", "tables"),
+    ("medmnist", "3.0.2", "OrganMNIST3D; the phantom works without it"),
     ("ipywidgets", "8.1.5", "sliders; their film strips show without"),
     ("jupyterlab", "4.3", "opening the notebooks, where Colab or an editor does not"),
 )
@@ -31,17 +35,17 @@ class Package(NamedTuple):
     purpose: str
 
     @property
-    def fine(self):
+    def fine(self) -> bool:
         return self.found is not None and numbers(self.found) >= numbers(self.least)
 
 
-def numbers(text):
+def numbers(text: str) -> tuple[int, ...]:
     """The release in a version's text, to compare by: "2.8.0+cu128" -> (2, 8, 0)."""
     release = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(map(int, release[0].split("."))) if release else ()
 
 
-def packages():
+def packages() -> list[Package]:
     """What is installed of what the course needs."""
     found = []
     for name, least, purpose in NEEDED:
@@ -52,7 +56,7 @@ def packages():
     return found
 
 
-def advice(found):
+def advice(found: list[Package]) -> list[str]:
     """What to type for the packages that are missing or too old: lines of text, none where all are fine."""
     wanting = [p for p in found if not p.fine]
     if not wanting:
@@ -65,19 +69,20 @@ def advice(found):
     ]
 
 
-def device_line():
+def device_line() -> str:
     """Where models will run here, in words."""
     import torch
 
     if torch.cuda.is_available():
         free = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return f"GPU: {torch.cuda.get_device_name(0)}, {free:.0f} GiB. The notebooks run on the CPU; the command line takes it."
+        name = torch.cuda.get_device_name(0)
+        return f"GPU: {name}, {free:.0f} GiB. The notebooks run on the CPU; the command line takes it."
     if torch.backends.mps.is_available():
         return "GPU: Apple's, by mps. The notebooks run on the CPU; the command line can use it: --device mps."
     return f"No GPU; {torch.get_num_threads()} CPU threads. That is enough for every chapter."
 
 
-def data_line():
+def data_line() -> str:
     """Whether the course's data set is here already; fetches and generates nothing."""
     from pathlib import Path
 
@@ -94,7 +99,7 @@ def data_line():
     return f"Data: {real}; the phantom is {phantom}."
 
 
-def setup_check():
+def setup_check() -> bool:
     """Prints what is installed, the device and the data; returns whether all packages are there and new enough."""
     found = packages()
     for package in found:

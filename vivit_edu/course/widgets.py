@@ -4,23 +4,35 @@ Sliders need a running notebook. GitHub, PDF and a page opened again show none, 
 strip as its twin: `scroll_volume` and `volume_strip`, `tubelet_explorer` and `tubelet_strip`.
 """
 
+from __future__ import annotations
+
 from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..cost import PAPER, attention_pairs
 from ..embedding import token_grid
 from ..errors import ConfigError
+from ..models import model_class
 from ..plots import BLUE, ORANGE, new_figure, show
-from .pictures import draw_cuts, evenly, outline
+from .pictures import draw_cuts, draw_outline, evenly
+
+if TYPE_CHECKING:
+    import torch
+    from ipywidgets import VBox
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 DPI = 80  # as in plots.show
 
 
-def explore(draw, **sliders):
-    """Sliders above the picture that `draw` makes of their values, made anew when one moves.
+def explore(draw: Callable[..., Figure], **sliders: Iterable[object]) -> VBox | None:
+    """Sliders above the picture that `draw` makes of their values, drawn again when one moves.
 
     draw: a function of keyword arguments that returns a Figure. sliders: for each argument the values it can
     take, a list or a range; the slider starts in their middle. Returns the widget: let it be the last line of
@@ -50,7 +62,7 @@ def explore(draw, **sliders):
     return VBox([*controls, picture])
 
 
-def film_strip(draw, settings, columns=2):
+def film_strip(draw: Callable[..., Figure], settings: list[dict[str, object]], columns: int = 2) -> None:
     """Shows the picture at several settings in one image: the static twin of `explore`.
 
     settings: a list of {argument of draw: value}; columns: pictures in a row. The alt text joins theirs.
@@ -61,12 +73,12 @@ def film_strip(draw, settings, columns=2):
     alt = " ".join(f"{i}: {figure.alt_text}" for i, figure in enumerate(figures, 1))
     alt = f"{len(figures)} pictures, {columns} in a row. {alt}"
     png = BytesIO()
-    side_by_side([as_png(figure) for figure in figures], columns).save(png, format="PNG")
+    joined([as_png(figure) for figure in figures], columns).save(png, format="PNG")
     bundle = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
 
 
-def side_by_side(pngs, columns):
+def joined(pngs: list[bytes], columns: int) -> Image:
     """PNG files (bytes) in rows of `columns` on white, as one PIL image. All get the room of the largest."""
     from PIL import Image
 
@@ -79,7 +91,8 @@ def side_by_side(pngs, columns):
     return sheet
 
 
-def as_png(figure):
+def as_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
     png = BytesIO()
     figure.savefig(png, dpi=DPI, format="png")
     return png.getvalue()
@@ -88,8 +101,8 @@ def as_png(figure):
 # ---- a patient to scroll through (chapter 00)
 
 
-def draw_slice(volume, number, labels=None, names=()):
-    """One slice of a volume, and beside it the same with its organs in colour where labels are given.
+def draw_slice(volume: np.ndarray, number: int, labels: np.ndarray | None = None, names: Sequence[str] = ()) -> Figure:
+    """One slice of a volume, and next to it the same with its organs in colour where labels are given.
 
     volume: uint8 [T, H, W]; number: which slice; labels: int [T, H, W], 0 or 1 + an index into `names`.
     """
@@ -110,8 +123,11 @@ def draw_slice(volume, number, labels=None, names=()):
     return figure
 
 
-def paint_organs(axes, beside, labels, organs, names):
-    """Lays organs over a slice, each in its own colour in all slices, and names those that are in it."""
+def paint_organs(axes: Axes, beside: Axes, labels: np.ndarray, organs: list[int], names: Sequence[str]) -> None:
+    """Lays organs over a slice, each in the same colour in all slices, and names those that are in it.
+
+    labels: int [H, W], as in `draw_slice`; organs: indices into `names` of those in the slice.
+    """
     from matplotlib import colormaps
     from matplotlib.patches import Patch
 
@@ -122,7 +138,7 @@ def paint_organs(axes, beside, labels, organs, names):
     beside.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, handlelength=1, borderpad=0)
 
 
-def scroll_volume(volume, labels=None, names=()):
+def scroll_volume(volume: np.ndarray, labels: np.ndarray | None = None, names: Sequence[str] = ()) -> VBox | None:
     """An explorer of the slices of a volume; arguments as in `draw_slice`."""
 
     def draw(slice):
@@ -131,7 +147,9 @@ def scroll_volume(volume, labels=None, names=()):
     return explore(draw, slice=range(len(volume)))
 
 
-def volume_strip(volume, labels=None, names=(), slices=4):
+def volume_strip(
+    volume: np.ndarray, labels: np.ndarray | None = None, names: Sequence[str] = (), slices: int = 4
+) -> None:
     """The film strip of `scroll_volume`: evenly spaced slices, without the very first and last."""
     numbers = evenly(len(volume), slices + 2)[1:-1]
     columns = 2 if labels is not None else 4
@@ -142,7 +160,7 @@ def volume_strip(volume, labels=None, names=(), slices=4):
 # ---- the size of tubelets (chapter 03)
 
 
-def draw_tubelets(volume, time, space):
+def draw_tubelets(volume: np.ndarray | torch.Tensor, time: int, space: int) -> Figure:
     """Tubelets of time×space×space voxels: the cuts in the middle slice, and the pairs attention compares.
 
     volume: uint8 [T, H, W] or a clip [C, T, H, W], of which the first channel is shown.
@@ -150,10 +168,10 @@ def draw_tubelets(volume, time, space):
     volume = np.asarray(volume)
     volume = volume[0] if volume.ndim == 4 else volume
     n_t, n_h, n_w = token_grid(volume.shape, (time, space, space))
-    pairs = [attention_pairs(name, n_t, n_h * n_w) for name in PAPER]
+    pairs = {model_class(name).title.partition(", ")[0]: attention_pairs(name, n_t, n_h * n_w) for name in PAPER}
     tokens = n_t * n_h * n_w
     total = f"{n_t}×{n_h}×{n_w} = {tokens:,} token{'s' * (tokens > 1)}"
-    listed = "; ".join(f"Model {i}: {count:,}" for i, count in enumerate(pairs, 1))
+    listed = "; ".join(f"{model}: {count:,}" for model, count in pairs.items())
     figure = new_figure(
         4.9,
         2.6,
@@ -164,30 +182,32 @@ def draw_tubelets(volume, time, space):
     left, right = figure.subplots(1, 2)
     left.imshow(volume[len(volume) // 2], cmap="gray", vmin=0, vmax=255)
     draw_cuts(left, volume.shape[1:], (n_h, n_w), (space, space), whole=True)
-    outline(left, n_h // 2 * space, n_w // 2 * space, space, space, edgecolor=ORANGE, linewidth=2)
+    draw_outline(left, n_h // 2 * space, n_w // 2 * space, space, space, edgecolor=ORANGE, linewidth=2)
     left.set_axis_off()
-    bars = right.barh(["Model 1", "Model 2", "Model 3", "Model 4"], pairs, color=BLUE)
-    right.bar_label(bars, [f"{count:,}" for count in pairs], padding=2, fontsize=8)
+    bars = right.barh(list(pairs), list(pairs.values()), color=BLUE)
+    right.bar_label(bars, [f"{count:,}" for count in pairs.values()], padding=2, fontsize=8)
     right.set(xscale="log", xlim=(0.5, 1e11), xticks=[])
-    right.set_title("pairs a layer and head", fontsize=9)
+    right.set_title("pairs per layer and head", fontsize=9)
     right.invert_yaxis()
     right.tick_params(labelsize=8, length=0)
     right.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 
 
-def tubelet_explorer(volume):
+def tubelet_explorer(volume: np.ndarray | torch.Tensor) -> VBox | None:
     """An explorer of tubelet sizes: sliders along time and space, with the sizes that tile the volume."""
     time, space = tiling_sizes(volume)
     return explore(lambda time, space: draw_tubelets(volume, time, space), time=time, space=space)
 
 
-def tubelet_strip(volume, sizes=((2, 4), (4, 4), (7, 7), (14, 14))):
+def tubelet_strip(
+    volume: np.ndarray | torch.Tensor, sizes: Sequence[tuple[int, int]] = ((2, 4), (4, 4), (7, 7), (14, 14))
+) -> None:
     """The film strip of `tubelet_explorer`. sizes: (time, space) pairs."""
     film_strip(lambda **sizes: draw_tubelets(volume, **sizes), [{"time": t, "space": s} for t, s in sizes])
 
 
-def tiling_sizes(volume):
+def tiling_sizes(volume: np.ndarray | torch.Tensor) -> tuple[list[int], list[int]]:
     """The tubelet sizes that tile a volume [.., T, H, W] along time, and along height and width: two lists.
 
     Single voxels are left out along space: they would be more tokens than a picture can show.

@@ -1,37 +1,45 @@
-"""`movingshapes`: clips whose class only the order of time tells.
+"""`movingshapes`: clips whose class shows only in the order of their frames.
 
 Each class has a twin that shows the same frames in the opposite order: a shape grows or shrinks, turns left or
 right, two approach or part, a square appears before a disc or after it. Every motion is a cycle that a clip
 enters at a random place, so that each frame of a cycle is as likely as any other at any time of the clip, for
-both twins: whoever looks at one frame, or at all frames without their order, has nothing to tell twins by.
+both twins. Neither one frame nor all frames without their order tell twins apart.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from einops import rearrange
 
 from ..volumes import Mirror, Split, Volumes
 
-CLASSES = ("grow", "shrink", "turn left", "turn right", "approach", "part", "square first", "disc first")
+SHAPE_CLASSES = ("grow", "shrink", "turn left", "turn right", "approach", "part", "square first", "disc first")
 TWIN = (1, 0, 3, 2, 5, 4, 7, 6)
 MIRROR = Mirror(3, (0, 1, 3, 2, 4, 5, 6, 7))  # in a mirror what turns left turns right; nothing else changes
 CYCLES = {"train": 400, "val": 100, "test": 200}  # each gives two clips, of a class and of its twin
 
+Number = float | torch.Tensor  # that broadcasts against [T, H, W]
+Motion = Callable[["Canvas", torch.Tensor, "Lot"], torch.Tensor]
 
-def generate_shapes(size=28, *, cycles=CYCLES, seed=0) -> Volumes:
-    """The data set: clips uint8 [N, 1, size, size, size], of `size` frames; always the same for a seed.
 
-    Clips 2i and 2i + 1 are twins: the same frames, once forwards and once backwards, each from a frame drawn by lot.
+def generate_shapes(size: int = 28, *, cycles: Mapping[str, int] = CYCLES, seed: int = 0) -> Volumes:
+    """Generate the data set: clips uint8 [N, 1, size, size, size], of `size` frames; always the same for a seed.
+
+    Clips 2i and 2i + 1 are twins: the same frames, once forwards and once backwards, each from a random frame on.
+    size: frames, and pixels of a side. cycles: how many for each split; each gives two clips. seed: a whole number.
     """
     splits = {}
     for number, name in enumerate(("train", "val", "test")):
         generator = torch.Generator().manual_seed(1000 * seed + number)
         splits[name] = draw_split(cycles.get(name, 4), size, generator)
-    return Volumes("movingshapes", CLASSES, **splits, mirror=MIRROR, film=True)
+    return Volumes("movingshapes", SHAPE_CLASSES, **splits, mirror=MIRROR, film=True)
 
 
-def draw_split(count, size, generator):
+def draw_split(count: int, size: int, generator: torch.Generator) -> Split:
+    """Draw the clips of `count` cycles and of their twins, as many of each motion."""
     from tqdm.auto import tqdm
 
     kinds = torch.arange(count) % len(MOTIONS)  # as many of each
@@ -44,8 +52,8 @@ def draw_split(count, size, generator):
     return Split(rearrange(clips, "n twins c t h w -> (n twins) c t h w"), labels.flatten())
 
 
-def draw_cycle(motion, size, generator):
-    """The frames of one cycle, uint8 [T, H, W]: the motion, distractors that come and go at random, noise."""
+def draw_cycle(motion: Motion, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw the frames of one cycle, uint8 [T, H, W]: the motion, distractors that come and go at random, noise."""
     lot = Lot(generator)
     phase = (torch.arange(size) + 0.5)[:, None, None] / size  # [T, 1, 1], from 0 to 1
     across = torch.linspace(-1, 1, size)
@@ -63,53 +71,59 @@ def draw_cycle(motion, size, generator):
 class Lot:
     """Numbers drawn between two bounds."""
 
-    def __init__(self, generator):
+    def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
 
-    def __call__(self, low, high):
+    def __call__(self, low: float, high: float) -> float:
+        """Return one number from `low` up to `high`."""
         return low + (high - low) * torch.rand((), generator=self.generator).item()
 
 
 class Canvas:
     """How much of each pixel a shape covers, 0 to 1: [T, H, W]. The frame reaches from -1 to 1 both ways."""
 
-    def __init__(self, x, y):
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.x, self.y = x, y
         self.sharpness = x.shape[-1] / 2  # pixels in 1
 
-    def disc(self, x, y, radius):
+    def disc(self, x: Number, y: Number, radius: Number) -> torch.Tensor:
+        """A disc around (x, y)."""
         return self.fill(torch.hypot(self.x - x, self.y - y) - radius)
 
-    def square(self, x, y, radius):
+    def square(self, x: Number, y: Number, radius: Number) -> torch.Tensor:
+        """A square around (x, y), about as large as the disc of that radius."""
         return self.fill(torch.maximum((self.x - x).abs(), (self.y - y).abs()) - 0.9 * radius)
 
-    def pin(self, x, y, radius, angle):
+    def pin(self, x: Number, y: Number, radius: Number, angle: torch.Tensor) -> torch.Tensor:
         """A bar with a knob at one end, pointing towards `angle`, which grows to the left (y points down)."""
         along = (self.x - x) * angle.cos() - (self.y - y) * angle.sin()
-        beside = (self.x - x) * angle.sin() + (self.y - y) * angle.cos()
-        bar = torch.maximum(along.abs() - radius, beside.abs() - 0.22 * radius)
-        knob = torch.hypot(along - 0.7 * radius, beside) - 0.45 * radius
+        across = (self.x - x) * angle.sin() + (self.y - y) * angle.cos()
+        bar = torch.maximum(along.abs() - radius, across.abs() - 0.22 * radius)
+        knob = torch.hypot(along - 0.7 * radius, across) - 0.45 * radius
         return self.fill(torch.minimum(bar, knob))
 
-    def fill(self, distance):
-        """1 inside (distance below 0), 0 outside, in between at the edge."""
+    def fill(self, distance: torch.Tensor) -> torch.Tensor:
+        """Return 1 inside (distance below 0), 0 outside, in between at the edge."""
         return (0.5 - distance * self.sharpness).clamp(0, 1)
 
 
 # ---- the motions: which pixels are covered at each phase of the cycle ------------------------------------------
 
 
-def grow(canvas, phase, lot):
+def grow(canvas: Canvas, phase: torch.Tensor, lot: Lot) -> torch.Tensor:
+    """A disc or a square that grows."""
     shape = canvas.disc if lot(0, 1) < 0.5 else canvas.square
     return shape(lot(-0.4, 0.4), lot(-0.4, 0.4), lot(0.1, 0.2) + lot(0.3, 0.45) * phase)
 
 
-def turn_left(canvas, phase, lot):
+def turn_left(canvas: Canvas, phase: torch.Tensor, lot: Lot) -> torch.Tensor:
+    """A pin that turns once, anticlockwise."""
     angle = lot(0, 2 * math.pi) + 2 * math.pi * phase
     return canvas.pin(lot(-0.4, 0.4), lot(-0.4, 0.4), lot(0.35, 0.55), angle)
 
 
-def approach(canvas, phase, lot):
+def approach(canvas: Canvas, phase: torch.Tensor, lot: Lot) -> torch.Tensor:
+    """Two discs that approach until they touch."""
     x, y, direction, radius = lot(-0.25, 0.25), lot(-0.25, 0.25), lot(0, math.pi), lot(0.15, 0.22)
     apart = lot(0.55, 0.7) * (1 - phase) + radius * phase  # at the end they touch
     first, second = (
@@ -119,7 +133,7 @@ def approach(canvas, phase, lot):
     return torch.maximum(first, second)
 
 
-def square_first(canvas, phase, lot):
+def square_first(canvas: Canvas, phase: torch.Tensor, lot: Lot) -> torch.Tensor:
     """A square for a third of the cycle, a disc for the next, then neither."""
     radius = lot(0.2, 0.35)
     square = canvas.square(lot(-0.6, 0.6), lot(-0.6, 0.6), radius) * (phase < 1 / 3)

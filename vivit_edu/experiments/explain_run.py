@@ -1,5 +1,6 @@
 """`vivit-edu explain`: what a trained run looked at in one clip, as a figure and as a film through the slices."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,20 @@ from .. import plots
 from ..errors import ConfigError
 from ..explain.faithfulness import METHODS
 from ..explain.rollout import to_voxels
+from ..support.files import written_whole
 from ..vivit import ViViT
-from .runs import load_run
+from .runs import load_run, written
 
 
-def explain_run(folder, *, sample=0, method="rollout", split="test", root=None, device="auto"):
+def explain_run(
+    folder: Path | str,
+    *,
+    sample: int = 0,
+    method: str = "rollout",
+    split: str = "test",
+    root: Path | str | None = None,
+    device: str | torch.device = "auto",
+) -> tuple[str, list[Path]]:
     """Writes explain-SPLIT-SAMPLE-METHOD.png and .gif to the run folder; returns (title, [their paths]).
 
     sample: the clip's number in the split; method: a key of METHODS, "-" standing for its blanks. Of signed
@@ -22,7 +32,9 @@ def explain_run(folder, *, sample=0, method="rollout", split="test", root=None, 
     """
     name = method.replace("-", " ")
     if name not in METHODS:
-        raise ConfigError(f"no method is called {method!r}; the methods are {', '.join(slug(m) for m in METHODS)}")
+        raise ConfigError(
+            f"no method is called {method!r}; the methods are {', '.join(in_file_name(m) for m in METHODS)}"
+        )
     model, volumes, run = load_run(folder, root=root, device=device)
     if not isinstance(model, ViViT):
         raise ConfigError(
@@ -40,7 +52,7 @@ def explain_run(folder, *, sample=0, method="rollout", split="test", root=None, 
         probabilities = model.eval()(inputs).softmax(dim=1)[0].cpu()
     scores = to_voxels(model, METHODS[name](model, inputs).clamp(min=0)).cpu()  # [1, T, H, W]
     title = describe_guess(volumes.class_names, int(chosen.labels[sample]), probabilities)
-    stem = Path(folder) / f"explain-{split}-{sample}-{slug(name)}"
+    stem = Path(folder) / f"explain-{split}-{sample}-{in_file_name(name)}"
     picture, film = stem.with_suffix(".png"), stem.with_suffix(".gif")
     heading = f"{volumes.name}, {split} clip {sample}, {name}: {title}"
     plots.save(plots.attention_slices(clips, scores, [heading]), picture)
@@ -48,21 +60,31 @@ def explain_run(folder, *, sample=0, method="rollout", split="test", root=None, 
     return title, [picture, film]
 
 
-def slug(name):
+def in_file_name(name: str) -> str:
+    """The name without blanks."""
     return name.replace(" ", "-")
 
 
-def describe_guess(names, label, probabilities):
-    """In words, what the model said of a clip and what it is."""
+def describe_guess(names: Sequence[str], label: int, probabilities: torch.Tensor) -> str:
+    """In words, what the model predicted for a clip and what it is. probabilities: float [K] of the K class names."""
     guess = int(probabilities.argmax())
     verdict = "right" if guess == label else f"wrong, it is {names[label]}"
     return f"predicted {names[guess]} ({100 * probabilities[guess]:.0f} %), {verdict}"
 
 
-def save_film(path, clip, scores, description, *, scale=6, milliseconds=150):
+def save_film(
+    path: Path,
+    clip: torch.Tensor,
+    scores: torch.Tensor,
+    description: str,
+    *,
+    scale: int = 6,
+    milliseconds: int = 150,
+) -> None:
     """An animated GIF through the slices: the clip on the left, with the map in colour over it on the right.
 
-    clip: uint8 [C, T, H, W]; scores: float [T, H, W], not negative; description: kept in the file as its comment.
+    clip: uint8 [C, T, H, W]. scores: float [T, H, W], not negative. description: kept in the file as its comment.
+    scale: pixels per voxel. milliseconds: how long each slice is shown.
     """
     from matplotlib import colormaps
     from PIL import Image
@@ -75,6 +97,6 @@ def save_film(path, clip, scores, description, *, scale=6, milliseconds=150):
         Image.fromarray(frame).resize((scale * frame.shape[1], scale * frame.shape[0]), Image.Resampling.NEAREST)
         for frame in frames
     ]
-    images[0].save(
-        path, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, comment=description.encode()
-    )
+    options = {"duration": milliseconds, "loop": 0, "comment": description.encode()}
+    with written(path), written_whole(path) as file:
+        images[0].save(file, "GIF", save_all=True, append_images=images[1:], **options)

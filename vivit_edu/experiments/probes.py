@@ -9,32 +9,34 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import nn
 
-from ..augment.batch import swap_sides
+from ..augment import swap_sides
 from ..datasets.shapes import TWIN
 from ..training import mixed_precision, predict_logits
+from ..volumes import Split, Volumes
 
 # ---- changes: clips uint8 [N, C, T, H, W] -> clips of the same shape ------------------------------------------------
 
 
-def shuffle_frames(clips, seed=0):
+def shuffle_frames(clips: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """The frames of each clip in an order of its own, drawn by the seed."""
     order = torch.rand(clips.shape[0], clips.shape[2], generator=generator_of(seed)).argsort(dim=1)  # [N, T]
     return clips.gather(2, order[:, None, :, None, None].expand_as(clips))
 
 
-def reverse_frames(clips):
+def reverse_frames(clips: torch.Tensor) -> torch.Tensor:
     """Each clip from its last frame to its first."""
     return clips.flip(2)
 
 
-def freeze_frames(clips):
+def freeze_frames(clips: torch.Tensor) -> torch.Tensor:
     """Each clip's middle frame, shown all the time."""
     frames = clips.shape[2]
     return clips[:, :, [frames // 2] * frames]
 
 
-def drop_frames(clips, share, seed=0):
+def drop_frames(clips: torch.Tensor, share: float, seed: int = 0) -> torch.Tensor:
     """This share of each clip's frames black, drawn by the seed for each clip anew."""
     frames = clips.shape[2]
     place = torch.rand(clips.shape[0], frames, generator=generator_of(seed)).argsort(dim=1)
@@ -42,13 +44,14 @@ def drop_frames(clips, share, seed=0):
     return clips * kept[:, None, :, None, None]
 
 
-def add_noise(clips, sigma, seed=0):
+def add_noise(clips: torch.Tensor, sigma: float, seed: int = 0) -> torch.Tensor:
     """Gaussian noise added to each voxel; sigma is a share of the range from black to white."""
     noise = torch.randn(clips.shape, generator=generator_of(seed))
     return (clips + 255 * sigma * noise).round().clamp(0, 255).to(torch.uint8)
 
 
-def generator_of(seed):
+def generator_of(seed: int) -> torch.Generator:
+    """A generator on the CPU that starts from the seed."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -65,7 +68,7 @@ CHANGES = {
 # ---- what a model answers --------------------------------------------------------------------------------------------
 
 
-def probe(model, volumes, *, bfloat16=False):
+def probe(model: nn.Module, volumes: Volumes, *, bfloat16: bool = False) -> dict[str, float]:
     """What a trained model answers to the changed test split, as shares from 0 to 1.
 
     "unchanged", "shuffled", …: the accuracy on each of CHANGES. "mirrored": on the clips seen in a mirror, by the
@@ -77,21 +80,21 @@ def probe(model, volumes, *, bfloat16=False):
     answers = partial(predict_classes, model, bfloat16=bfloat16)
     for name, change in CHANGES.items():
         found[name] = answers(replace(test, clips=change(test.clips)))
-    figures = {name: share(classes == test.labels) for name, classes in found.items()}
+    figures = {name: share_of(classes == test.labels) for name, classes in found.items()}
     if volumes.mirror is not None:
         swapped = swap_sides(test.labels, volumes.mirror)
         mirrored = answers(replace(test, clips=test.clips.flip(volumes.mirror.axis + 1)))  # a batch comes first
-        figures["mirrored"] = share(mirrored == swapped)
+        figures["mirrored"] = share_of(mirrored == swapped)
         sided = swapped != test.labels
-        figures["wrong side"] = share((found["unchanged"] == swapped)[sided])
+        figures["wrong side"] = share_of((found["unchanged"] == swapped)[sided])
     if volumes.name == "movingshapes":
         twins = torch.tensor(TWIN)[test.labels]
-        figures["wrong twin"] = share(found["unchanged"] == twins)
-        figures["reversed, as twin"] = share(found["reversed"] == twins)
+        figures["wrong twin"] = share_of(found["unchanged"] == twins)
+        figures["reversed, as twin"] = share_of(found["reversed"] == twins)
     return figures
 
 
-def predict_classes(model, split, *, bfloat16=False):
+def predict_classes(model: nn.Module, split: Split, *, bfloat16: bool = False) -> torch.Tensor:
     """The class that the model gives each clip of a split, int64 [N] on the CPU; bfloat16 as in `Recipe`."""
 
     def predict(model, clips):
@@ -101,6 +104,6 @@ def predict_classes(model, split, *, bfloat16=False):
     return predict_logits(model, split, predict=predict, batch_size=32).argmax(dim=1)
 
 
-def share(hits):
-    """How many of some yes and no are yes, from 0 to 1."""
-    return hits.float().mean().item()
+def share_of(hits: torch.Tensor) -> float | None:
+    """The share of True in bool [N], from 0 to 1; None where there is none to count."""
+    return hits.float().mean().item() if len(hits) else None

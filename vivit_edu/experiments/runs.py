@@ -8,55 +8,81 @@ metrics.json      the figures, with everything that is needed to get them again
 curves.png, confusion.png, attention.png
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-import os
+import math
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import NoneType
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from .. import plots
-from ..augment.batch import predict_views
+from ..augment import predict_views
 from ..data import load_volumes
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..explain.rollout import rollout, to_voxels
 from ..pretrained import load_pretrained
 from ..support.checkpoint import LATEST, PREVIOUS, check_kinds, difference, fill, plain, read_newest
+from ..support.devices import choose_device, describe_device
+from ..support.files import written_whole
 from ..support.options import check_seed
-from ..support.processes import is_first, on_first, processes
-from ..training import Recipe, build_seeded, fit, predict_logits, score
+from ..support.processes import is_first, on_first
+from ..training import History, Metrics, Recipe, build_seeded, fit, predict_logits, score
 from ..vivit import ViViT
+from ..volumes import Volumes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # whole voxels along T, H and W: less than the preset's training moves clips by
 VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
 
 
-def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root=None, videos=None, figures=True):
+def train_run(
+    volumes: Volumes,
+    recipe: Recipe,
+    *,
+    out: Path | str,
+    seed: int = 0,
+    resume: bool = False,
+    device: str | torch.device = "auto",
+    root: Path | str | None = None,
+    videos: dict | None = None,
+    preset: str | None = None,
+    figures: bool = True,
+) -> dict | None:
     """Trains, evaluates and explains, all written to the folder `out`; returns what stands in metrics.json.
 
-    resume: go on with the run in `out`, which must have been started with the same recipe and seed. The file of
-    pretrained weights that it began with is then no longer read.
-    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data lie, noted
-    so that the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise.
-    figures: draw them, too. The test split is read once, after training. Of several processes the first evaluates
-    and writes; the others return None.
+    Nothing is written before the model has been built and its first weights, if pretrained, have been read.
+    resume: go on with the run in `out`, which must have been started with the same recipe and seed; only its epochs may
+    be more. The file of pretrained weights that it began with is then no longer read.
+    device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data are, noted so that
+    the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise. preset: the name of
+    the preset that the recipe began as, for the record. figures: draw them, too. The test split is read once, after
+    training. Of several processes the first evaluates and writes; the others return None.
     """
     check_seed(seed)
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
     identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
     identity |= {"videos": videos} if videos else {}
-    on_first(begin, out, resume, identity | {"recipe": asdict(recipe)})
+    on_first(claim, out, resume)
     model = build_seeded(recipe, volumes, seed)
-    on_first(
-        start_pretrained, model, recipe, out, resume
-    )  # the others get the first one's weights when training starts
+    # the other processes get the first one's weights when training starts
+    report = on_first(load_first_weights, model, recipe, out, resume)
+    run = identity | {"recipe": asdict(recipe)} | ({"preset": preset} if preset else {})
+    on_first(begin, out, resume, run, report)
     model = model.to(device)
     start = time.perf_counter()
     history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
@@ -71,6 +97,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
         "options": asdict(model.config),
         "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
         **first_weights(out),
+        **{key: value for key, value in read_run(out).items() if key == "longer"},
         "epochs": len(history),
         "seconds": round(seconds, 1),
         "seconds_this_time": round(time.perf_counter() - start, 1),
@@ -80,7 +107,7 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
         "test": asdict(score(test_logits, volumes.test.labels)),
     }
     for key in {"root", "videos"} & set(metrics):
-        del metrics[key]  # a path of this machine says nothing elsewhere, so of the weights' file there is but the name
+        del metrics[key]  # a path of this machine says nothing elsewhere; of the weights' file only the name is kept
     write_json(out / "metrics.json", metrics)
     if figures:
         with written(out):
@@ -88,12 +115,14 @@ def train_run(volumes, recipe, *, out, seed=0, resume=False, device="auto", root
     return metrics
 
 
-def default_folder(volumes, recipe, seed):
+def default_folder(volumes: Volumes, recipe: Recipe, seed: int) -> Path:
     """runs/NAME-MODEL-SEED-TIME, below the folder one works in."""
     return Path("runs") / f"{volumes.name}-{recipe.model}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def load_run(folder, *, root=None, device="auto"):
+def load_run(
+    folder: Path | str, *, root: Path | str | None = None, device: str | torch.device = "auto"
+) -> tuple[nn.Module, Volumes, dict]:
     """The model and the volumes of a finished or unfinished run: (model, volumes, what `run.json` says)."""
     run = read_run(folder)
     content = newest_checkpoint(folder, run)
@@ -101,12 +130,12 @@ def load_run(folder, *, root=None, device="auto"):
     return restored(folder, content, volumes, device), volumes, run
 
 
-def load_model(folder, volumes, *, device="auto"):
+def load_model(folder: Path | str, volumes: Volumes, *, device: str | torch.device = "auto") -> nn.Module:
     """The model of a run as its last checkpoint has it; volumes: those that it was trained on."""
     return restored(folder, newest_checkpoint(folder, read_run(folder)), volumes, device)
 
 
-def newest_checkpoint(folder, run):
+def newest_checkpoint(folder: Path | str, run: dict) -> dict:
     """The last checkpoint of a run; CheckpointError where there is none, or one of another model."""
     content = read_newest(folder)
     if content is None:
@@ -120,7 +149,7 @@ def newest_checkpoint(folder, run):
     return content
 
 
-def restored(folder, content, volumes, device):
+def restored(folder: Path | str, content: dict, volumes: Volumes, device: str | torch.device) -> nn.Module:
     """The model that a checkpoint holds, with its averaged weights where there are any."""
     model = Recipe.from_dict(content["recipe"]).build(volumes)
     if content["averaged"] is None:
@@ -131,8 +160,8 @@ def restored(folder, content, volumes, device):
     return model.to(choose_device(device))
 
 
-def load_data(run, root=None):
-    """The volumes that a run was trained on, by what its `run.json` says; root: where they lie now, if elsewhere."""
+def load_data(run: dict, root: Path | str | None = None) -> Volumes:
+    """The volumes that a run was trained on, by what its `run.json` says. root: where they are now, if elsewhere."""
     if videos := run.get("videos"):
         from ..datasets.video import load_videos
 
@@ -140,7 +169,13 @@ def load_data(run, root=None):
     return load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
 
 
-def evaluate_run(folder, *, root=None, device="auto", views=False):
+def evaluate_run(
+    folder: Path | str,
+    *,
+    root: Path | str | None = None,
+    device: str | torch.device = "auto",
+    views: bool = False,
+) -> dict[str, Metrics]:
     """Metrics of a run's model on the validation and the test split: {"val": Metrics, "test": Metrics}.
 
     views: average the logits over test-time views, as the paper does over several of a video: each clip as it
@@ -158,7 +193,7 @@ def evaluate_run(folder, *, root=None, device="auto", views=False):
     }
 
 
-def read_run(folder):
+def read_run(folder: Path | str) -> dict:
     """What `run.json` in the folder says; CheckpointError where the folder holds no run."""
     path = Path(folder) / "run.json"
     if not path.exists():
@@ -176,28 +211,25 @@ def read_run(folder):
     return run
 
 
-def start_pretrained(model, recipe, out, resume=False):
-    """Puts the recipe's pretrained weights, if any, into the model; prints and keeps the report.
+def load_first_weights(model: nn.Module, recipe: Recipe, out: Path, resume: bool = False) -> dict | None:
+    """Puts the recipe's pretrained weights, if any, into the model; returns what pretrained.json says of them.
 
-    A run that is resumed has its weights in the checkpoint.
+    A run that is resumed has its weights in the checkpoint: None, as where nothing is pretrained.
     """
     if not recipe.pretrained or (resume and any((out / name).exists() for name in (LATEST, PREVIOUS))):
-        return
+        return None
     report = load_pretrained(model, recipe.pretrained, method=recipe.inflate)
     print(f"First weights: {recipe.pretrained}, inflate={recipe.inflate}\n{report}")
-    write_json(
-        out / "pretrained.json",
-        {
-            "weights": weights_name(recipe.pretrained),
-            "sha256": sha256(recipe.pretrained),
-            "inflate": recipe.inflate,
-            "layout": report.layout,
-            "report": str(report).splitlines(),
-        },
-    )
+    return {
+        "weights": weights_name(recipe.pretrained),
+        "sha256": sha256(recipe.pretrained),
+        "inflate": recipe.inflate,
+        "layout": report.layout,
+        "report": str(report).splitlines(),
+    }
 
 
-def first_weights(out):
+def first_weights(out: Path) -> dict:
     """What metrics.json says of a pretrained start: {"first_weights": pretrained.json without the report}, or {}."""
     path = out / "pretrained.json"
     if not path.exists():
@@ -210,13 +242,13 @@ def first_weights(out):
     return {"first_weights": {key: value for key, value in kept.items() if key != "report"}}
 
 
-def weights_name(weights):
+def weights_name(weights: str) -> str:
     """A file's name without its folder; other names of weights as they are."""
     return Path(weights).name if weights else ""
 
 
-def sha256(weights):
-    """The SHA-256 of a file of weights, None where they are no single file."""
+def sha256(weights: str) -> str | None:
+    """The SHA-256 of a file of weights; None where they are not a single file."""
     path = Path(weights).expanduser()
     if not path.is_file():
         return None
@@ -224,7 +256,7 @@ def sha256(weights):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def draw_figures(out, model, volumes, history, test_logits):
+def draw_figures(out: Path, model: nn.Module, volumes: Volumes, history: History, test_logits: torch.Tensor) -> None:
     """curves.png, confusion.png and, for the four ViViTs, attention.png."""
     labels, guesses = volumes.test.labels.cpu(), test_logits.argmax(dim=1)
     plots.save(plots.curves(history), out / "curves.png")
@@ -233,7 +265,7 @@ def draw_figures(out, model, volumes, history, test_logits):
         plots.save(attention_figure(model, volumes, guesses), out / "attention.png")
 
 
-def attention_figure(model, volumes, guesses):
+def attention_figure(model: ViViT, volumes: Volumes, guesses: torch.Tensor) -> Figure:
     """Slices of a right and a wrong test prediction with the attention rollout over them."""
     labels = volumes.test.labels.cpu()
     right, wrong = (torch.nonzero(hit).flatten() for hit in (guesses == labels, guesses != labels))
@@ -250,14 +282,23 @@ def attention_figure(model, volumes, guesses):
     return plots.attention_slices(clips, scores, titles)
 
 
-def begin(out, resume, run):
-    """Makes the run folder and writes down in it what the run is; going on, it must be what it was."""
-    start_folder(out, resume)
+def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) -> None:
+    """Writes down in the run folder what the run is.
+
+    resume: it goes on, and must be what it was, or longer. pretrained: what `load_first_weights` returned.
+    Raises CheckpointError where the folder's run is another one.
+    """
     try:
-        before = read_run(out)
+        before = read_run(out) if resume else dict(run)
     except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
-        before = run
+        before = dict(run)
     before["recipe"] = asdict(Recipe.from_dict(before["recipe"]))
+    epochs, wanted = before["recipe"]["epochs"], run["recipe"]["epochs"]
+    if wanted > epochs:  # noted, since the result is not that of such a run from the start
+        run = run | {"longer": [*before.get("longer", []), [epochs, wanted]]}
+        before["recipe"]["epochs"] = wanted
+    elif "longer" in before:
+        run = run | {"longer": before["longer"]}
     for name in ("dataset", "size", "recipe", "seed"):
         if plain(before[name]) != plain(run[name]):
             raise CheckpointError(
@@ -265,65 +306,59 @@ def begin(out, resume, run):
                 "Resume with the one it was started with, or start anew in another folder"
             )
     write_json(out / "run.json", run)
+    if not resume:  # nor of an earlier attempt that finished no epoch
+        (out / "pretrained.json").unlink(missing_ok=True)
+    if pretrained:
+        write_json(out / "pretrained.json", pretrained)
 
 
-def start_folder(out, resume):
-    """Makes the run folder; refuses to write over a run that is there already."""
-    if (out / "run.json").exists() and not resume:
+def claim(out: Path | str, resume: bool) -> None:
+    """Raises ConfigError for a folder that holds a run already, or that nothing can be written to; writes nothing.
+
+    A run that finished no epoch is not in the way. resume: the run goes on, so that it may be there.
+    """
+    out = Path(out)
+    if not resume and any((out / name).exists() for name in (LATEST, PREVIOUS, "history.json", "metrics.json")):
         raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
+    folder = next(place for place in (out, *out.absolute().parents) if place.exists())
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ConfigError(
             f"nothing can be written to {out} ({error.strerror}): choose another folder with --out"
         ) from error
 
 
-def write_json(path, content):
-    """Writes the file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with written(path):
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+def write_json(path: Path, content: object) -> None:
+    """Writes the file whole or not at all. What is not a finite number, such as an AUC of one class, becomes null."""
+    with written(path), written_whole(path) as file:
+        file.write((json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode("utf-8"))
+
+
+def finite(value: object) -> object:
+    """The value with None for each number in it that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
-def written(path):
+def written(path: Path | str) -> Iterator[None]:
     """Within it, a disk that is full or a folder that cannot be written to is a CheckpointError that names `path`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, DataError) as error:
+        reason = getattr(error, "strerror", None) or str(error.__cause__ or error).splitlines()[0]
         raise CheckpointError(
-            f"{path} could not be written ({error.strerror or error}): make room or choose another folder with --out, "
+            f"{path} could not be written ({reason}): make room or choose another folder with --out, "
             "then go on with --resume; checkpoints are kept"
         ) from error
 
 
-def choose_device(device):
-    """The torch.device of this name; "auto" is a GPU where there is one. ConfigError where it is not to be had."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()  # of the device "meta" nothing comes back
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}): try --device cpu"
-        ) from error
-    return chosen
-
-
-def describe_device(device):
-    """The kind of machine, for the record: the GPU's name, or the number of CPU threads, and how many of them."""
-    kind = f"{device.type}, {torch.get_num_threads()} threads"
-    if device.type == "cuda":
-        kind = torch.cuda.get_device_name(device)
-    return kind if processes() == 1 else f"{processes()} × {kind}"
-
-
-def versions():
+def versions() -> dict[str, str | None]:
     """The versions that a figure depends on."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in ("vivit-edu", "torch", "torchvision", "numpy", "scikit-learn"):

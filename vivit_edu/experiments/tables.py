@@ -1,4 +1,4 @@
-"""The tables of recipes that `vivit-edu ablate` trains: what stands in each row. A new table is a function in TABLES."""
+"""The tables of recipes that `vivit-edu ablate` trains, row by row. A new table is a function in TABLES."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,16 +8,18 @@ from pathlib import Path
 
 import torch
 
-from ..augment.batch import Augmentation
+from ..augment import Augmentation
 from ..cost import PAPER
 from ..errors import ConfigError
 from ..models import MODELS, is_vivit
 from ..training import GENTLE, Recipe
+from ..volumes import Volumes
 from .probes import probe
 from .runs import choose_device, load_model, train_run
 
-EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
-SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))  # % of the training patients, and how many times the epochs
+TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
+# % of the training patients, and how many times the epochs
+PATIENT_SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Row:
     seeds: float = inf
 
 
-def regularisation():
+def regularisation() -> list[Row]:
     """Cumulative, in the order of the paper's table on EPIC-Kitchens; each row keeps all above it.
 
     The paper's strengths (drop .2, RandAugment 2 layers at 15, smoothing .2, mixup .1) are for 30 epochs and more
@@ -60,28 +62,28 @@ def regularisation():
     return rows
 
 
-def models():
+def paper_models() -> list[Row]:
     """Models 1 to 4 of the paper, all else alike."""
     return [Row(name, base(model=name)) for name in PAPER]
 
 
-def all_models():
+def all_models() -> list[Row]:
     """Every model of the course, ViViTs and CNNs, each with its own defaults, all else alike; and what each goes by."""
     return [Row(name, base(model=name), train_and_probe) for name in MODELS]
 
 
-def tubelets():
+def tubelets() -> list[Row]:
     """Model 1 with tubelets from long to short in time, then a finer grid in all three directions."""
     shapes = ((28, 7, 7), (14, 7, 7), (7, 7, 7), (4, 7, 7), (2, 7, 7), (4, 4, 4))
     return [Row("×".join(map(str, shape)), base(tubelet=shape)) for shape in shapes]
 
 
-def temporal_depths():
+def temporal_depths() -> list[Row]:
     """Layers of Model 2's temporal encoder; 0 averages over time (the paper: 75.8, 78.6, 78.8, 78.8, 78.9)."""
     return [Row(f"{depth} layers", base(model="factorised_encoder", temporal_depth=depth)) for depth in (0, 1, 4, 8)]
 
 
-def initialisations():
+def initialisations() -> list[Row]:
     """Model 1 from an image transformer of slices: the paper's ways of embedding tubelets, and nothing pretrained."""
     frames = base(tokenizer="frames")
     return [
@@ -93,30 +95,30 @@ def initialisations():
     ]
 
 
-def data_shares():
-    """How much data it takes, from random weights and from slices of the same patients, so that a row sees no others."""
+def data_shares() -> list[Row]:
+    """How much data training needs, from random weights and from slices of the same patients and no others."""
     return on_shares({"random": (base(), train_run), "slices": (base(), train_from_slices)})
 
 
-def hunger():
-    """How much data it takes two ViViTs and two CNNs."""
+def hunger() -> list[Row]:
+    """How much data two ViViTs and two CNNs need."""
     names = ("spacetime", "factorised_encoder", "early_fusion", "cnn3d")
     return on_shares({name: (base(model=name), train_run) for name in names})
 
 
-def on_shares(starts):
+def on_shares(starts: dict[str, tuple[Recipe, Callable]]) -> list[Row]:
     """Rows of {name: (recipe, train)}, each on 5 to 100 % of the training patients.
 
     The smaller the share, the more epochs, up to four times the table's, for an epoch has fewer steps.
     """
     return [
         Row(f"{percent} %, {name}", recipe, partial(train_on_share, percent=percent, longer=longer, train=train))
-        for percent, longer in SHARES
+        for percent, longer in PATIENT_SHARES
         for name, (recipe, train) in starts.items()
     ]
 
 
-def recipes():
+def recipes() -> list[Row]:
     """Keras' example of a ViViT, and the presets: of 27, 64 and 343 tokens, each with epochs of its own."""
     full = Recipe.preset("full")
     return [
@@ -127,7 +129,7 @@ def recipes():
     ]
 
 
-def keras_example():
+def keras_example() -> Recipe:
     """The model and rate of keras.io's "Video Vision Transformer", in our loop with warm-up and cosine.
 
     Tubelets of 8³, of which three fit into 28 voxels, so that the rest of a volume is cut off; nothing is augmented.
@@ -138,7 +140,7 @@ def keras_example():
 
 TABLES = {
     "regularisation": regularisation,
-    "model": models,
+    "model": paper_models,
     "all-models": all_models,
     "tubelet": tubelets,
     "temporal-depth": temporal_depths,
@@ -149,14 +151,24 @@ TABLES = {
 }
 
 
-def train_and_probe(volumes, recipe, *, out, device="auto", **rest):
+def train_and_probe(
+    volumes: Volumes, recipe: Recipe, *, out: Path | str, device: str | torch.device = "auto", **rest: object
+) -> dict:
     """`train_run`, and under "probes" what the trained model answers to a changed test split (`probes.probe`)."""
     metrics = train_run(volumes, recipe, out=out, device=device, **rest)
     model = load_model(out, volumes, device=device)
     return metrics | {"probes": probe(model, volumes, bfloat16=recipe.bfloat16)}
 
 
-def train_from_slices(volumes, recipe, *, out, seed, device="auto", **rest):
+def train_from_slices(
+    volumes: Volumes,
+    recipe: Recipe,
+    *,
+    out: Path | str,
+    seed: int,
+    device: str | torch.device = "auto",
+    **rest: object,
+) -> dict:
     """`train_run` from an image transformer of this seed, pretrained once for all rows on the same volumes."""
     from .pretraining import pretrain_to
 
@@ -167,7 +179,16 @@ def train_from_slices(volumes, recipe, *, out, seed, device="auto", **rest):
     return train_run(volumes, recipe, out=out, seed=seed, device=device, **rest)
 
 
-def train_on_share(volumes, recipe, *, percent, train, seed, longer=1, **rest):
+def train_on_share(
+    volumes: Volumes,
+    recipe: Recipe,
+    *,
+    percent: float,
+    train: Callable,
+    seed: int,
+    longer: int = 1,
+    **rest: object,
+) -> dict:
     """`train`, `longer` times the epochs, on a share of the training patients, drawn by the seed; of the volumes
     where patients are unknown."""
     owners = volumes.train.patients
@@ -180,7 +201,13 @@ def train_on_share(volumes, recipe, *, percent, train, seed, longer=1, **rest):
     return train(replace(volumes, train=share), longer_recipe, seed=seed, **rest)
 
 
-def base(*, model="spacetime", augmentation=GENTLE, epochs=EPOCHS, **options):
+def base(
+    *,
+    model: str = "spacetime",
+    augmentation: Augmentation = GENTLE,
+    epochs: int = TABLE_EPOCHS,
+    **options: object,
+) -> Recipe:
     """What the tables start from: four layers, AdamW, gentle augmentation, with another model or options of it.
 
     Not a preset, which may get better: a table says what a step gives *here*, and its recorded runs stay true.
@@ -189,8 +216,11 @@ def base(*, model="spacetime", augmentation=GENTLE, epochs=EPOCHS, **options):
     return Recipe(model=model, options=options, augmentation=augmentation, epochs=epochs)
 
 
-def make_rows(table, epochs=None, bfloat16=False):
-    """The rows of a table by name, with this number of epochs; bfloat16 as in `Recipe`."""
+def make_rows(table: str, epochs: int | None = None, bfloat16: bool = False) -> list[Row]:
+    """The rows of the table with this name. epochs: of each run, by default the table's. bfloat16: as in `Recipe`.
+
+    Raises ConfigError where no table has this name.
+    """
     if table not in TABLES:
         raise ConfigError(f"no table is called {table!r}; the tables are {', '.join(TABLES)}")
     changes = {"bfloat16": bfloat16} | ({"epochs": epochs} if epochs is not None else {})

@@ -4,7 +4,7 @@
 `occlusion` ask the logit of a class, `faithfulness` measures how far a map can be believed.
 """
 
-from .faithfulness import METHODS, faithfulness, organ_scores
+from .faithfulness import METHODS, all_maps, faithfulness, organ_scores
 from .occlusion import masked_logits, occlusion
 from .relevance import input_gradient, relevance
 from .rollout import rollout, to_voxels
@@ -13,6 +13,7 @@ from .weights import AttentionMap, attention_maps, recorded_attention
 __all__ = [
     "METHODS",
     "AttentionMap",
+    "all_maps",
     "attention_maps",
     "faithfulness",
     "input_gradient",

@@ -4,16 +4,20 @@ A map that names the tubelets a model relies on makes the class's probability fa
 in its order (deletion), and rise fast when they come back in its order (insertion). Chapter 13 uses this.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange, reduce
+from torch import nn
 
 from ..errors import ConfigError
+from ..support.options import check_whole
+from ..vivit import ViViT
 from .occlusion import chosen, masked_logits, occlusion, take
 from .relevance import input_gradient, relevance
 from .rollout import last_layer, rollout, to_voxels
-from .weights import check_vivit
+from .weights import check_vivit, widen
 
 RANDOM = "random order"
 METHODS = {
@@ -33,7 +37,7 @@ class Estimate:
     low: float
     high: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -52,15 +56,27 @@ class Faithfulness:
     gain: Estimate
 
 
-def faithfulness(model, clips, maps, *, classes=None, steps=16, random_orders=5, seed=0, progress=True):
+def faithfulness(
+    model: nn.Module,
+    clips: torch.Tensor,
+    maps: torch.Tensor | dict[str, torch.Tensor],
+    *,
+    classes: torch.Tensor | None = None,
+    steps: int = 16,
+    random_orders: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Faithfulness]:
     """Deletion and insertion scores of one or more maps on the same clips: {name: Faithfulness}.
 
     clips: float [B, C, T, H, W] in [0, 1], on the model's device. maps: float [B, T', S], larger meaning more
-    important, or a dict of them; {"random order": …} is added, `random_orders` draws a clip averaged.
+    important, or a dict of them; {"random order": …} is added, the mean of `random_orders` draws per clip.
     classes: int [B], by default those predicted. steps: in how many equal parts the tubelets go.
-    Raises ConfigError where a map does not fit the model's grid or the clips.
+    Raises ConfigError where a map does not fit the model's grid or the clips, and where there are no clips.
     """
-    check_vivit(model)
+    model = check_vivit(model, clips)
+    for name, number in (("steps", steps), ("random_orders", random_orders)):
+        check_whole(name, number, 1)
     maps = dict(maps) if isinstance(maps, dict) else {"map": maps}
     for name, scores in maps.items():
         check_map(model, clips, scores, name)
@@ -73,7 +89,7 @@ def faithfulness(model, clips, maps, *, classes=None, steps=16, random_orders=5,
     for name, drawn in orders.items():
         keep = torch.cat([selections(scores, steps) for scores in drawn], dim=1)  # [B, draws·2·(steps+1), T', S]
         logits = masked_logits(model, clips, keep, progress=progress, title=name)
-        of_class = take(logits.softmax(dim=-1), classes).cpu()  # [B, draws·2·(steps+1)]
+        of_class = take(widen(logits).softmax(dim=-1), classes).cpu()  # [B, draws·2·(steps+1)]
         curves[name] = reduce(of_class, "b (draw kind step) -> kind b step", "mean", kind=2, draw=len(drawn))
     areas = {name: torch.trapezoid(both, dx=1 / (both.shape[-1] - 1)) for name, both in curves.items()}  # [2, B]
     margin = {name: insertion - deletion for name, (deletion, insertion) in areas.items()}
@@ -87,7 +103,7 @@ def faithfulness(model, clips, maps, *, classes=None, steps=16, random_orders=5,
     }
 
 
-def selections(scores, steps):
+def selections(scores: torch.Tensor, steps: int) -> torch.Tensor:
     """Which tubelets stay at each step, in the order of the scores [B, T', S]: bool [B, 2·(steps+1), T', S].
 
     First deletion, the best tubelets gone first, from all of them to none; then insertion, the best first back.
@@ -99,7 +115,14 @@ def selections(scores, steps):
     return torch.cat((~handled, handled), dim=1).unflatten(2, scores.shape[1:])
 
 
-def all_maps(model, clips, *, methods=METHODS, seed=0, progress=True):
+def all_maps(
+    model: nn.Module,
+    clips: torch.Tensor,
+    *,
+    methods: dict[str, Callable[..., torch.Tensor]] = METHODS,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, torch.Tensor]:
     """The maps of every method, and the same from a model of random weights: {name: [B, T', S]}.
 
     A method whose map does not change when all that was learned is thrown away explains the architecture,
@@ -107,6 +130,7 @@ def all_maps(model, clips, *, methods=METHODS, seed=0, progress=True):
     """
     from tqdm.auto import tqdm
 
+    model = check_vivit(model, clips)
     blank = randomised(model, seed)
     with torch.no_grad():
         classes = model.eval()(clips).argmax(dim=1)
@@ -119,23 +143,26 @@ def all_maps(model, clips, *, methods=METHODS, seed=0, progress=True):
     return maps
 
 
-def randomised(model, seed=0):
-    """A model of the same kind and sizes whose weights are drawn anew, on the same device."""
-    check_vivit(model)
+def randomised(model: nn.Module, seed: int = 0) -> ViViT:
+    """A model of the same kind and sizes whose weights are drawn anew, on the same device and in the same type."""
+    model, like = check_vivit(model), next(model.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return type(model)(model.config).to(next(model.parameters()).device).eval()
+        return type(model)(model.config).to(like).eval()
 
 
 # ---- against the organ's mask
 
 
-def organ_scores(model, maps, masks, *, seed=0):
+def organ_scores(
+    model: nn.Module, maps: torch.Tensor, masks: torch.Tensor | None, *, seed: int = 0
+) -> dict[str, Estimate]:
     """How a map [B, T', S] meets the organ's masks uint8 [B, T, H, W]: {"share", "pointing", "iou": Estimate}.
 
     share: of the map (its positive part) that lies on the organ. pointing: how often the best tubelet touches
     the organ. iou: intersection over union of the organ and the best tubelets, as many as fill its volume.
-    Compare with the same of a random map: an organ that fills the clip is hit by any.
+    Compare with the same for a random map: every map hits an organ that fills the clip.
+    Raises ConfigError where there are no maps, no masks, or masks without an organ.
     """
     check_masks(masks, maps)
     masks = masks.to(maps.device).float()
@@ -151,7 +178,7 @@ def organ_scores(model, maps, masks, *, seed=0):
     return {"share": estimate(share, seed), "pointing": estimate(hit, seed), "iou": estimate(both / either, seed)}
 
 
-def estimate(values, seed=0, draws=2000):
+def estimate(values: torch.Tensor, seed: int = 0, draws: int = 2000) -> Estimate:
     """Mean of values [B] with the 95 % interval of its bootstrap: clips drawn anew, with replacement."""
     values = values.detach().cpu().double()
     generator = torch.Generator().manual_seed(seed)
@@ -160,7 +187,8 @@ def estimate(values, seed=0, draws=2000):
     return Estimate(values.mean().item(), low, high)
 
 
-def check_map(model, clips, scores, name):
+def check_map(model: ViViT, clips: torch.Tensor, scores: torch.Tensor, name: str) -> None:
+    """Refuses a map that does not have one score for each token of each clip."""
     expected = (len(clips), *model.grid)
     if tuple(scores.shape) != expected:
         raise ConfigError(
@@ -169,12 +197,15 @@ def check_map(model, clips, scores, name):
         )
 
 
-def check_masks(masks, maps):
+def check_masks(masks: torch.Tensor | None, maps: torch.Tensor) -> None:
+    """Refuses masks that are missing, or have no organ, and an empty batch of maps."""
+    if len(maps) == 0:
+        raise ConfigError(f"there are no maps to score: got {list(maps.shape)} with B = 0; give at least one")
     if masks is None or len(masks) != len(maps):
         given = "None" if masks is None else f"{len(masks)} masks"
         raise ConfigError(
-            f"{given} for {len(maps)} maps: give one mask [T, H, W] a clip; of the data sets here, "
-            "organphantom3d has them"
+            f"{given} for {len(maps)} maps: give one mask [T, H, W] per clip; of the data sets here, "
+            "organphantom3d has masks"
         )
     empty = [i for i, mask in enumerate(masks) if not mask.any()]
     if empty:

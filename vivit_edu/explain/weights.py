@@ -1,14 +1,16 @@
 """The attention weights of every layer of a ViViT, recorded in one forward pass. Chapter 13 builds this by hand."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
+from torch import nn
 
 from ..attention import FactorisedDotProductAttention, MultiHeadAttention
 from ..errors import ConfigError
-from ..vivit import FactorisedEncoder, SpaceTime, ViViT
+from ..support.wrapped import uncompiled, unwrapped
+from ..vivit import ViViT
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class AttentionMap:
     layer: counted from 0; Model 2 counts its temporal encoder's layers on after the spatial ones.
     kind and shape of `weights`: "joint" [B, heads, N, N]; "space" [B, T', heads, S, S];
     "time" [B, heads, T', T'] in Model 2 and [B, S, heads, T', T'] in Models 3 and 4, where Model 4 has
-    half of the heads in each kind. Where there is a cls token, it is row and column 0.
+    half of the heads in each kind. Where there is a cls token, it is row and column 0. float32, or float64 where the
+    model computes in float64.
     """
 
     layer: int
@@ -27,52 +30,55 @@ class AttentionMap:
 
 
 @contextmanager
-def recorded_attention(model):
-    """Within it, a forward pass appends each attention's weights, in order, to the list that it yields."""
+def recorded_attention(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Within it, a forward pass appends each attention's weights, in order, to the list that it yields.
+
+    model: any module that holds attention modules of this package, also compiled.
+    """
     modules = [m for m in model.modules() if isinstance(m, (MultiHeadAttention, FactorisedDotProductAttention))]
     record = []
     for module in modules:
         module.record = record
     try:
-        yield record
+        with uncompiled(model):
+            yield record
     finally:
         for module in modules:
             module.record = None
 
 
-def attention_maps(model, clips):
+def attention_maps(model: nn.Module, clips: torch.Tensor) -> list[AttentionMap]:
     """The attention weights of all layers: a list of AttentionMap, in the order in which they are computed.
 
-    model: one of Models 1 to 4; clips: float [B, C, T, H, W] in [0, 1], on the model's device.
-    The model is put in evaluation mode. Raises ConfigError for a model without attention of this kind.
+    model: one of Models 1 to 4, also compiled or wrapped; clips: float [B, C, T, H, W] in [0, 1], on the model's
+    device. The model is put in evaluation mode. Raises ConfigError where the model has no attention of this kind, and
+    where there are no clips.
     """
-    check_vivit(model)
+    model = check_vivit(model, clips)
     model.eval()
     with torch.no_grad(), recorded_attention(model) as record:
         model(clips)
     return sort_record(model, record, len(clips))
 
 
-def sort_record(model, record, batch):
-    """Gives the recorded weights their layer, kind and shape."""
-    if isinstance(model, SpaceTime):
-        return [AttentionMap(layer, "joint", w) for layer, w in enumerate(record)]
-    if isinstance(model, FactorisedEncoder):
-        depth = model.config.depth
-        space = [AttentionMap(i, "space", unfold(w, batch)) for i, w in enumerate(record[:depth])]
-        return space + [AttentionMap(depth + i, "time", w) for i, w in enumerate(record[depth:])]
-    kinds = ("space", "time")  # Models 3 and 4 record two for each layer, space first
-    return [AttentionMap(i // 2, kinds[i % 2], unfold(w, batch)) for i, w in enumerate(record)]
+def sort_record(model: ViViT, record: list[torch.Tensor], batch: int) -> list[AttentionMap]:
+    """Gives the recorded weights of B = `batch` clips their layer, kind and shape, as the model's class says."""
+    return [AttentionMap(layer, kind, widen(w)) for layer, kind, w in model.sort_weights(record, batch)]
 
 
-def unfold(weights, batch):
-    """Takes the folded axis (time indices or places) out of the batch: [B·X, heads, N, N] -> [B, X, heads, N, N]."""
-    return rearrange(weights, "(b x) h i j -> b x h i j", b=batch)
+def widen(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 where the type has fewer bits, such as bfloat16: what maps are computed in and figures can show."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def check_vivit(model):
-    if not isinstance(model, ViViT):
+def check_vivit(model: nn.Module, clips: torch.Tensor | None = None) -> ViViT:
+    """The plain model inside a wrapper. Raises ConfigError where it is not a ViViT, and where clips has B = 0."""
+    plain = unwrapped(model)
+    if not isinstance(plain, ViViT):
         raise ConfigError(
-            f"attention maps need one of Models 1 to 4, got {type(model).__name__}, "
+            f"attention maps need one of Models 1 to 4, got {type(plain).__name__}, "
             'which has no attention among tubelets: build a ViViT, such as build_model("spacetime")'
         )
+    if clips is not None and len(clips) == 0:
+        raise ConfigError(f"there are no clips to map: got {list(clips.shape)} with B = 0; give at least one clip")
+    return plain

@@ -1,21 +1,24 @@
 """Checks of single options: a wrong one is named where it is given, not where it breaks something.
 
-Each takes the option's name, which its message begins with, and raises ConfigError.
+Each takes the option's name, with which its message begins, and its value, and raises ConfigError where it is wrong.
 """
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 from ..errors import ConfigError
 
+INFLATIONS = ("central", "average", "random")  # what an image filter becomes in a tubelet; see `load_pretrained`
 
-def check_choice(name, value, known):
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
     """One of the known names."""
     if not isinstance(value, str) or value not in known:
         raise ConfigError(f"{name}={value!r} is not known; take one of {', '.join(known)}")
 
 
-def check_whole(name, value, least):
+def check_whole(name: str, value: object, least: int) -> None:
     """A whole number, at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ConfigError(f"{name} must be a whole number, at least {least}, got {value!r}")
@@ -23,33 +26,33 @@ def check_whole(name, value, least):
         raise ConfigError(f"{name} must be at least {least}, got {value}")
 
 
-def check_number(name, value, least=0.0, *, above=False):
-    """A finite number, at least `least`, or above it."""
+def check_number(name: str, value: object, least: float = 0.0, *, above: bool = False) -> None:
+    """A finite number, at least `least`, or above it where `above` is set."""
     fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or value < least or (above and value == least):
         raise ConfigError(f"{name} must be {'above' if above else 'at least'} {least:g}, got {value!r}")
 
 
-def check_share(name, value):
+def check_share(name: str, value: object) -> None:
     """A share from 0 up to, not including, 1."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
         raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {value!r}")
 
 
-def check_seed(seed):
-    """A whole number from 0, small enough that every epoch's seed is one that torch takes."""
+def check_seed(seed: object) -> None:
+    """A whole number from 0, small enough for torch to accept the seed of every epoch."""
     check_whole("seed", seed, 0)
     if seed >= 2**32:
         raise ConfigError(f"seed must be below 2**32, got {seed}")
 
 
-def check_switch(name, value):
+def check_switch(name: str, value: object) -> None:
     """True or False."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name} is True or False, got {value!r}")
 
 
-def check_sizes(name, value, letters):
+def check_sizes(name: str, value: object, letters: str) -> None:
     """Positive whole numbers, one for each of the letters: ("clip_shape", (1, 28, 28, 28), "C, T, H, W")."""
     count = len(letters.split(", "))
     whole = isinstance(value, (tuple, list)) and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value)

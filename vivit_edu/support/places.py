@@ -1,4 +1,6 @@
-"""Where things lie: the checkout that the package runs from, and the repository that it comes from."""
+"""Where things are: the checkout that the package runs from, and the repository that it comes from."""
+
+from __future__ import annotations
 
 import tomllib
 from pathlib import Path
@@ -8,8 +10,8 @@ from ..errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, or the folder that an installed package lies in
 
 
-def checkout():
-    """The folder of the checkout that the package runs from.
+def checkout() -> Path:
+    """Return the folder of the checkout that the package runs from.
 
     Raises ConfigError where the package was installed without one: then there are no notebooks.
     """
@@ -21,12 +23,12 @@ def checkout():
     return ROOT
 
 
-def repository():
-    """The repository's address, from the checkout's pyproject.toml or the installed package."""
+def repository() -> str:
+    """Return the repository's address, from the checkout's pyproject.toml or from the installed package."""
     project = ROOT / "pyproject.toml"
     if project.is_file():
         return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
     from importlib.metadata import metadata
 
-    urls = dict(url.split(", ", 1) for url in metadata("vivit-edu").get_all("Project-URL"))
+    urls = dict(url.split(", ", 1) for url in metadata("vivit-edu").get_all("Project-URL") or [])
     return urls["Repository"]

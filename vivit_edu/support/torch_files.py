@@ -1,5 +1,7 @@
 """Files that `torch.save` wrote, read without running anything in them."""
 
+from __future__ import annotations
+
 import pickletools
 import zipfile
 from collections.abc import Mapping
@@ -11,12 +13,14 @@ from ..errors import CheckpointError
 from .files import shown
 
 
-def read_torch(path, map_location="cpu"):
-    """The content of a file that `torch.save` wrote, of which no code is run.
+def read_torch(path: Path | str, map_location: torch.device | str = "cpu") -> object:
+    """Reads a file that `torch.save` wrote, without running any code in it.
 
-    Two things torch does not look at are looked at before it reads: the checksums, without which a flipped bit
-    would be a wrong weight, and the room. What torch writes is not compressed, so a file that is, or whose parts
-    or tensors claim more than it holds, was made to fill the memory. Raises CheckpointError and what torch raises.
+    Before torch reads it, we check two things that torch does not: the checksums, since a flipped bit would be a
+    wrong weight, and the sizes. torch does not compress what it writes, so a file that is compressed, or whose parts
+    or tensors claim to be larger than the file, was made to fill the memory.
+    map_location: where tensors go, as for `torch.load`. Returns what was saved, as a rule a dict.
+    Raises CheckpointError where a check fails, otherwise what torch raises.
     """
     room = Path(path).stat().st_size
     with open(path, "rb") as file:
@@ -27,7 +31,7 @@ def read_torch(path, map_location="cpu"):
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
             if not stored or sum(entry.file_size for entry in entries) > room:
                 raise CheckpointError(
-                    f"{shown(path)} would unpack to more than it holds, as no file of torch's does: never read"
+                    f"{shown(path)} would unpack to more than it holds, which no file written by torch does: not read"
                 )
             if damaged := archive.testzip():
                 raise CheckpointError(f"{shown(path)} is damaged: its part {damaged} is not what was written")
@@ -39,16 +43,19 @@ def read_torch(path, map_location="cpu"):
     return content
 
 
-def check_pickle(path, pickled):
-    """Refuses names that are not torch's: `bytearray(n)` alone, which torch would call, takes n bytes."""
+def check_pickle(path: Path | str, pickled: bytes) -> None:
+    """Refuses names that are not torch's. `bytearray(n)`, for one, which torch would call, takes n bytes."""
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name == "GLOBAL" and not argument.startswith("torch") and argument != "collections OrderedDict":
-            raise CheckpointError(f"{shown(path)} holds more than tensors ({argument}): never read")
+            raise CheckpointError(f"{shown(path)} holds more than tensors ({argument}): not read")
 
 
-def check_room(path, content, room):
-    """Refuses tensors with more numbers than the file has bytes: one number repeated by a stride of 0."""
+def check_room(path: Path | str, content: object, room: int) -> None:
+    """Refuses tensors with more numbers than the file has bytes, such as one number repeated by a stride of 0.
+
+    content: what the file holds, mappings of any depth. room: the file's size in bytes.
+    """
     for value in content.values() if isinstance(content, Mapping) else ():
         if isinstance(value, torch.Tensor) and value.numel() > room:
-            raise CheckpointError(f"{shown(path)} holds a tensor {list(value.shape)}, larger than the file: never read")
+            raise CheckpointError(f"{shown(path)} holds a tensor {list(value.shape)}, larger than the file: not read")
         check_room(path, value, room)

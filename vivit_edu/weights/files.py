@@ -1,29 +1,39 @@
 """Pretrained weights from a file, a mapping or torchvision: names and tensors, nothing that can run code."""
 
-import json
+from __future__ import annotations
+
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, VivitEduError
-from ..support.files import npz_arrays, npz_headers, shown
+from ..support.files import shown
+from ..support.npz import npz_arrays, npz_headers
 from ..support.torch_files import read_torch
+from .stated import facts_beside
+
+if TYPE_CHECKING:
+    import torch
+
+# where training scripts put the weights, each a path of keys; the last is flax's of before its version 0.6
+WRAPPERS = (("model",), ("state_dict",), ("model_state_dict",), ("params",), ("optimizer", "target"))
 
 
-def read_weights(weights):
-    """Weights from wherever they are: (mapping of names to tensors or arrays, number of heads or None).
+def read_weights(weights: object) -> tuple[Mapping, dict[str, object]]:
+    """Weights from wherever they are: (names to tensors or arrays, what is stated about them).
 
-    weights: as for `load_pretrained`. The number of heads is read from the `config.json` beside a file of
-    Hugging Face's, or from what a `.safetensors` file of `vivit-edu pretrain` says of itself. Raises
-    CheckpointError for what cannot be read.
+    weights: as for `load_pretrained`. What is stated comes from the `config.json` beside a file of Hugging Face's, or
+    from the metadata of a `.safetensors` file such as `vivit-edu pretrain` writes; see `stated.facts`.
+    Raises CheckpointError for what cannot be read.
     """
     if isinstance(weights, Mapping):
-        return unwrap(weights), None
+        return unwrap(weights), {}
     if isinstance(weights, str) and weights.startswith("torchvision:"):
         weights = default_weights(weights.removeprefix("torchvision:"))
     if hasattr(weights, "get_state_dict") or re.fullmatch(r"\w+_Weights\.[A-Z0-9_]+", str(weights)):
-        return torchvision_weights(weights), None
+        return torchvision_weights(weights), {}
     if not isinstance(weights, (str, Path)):
         raise CheckpointError(
             f"weights are a mapping, a file or a torchvision weights enum, got {type(weights).__name__}; "
@@ -37,11 +47,10 @@ def read_weights(weights):
             f"there is no file {shown(path)}. Weights are read from .safetensors, .pt and .npz files; "
             "to use a model of the Hugging Face hub, download its model.safetensors first"
         )
-    content = unwrap(read_file(path))
-    return content, heads_in_metadata(path) or heads_in_config(path.parent / "config.json")
+    return unwrap(read_file(path)), facts_beside(path)
 
 
-def read_file(path):
+def read_file(path: Path) -> object:
     """The content of a `.safetensors`, `.npz` or `.pt` file (`.pth` and `.bin` are the same as `.pt`)."""
     suffix = path.suffix.lower()
     try:
@@ -62,45 +71,54 @@ def read_file(path):
         ) from error
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise CheckpointError(f"{shown(path)} cannot be read as a {suffix} file: {error}") from error
-    raise CheckpointError(f"{shown(path)} is no file of weights by its name: take .safetensors, .pt or .npz")
+    raise CheckpointError(f"{shown(path)} is not a file of weights by its name: take .safetensors, .pt or .npz")
 
 
-def unwrap(content):
-    """The state dict itself, where a training script has put it under "model" or "state_dict"."""
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            return content[key]
-    named = isinstance(content, Mapping) and all(isinstance(key, (str, tuple)) for key in content)
-    if not named or not all(hasattr(value, "shape") for value in content.values()):
-        raise CheckpointError("this is no mapping of names to tensors; give a model's state_dict()")
-    return content
+def unwrap(content: object) -> Mapping:
+    """The weights themselves: what a training script saved beside them left off, a nested tree made flat.
+
+    Raises CheckpointError where there is no mapping of names to tensors.
+    """
+    for _ in range(5):  # a wrapper in a wrapper, as often as anybody does it
+        found = [inside for keys in WRAPPERS if (inside := _inside(content, keys)) is not None]
+        content = found[0] if found else content
+    flat = flatten(content) if isinstance(content, Mapping) else None
+    if flat is None or not all(hasattr(value, "shape") for value in flat.values()):
+        keys = ", ".join(repr(key) for key in [*content][:6]) if isinstance(content, Mapping) else ""
+        raise CheckpointError(
+            f"this is not a mapping of names to tensors{f', but holds {keys}' if keys else ''}; "
+            "give a model's state_dict(), or the tree of parameters that flax keeps"
+        )
+    return flat
 
 
-def heads_in_config(path):
-    """`num_attention_heads` of a Hugging Face `config.json`, or None."""
-    try:
-        return whole_heads(json.loads(path.read_text(encoding="utf-8")).get("num_attention_heads"))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None
+def _inside(content: object, keys: tuple[str, ...]) -> Mapping | None:
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content if isinstance(content, Mapping) else None
 
 
-def heads_in_metadata(path):
-    """`num_attention_heads` among the texts that a `.safetensors` file carries beside its tensors, or None."""
-    if path.suffix.lower() != ".safetensors":
-        return None
-    from safetensors import safe_open
+def flatten(tree: Mapping, depth: int = 20) -> dict | None:
+    """A tree of mappings, as flax keeps parameters, as one mapping of names joined by "/"; a flat one as it is.
 
-    with safe_open(path, "pt") as file:
-        return whole_heads((file.metadata() or {}).get("num_attention_heads"))
+    None where a name is neither a text nor a tuple of texts, or where the tree is deeper than `depth`.
+    """
+    flat = {}
+    for key, value in tree.items():
+        parts = key if isinstance(key, tuple) else (key,)
+        if not depth or not all(isinstance(part, str) for part in parts):
+            return None
+        if not isinstance(value, Mapping):
+            flat[key] = value
+            continue
+        inner = flatten(value, depth - 1)
+        if inner is None:
+            return None
+        flat |= {"/".join((*parts, *(k if isinstance(k, tuple) else (k,)))): v for k, v in inner.items()}
+    return flat
 
 
-def whole_heads(value):
-    """A number of heads, as a number or as text; None for anything else."""
-    text = str(value) if isinstance(value, (int, str)) else ""
-    return int(text) if re.fullmatch("[1-9][0-9]{0,3}", text) else None
-
-
-def default_weights(name):
+def default_weights(name: str) -> object:
     """torchvision's own choice among its weights of an image transformer, by the model's name: vit_b_16."""
     from torchvision.models import get_model_weights, list_models
 
@@ -110,7 +128,7 @@ def default_weights(name):
     return get_model_weights(name).DEFAULT
 
 
-def torchvision_weights(weights):
+def torchvision_weights(weights: object) -> Mapping[str, torch.Tensor]:
     """The state dict behind a torchvision weights enum or its name, downloaded once, its hash checked."""
     from torchvision.models import get_weight
 
@@ -118,4 +136,4 @@ def torchvision_weights(weights):
         weights = get_weight(weights) if isinstance(weights, str) else weights
         return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"torchvision's weights {weights} cannot be had: {error}") from error
+        raise CheckpointError(f"torchvision's weights {weights} are not available: {error}") from error

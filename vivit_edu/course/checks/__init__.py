@@ -16,7 +16,7 @@ from ..ready import ready  # noqa: F401
 from .calling import CheckFailed, call, exercise, learns  # noqa: F401
 
 
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     """Normal random numbers from a generator of their own: a check leaves the reader's random state alone."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

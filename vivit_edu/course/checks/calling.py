@@ -44,7 +44,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
             "this is the course's version, not yours: run the cell in which you wrote yours, then this one"
         )
     names = _names(function, args)
-    told = ", ".join([*map(describe, names, args), *map(describe, kwargs, kwargs.values())])
+    told = ", ".join([*map(argument_in_words, names, args), *map(argument_in_words, kwargs, kwargs.values())])
     _last.update(call=f"It was called with {told}.", result="nothing")
     before = [_snapshot(arg) for arg in args]
     try:
@@ -57,7 +57,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
         if isinstance(error, NotImplementedError) and not error.args:  # torch raises it too, with a reason
             raise CheckFailed("still to be written: replace `raise NotImplementedError()` with your code") from None
         raise CheckFailed(f"{_said(error)}{_readers_line(error)}\n{_last['call']}{_other_sizes(args)}") from None
-    _last["result"] = describe("", result)
+    _last["result"] = argument_in_words("", result)
     for position, (name, arg, old) in enumerate(zip(names, args, before)):
         if position not in may_change and (what := _changed(arg, old)):
             raise CheckFailed(f"your function changes the {name} that it was given: {what}")
@@ -130,13 +130,13 @@ def exercise(check: Callable) -> Callable:
     return run
 
 
-def describe(name: str, value: Any) -> str:
+def argument_in_words(name: str, value: Any) -> str:
     """An argument for a message: "z [2, 5, 8]", "heads 4", "labels int64 [6]"."""
     if isinstance(value, torch.Tensor):
         kind = "" if value.dtype == torch.float32 else f"{value.dtype} ".removeprefix("torch.")
         said = f"{kind}{list(value.shape)}" if value.ndim else f"{kind}tensor {value.item():.4g}"
     elif isinstance(value, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in value):
-        said = f"a {type(value).__name__} of {len(value)} ({describe('', value[0])}, …)"
+        said = f"a {type(value).__name__} of {len(value)} ({argument_in_words('', value[0])}, …)"
     elif value is None or isinstance(value, (bool, int, float, str, list, tuple)):
         said = repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:37]}…"
     elif callable(value):

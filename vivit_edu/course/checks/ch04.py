@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from . import CheckFailed, call, close, exercise, learns, noise, passed
+from . import CheckFailed, call, close, drawn, exercise, learns, passed
 
 
 @exercise
 def check_attention_weights(attention_weights: Callable) -> None:
     """04.1: attention_weights(queries [..., M, d], keys [..., N, d]) -> [..., M, N], rows adding up to 1."""
-    queries, keys = noise(2, 3, 5, 6), noise(2, 3, 7, 6, seed=1)
+    queries, keys = drawn(2, 3, 5, 6), drawn(2, 3, 7, 6, seed=1)
     # torch's own attention hands out the weights where the values are the unit vectors
     expected = F.scaled_dot_product_attention(queries, keys, torch.eye(7).expand(2, 3, 7, 7))
     scores, d = queries @ keys.mT, 6
@@ -57,7 +57,7 @@ def check_multi_head(multi_head: Callable) -> None:
     """04.2: multi_head(q, k, v [B, N, D], heads) -> [B, N, D], without the projections."""
     b, n, dim, heads = 4, 5, 18, 3
     d = dim // heads
-    q, k, v = (noise(b, n, dim, seed=seed) for seed in range(3))
+    q, k, v = (drawn(b, n, dim, seed=seed) for seed in range(3))
     parts = [x.split(d, dim=-1) for x in (q, k, v)]  # head after head
     each = [F.scaled_dot_product_attention(*one) for one in zip(*parts)]
     expected = torch.cat(each, dim=-1)
@@ -129,7 +129,7 @@ def check_causal_attention(causal_attention: Callable) -> None:
     """04.3: causal_attention(q, k, v [B, heads, T'·S, d], n_t) -> the same shape; no look ahead in time."""
     n_t, n_s, d = 3, 4, 8
     n = n_t * n_s
-    q, k, v = (noise(2, 2, n, d, seed=seed) for seed in range(3))
+    q, k, v = (drawn(2, 2, n, d, seed=seed) for seed in range(3))
     expected = torch.cat(
         [  # each time index by itself, with the keys up to it
             F.scaled_dot_product_attention(

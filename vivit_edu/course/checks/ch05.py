@@ -8,15 +8,15 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from . import CheckFailed, call, close, exercise, learns, noise, passed
+from . import CheckFailed, call, close, drawn, exercise, learns, passed
 
 
 @exercise
 def check_prepend_cls(prepend_cls: Callable) -> None:
     """Exercise 05.1: prepend_cls(tokens [B, N, D], cls [1, 1, D]) -> [B, 1 + N, D], the cls token first in each
     clip."""
-    tokens = noise(3, 4, 5)
-    cls = nn.Parameter(noise(1, 1, 5, seed=1))
+    tokens = drawn(3, 4, 5)
+    cls = nn.Parameter(drawn(1, 1, 5, seed=1))
     copies = cls.detach().repeat(3, 1, 1)  # [B, 1, D]
     expected = torch.cat((copies, tokens), dim=1)
     overwritten, first_clip, nothing = expected[:, :4].clone(), expected.clone(), expected.clone()
@@ -64,7 +64,7 @@ def check_encoder_block(encoder_block: Callable) -> None:
     torch's layer."""
     torch_layer, parts = block_parts()
     n1, attention, n2, mlp = parts
-    z = noise(2, 6, 8, seed=2)
+    z = drawn(2, 6, 8, seed=2)
     with torch.no_grad():
         y = z + attention(n1(z))
         mistakes = {
@@ -102,8 +102,8 @@ def check_encoder_block(encoder_block: Callable) -> None:
 def check_factorised_positions(factorised_positions: Callable) -> None:
     """Exercise 05.3: factorised_positions(time [1, T', D], space [1, S, D]) -> [1, T'·S, D], token t·S + s the
     sum of both."""
-    time = nn.Parameter(noise(1, 3, 5, seed=3))
-    space = nn.Parameter(noise(1, 4, 5, seed=4))
+    time = nn.Parameter(drawn(1, 3, 5, seed=3))
+    space = nn.Parameter(drawn(1, 4, 5, seed=4))
     with torch.no_grad():
         grid = time[:, :, None] + space[:, None]  # [1, T', S, D]
         expected = torch.stack([time[0, t] + space[0, s] for t in range(3) for s in range(4)])[None]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from . import CheckFailed, call, close, exercise, flag, learns, noise, passed
+from . import CheckFailed, call, close, drawn, exercise, flag, learns, passed
 
 B, T, S, D = 2, 3, 4, 5  # all different, so that no exchange of axes goes unseen
 
@@ -17,7 +17,7 @@ B, T, S, D = 2, 3, 4, 5  # all different, so that no exchange of axes goes unsee
 @exercise
 def check_spatial_stage(spatial_stage: Callable) -> None:
     """Exercise 06.1: spatial_stage(encoder, tokens [B, T', S, D]) -> [B, T', D], each time index encoded on its own."""
-    tokens = noise(B, T, S, D)
+    tokens = drawn(B, T, S, D)
 
     def run(pattern, back=None, axis=1):  # folded one way, encoded, averaged over an axis, unfolded in another way
         def value():
@@ -134,8 +134,8 @@ def check_depends_on_mates(depends_on_mates: Callable) -> None:
 def check_attention_pool(attention_pool: Callable) -> None:
     """Exercise 06.3: attention_pool(z [B, T', D], query [D]) -> [B, D], held against torch's attention with one
     query."""
-    z = noise(B, T, D, seed=1) * 2
-    query = nn.Parameter(noise(D, seed=2) * 2)
+    z = drawn(B, T, D, seed=1) * 2
+    query = nn.Parameter(drawn(D, seed=2) * 2)
     with torch.no_grad():
         expected = F.scaled_dot_product_attention(query.expand(B, 1, D), z, z)[:, 0]  # [B, D]
         scores = z @ query  # [B, T']

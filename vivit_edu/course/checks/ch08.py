@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, exercise, learns, noise, pair, passed, same_shape
+from . import CheckFailed, call, close, drawn, exercise, learns, pair, passed, same_shape
 
 B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
 
@@ -19,7 +19,7 @@ B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so th
 @exercise
 def check_split_heads(split_heads: Callable) -> None:
     """split_heads(qkv [B, T', S, 3·D], heads) -> space, time: each [3, B, T', S, heads/2, d]."""
-    qkv = noise(B, T, S, 3 * HEADS * WIDTH)
+    qkv = drawn(B, T, S, 3 * HEADS * WIDTH)
     found = pair(call(split_heads, qkv, HEADS), "space, time")
     of_heads = torch.stack([part.unflatten(-1, (HEADS, WIDTH)) for part in qkv.chunk(3, dim=-1)])  # [3, B, T', S, h, d]
     halves = of_heads[..., : HEADS // 2, :], of_heads[..., HEADS // 2 :, :]
@@ -55,7 +55,7 @@ def check_split_heads(split_heads: Callable) -> None:
 def check_merge_halves(merge_halves: Callable) -> None:
     """merge_halves(y_space [B·T', h, S, d], y_time [B·S, h, T', d], batch) -> Concat(Y_s, Y_t) [B, T', S, D]."""
     h = HEADS // 2
-    y_space, y_time = noise(B * T, h, S, WIDTH), noise(B * S, h, T, WIDTH).flip(0)
+    y_space, y_time = drawn(B * T, h, S, WIDTH), drawn(B * S, h, T, WIDTH).flip(0)
     by_clip = y_space.unflatten(0, (B, T)), y_time.unflatten(0, (B, S))
     space = by_clip[0].permute(0, 1, 3, 2, 4).flatten(-2)  # [B, T', S, D/2]
     time = by_clip[1].permute(0, 3, 1, 2, 4).flatten(-2)  # [B, T', S, D/2]

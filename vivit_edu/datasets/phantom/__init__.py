@@ -8,12 +8,20 @@ Axes of every volume: slices from feet to head, rows from front to back, columns
 a patient who lies on the back. Flipping the LAST axis mirrors left and right, whichever way the patient lies.
 """
 
+from __future__ import annotations
+
 import hashlib
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ...errors import DataError
+from ...support.files import written_whole
+from ...support.npz import npz_arrays, npz_headers
+from ...volumes import Volumes
+from ..medmnist import ELSEWHERE, LAYOUT, as_volumes, is_data_file, read_splits
 from .anatomy import Torso
 from .solids import EVERYWHERE, rotation, turned, waves
 
@@ -32,7 +40,9 @@ PHANTOM_CLASSES = (
     "spleen",
     "pancreas",
 )
-SPLITS = {"train": range(115), "val": range(115, 131), "test": range(131, 201)}
+PATIENTS = {"train": range(115), "val": range(115, 131), "test": range(131, 201)}
+# What each split holds in the file besides what MedMNIST's files hold.
+PHANTOM_LAYOUT = LAYOUT | {"patients": ("int64", lambda n, s: (n,)), "masks": ("uint8", lambda n, s: (n, s, s, s))}
 # How hard the set is. A linear model on the voxels lives on each organ being where it was in training: tight
 # boxes that are off their organ take that away, and leave what a better model can still see.
 TURN_SD = (0.13, 0.085, 0.085)  # radians, around the three axes
@@ -57,12 +67,35 @@ class Scan(NamedTuple):
     noise_hu: float
 
 
-def fingerprint(folder=Path(__file__).parent) -> str:
+def fingerprint(folder: Path = Path(__file__).parent) -> str:
     """SHA-256 of the sources that decide every voxel: a file that other sources drew is drawn again.
 
     Raises FileNotFoundError where one of them is missing.
     """
     return hashlib.sha256(b"".join((folder / name).read_bytes() for name in SOURCES)).hexdigest()
+
+
+def load_phantom(size: int, path: Path) -> Volumes:
+    """Load the phantom from the file at `path` if this generator wrote it, else generate it and keep it there.
+
+    size: 28 or 64. Returns clips uint8 [N, 1, size, size, size] with patients and masks. Raises DataError where the
+    file is missing and cannot be written.
+    """
+    generator, arrays = fingerprint(), None
+    if is_data_file(path):
+        try:
+            npz_headers(path, ["generator"])
+            if str(npz_arrays(path, ["generator"])["generator"]) == generator:
+                arrays = read_splits(path, size, PHANTOM_LAYOUT, len(PHANTOM_CLASSES))
+            else:
+                print(f"{path.name} is of another version: it is generated again.", file=sys.stderr)
+        except DataError as fault:
+            print(f"{fault} It is generated again.", file=sys.stderr)
+    if arrays is None:
+        with written_whole(path, elsewhere=ELSEWHERE) as file:  # opened first: a read-only folder is known at once
+            arrays = generate_phantom(size)
+            np.savez_compressed(file, generator=np.array(generator), **arrays)
+    return as_volumes("organphantom3d", PHANTOM_CLASSES, arrays)
 
 
 def scan(number: int) -> Scan:
@@ -107,7 +140,7 @@ def points_within(p: np.ndarray, bounds: tuple, margin: float = 3.0) -> np.ndarr
     return near
 
 
-def render(patient: Scan, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def paint_patient(patient: Scan, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """What the scanner would see without noise: HU float32 and labels (0, or 1 + class) uint8, [Z, Y, X]."""
     p = body_points(patient, axes)
     low, high = p.min(1) - 8, p.max(1) + 8
@@ -202,12 +235,12 @@ def patient_crops(number: int, size: int) -> list[tuple[int, np.ndarray, np.ndar
 
 
 def scanned(patient: Scan, axes: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Render with the scanner's noise; thick slices are scanned where they lie and interpolated between."""
+    """Paint the patient with the scanner's noise; thick slices are scanned where they lie and interpolated between."""
     slices = axes[0]
     count = int(np.ceil((slices[-1] - slices[0]) / patient.slice_mm)) + 1
     if count < len(slices):
         axes = [np.linspace(slices[0], slices[-1], max(count, 2)), *axes[1:]]
-    hu, labels = render(patient, axes)
+    hu, labels = paint_patient(patient, axes)
     hu += rng.normal(0, patient.noise_hu, hu.shape).astype(np.float32)
     if count < len(slices):
         at = np.linspace(0, len(hu) - 1, len(slices))
@@ -230,7 +263,7 @@ def generate_phantom(size: int = 28, *, progress: bool = True) -> dict[str, np.n
 
     arrays = {}
     with tqdm(total=201, desc=f"organphantom3d {size}", unit="patient", disable=not progress) as bar:
-        for split, numbers in SPLITS.items():
+        for split, numbers in PATIENTS.items():
             rows = []
             for number in numbers:
                 rows += [(*crop, number) for crop in patient_crops(number, size)]

@@ -6,16 +6,19 @@ Hounsfield units (HU): air -1000, fat -100, water 0, muscle 55, bone above 300.
 
 A patient is painted like a picture in oils, one part over the other: fat over skin, bowel over fat, bone at
 the end. Left and right are drawn by the same lines of code with `sign` -1 and 1, so they mirror each other;
-what tells them apart is what lies beside them, as in real bodies: liver, spleen, heart, stomach.
+what tells them apart is what lies next to them, as in real bodies: liver, spleen, heart, stomach.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .skeleton import SIDES, skeleton
-from .solids import EVERYWHERE, Shape, Solid, cut, ellipsoid, mix, rotation, strings, tube, turned, waves
+from .solids import EVERYWHERE, Shape, Solid, cut, ellipsoid, rotation, strings, toned, tube, turned, waves
 
 HEIGHTS = (-200, -60, 20, 170, 340, 440, 540)  # where the torso's width and depth are given, mm
 HALF_WIDTHS = (155, 155, 156, 134, 146, 140, 85)
@@ -46,7 +49,7 @@ class Part(NamedTuple):
     bounds: tuple  # a box that holds the shape: parts out of sight need not be computed
 
 
-def outline(p: np.ndarray, inset: float = 0.0, forward: float = 0.0) -> np.ndarray:
+def torso_core(p: np.ndarray, inset: float = 0.0, forward: float = 0.0) -> np.ndarray:
     """Distance to the muscular core of the torso, an ellipse whose axes change with height."""
     half_width = np.float32(np.interp(p[0], HEIGHTS, HALF_WIDTHS) - inset)
     half_depth = np.float32(np.interp(p[0], HEIGHTS, HALF_DEPTHS) - inset)
@@ -71,7 +74,7 @@ def contrast(rng: np.random.Generator) -> dict[str, np.float32]:
 class Torso:
     """One patient's body: `parts` in painting order, and the labelled solids as `organs` by class name."""
 
-    def __init__(self, rng: np.random.Generator, classes: tuple[str, ...], prone: bool):
+    def __init__(self, rng: np.random.Generator, classes: tuple[str, ...], prone: bool) -> None:
         self.rng = rng
         self.label = {name: i + 1 for i, name in enumerate(classes)}
         self.up = 1 if prone else -1  # the side to which gas rises, along y
@@ -93,22 +96,24 @@ class Torso:
             draw()
         skeleton(self)
 
-    def add(self, solid: Solid, hu, label: int = 0) -> None:
+    def add(self, solid: Solid, hu: float | Callable, label: int = 0) -> None:
+        """Paint a solid over everything so far."""
         self.parts.append(Part(solid[0], hu, label, solid[1]))
 
-    def organ(self, name: str, solid: Solid, hu) -> None:
+    def organ(self, name: str, solid: Solid, hu: float | Callable) -> None:
+        """Paint a labelled organ, and remember its solid under its class name."""
         self.organs[name] = solid
         self.add(solid, hu, self.label[name])
 
-    def near(self, centre, spread) -> np.ndarray:
+    def near(self, centre: ArrayLike, spread: ArrayLike) -> np.ndarray:
         """A point [3] around `centre`, normally distributed (mm)."""
         return np.asarray(centre, float) + self.rng.normal(0, 1, 3) * spread
 
-    core = staticmethod(outline)
+    core = staticmethod(torso_core)
 
     def cavity(self, p: np.ndarray, inset: float = 0.0) -> np.ndarray:
         """Distance to the inside of the chest and belly."""
-        return outline(p, self.wall_mm + inset, 6.0)
+        return torso_core(p, self.wall_mm + inset, 6.0)
 
     def wall(self) -> None:
         """Skin, fat under it, muscle, and the fat with its vessels between the organs."""
@@ -119,24 +124,25 @@ class Torso:
 
         def skin(p):
             front = np.clip(-p[1] / 90, 0, 1) * np.exp(-(((p[0] - 150) / 120) ** 2))
-            return outline(p) - np.float32(fat) - belly * front
+            return torso_core(p) - np.float32(fat) - belly * front
 
-        self.add((skin, EVERYWHERE), lambda p, d: np.where(d > -2.5, 20, mix(-20, hu["fat"], mottle(p))))
+        self.add((skin, EVERYWHERE), lambda p, d: np.where(d > -2.5, 20, toned(-20, hu["fat"], mottle(p))))
         seams, gap = waves(rng, 60, 7), np.float32(rng.uniform(0.5, 4))
 
         def muscle(p, d):  # fat in the seams between the muscles of hip and thigh
             seam = np.abs(seams(p)) * 12 - gap + np.clip((p[0] - 60) / 8, 0, 99) + np.clip(4 + d, 0, 4) * 3
-            return mix(hu["fat"], hu["muscle"], seam)
+            return toned(hu["fat"], hu["muscle"], seam)
 
-        self.add((outline, EVERYWHERE), muscle)
+        self.add((torso_core, EVERYWHERE), muscle)
         self.wall_mm = rng.uniform(12, 20)
         vessels = strings(rng, 16, rng.uniform(1.5, 3.5))
         self.add(
             (lambda p: cut(self.cavity(p), -25 - p[0]), EVERYWHERE),
-            lambda p, d: mix(hu["vein"], hu["fat"] + 4, vessels(p)),
+            lambda p, d: toned(hu["vein"], hu["fat"] + 4, vessels(p)),
         )
 
     def lungs(self) -> None:
+        """Both lungs over the dome of the diaphragm, and the great vessels into them."""
         rng, hu = self.rng, self.hu
         self.dome_top = {side: 312 - 6 * sign + self.breath + rng.normal(0, 8) for side, sign in SIDES}
         self.dome_width = {side: rng.uniform(48, 66) for side, _ in SIDES}
@@ -150,7 +156,7 @@ class Torso:
                 return cut(cut(beside, (self.dome(p, side) - p[0]) * 0.75, 6), apex, 20)
 
             def bright(p, d, air=air, vessels=vessels, fine=fine):
-                return mix(hu["vein"], air, np.minimum(vessels(p), fine(p)))
+                return toned(hu["vein"], air, np.minimum(vessels(p), fine(p)))
 
             low, high = np.array([180.0, -125, -10]), np.array([530.0, 125, 160])
             if sign < 0:
@@ -167,9 +173,11 @@ class Torso:
         return np.float32(self.dome_top[side]) - x * x * 30 - ((p[1] + 8) / 70) ** 2 * 36
 
     def under_dome(self, p: np.ndarray) -> np.ndarray:
+        """Distance to the space below the diaphragm."""
         return p[0] - np.maximum(self.dome(p, "right"), self.dome(p, "left")) + 4
 
     def heart(self) -> None:
+        """The heart in its fat, its chambers, windpipe and gullet."""
         rng, hu = self.rng, self.hu
         turn = rotation(rng.normal((0.5, 0.25, 0.3), 0.15))
         size = rng.uniform(0.85, 1.2)
@@ -212,6 +220,7 @@ class Torso:
         self.add(solid, bright)
 
     def liver(self) -> None:
+        """The liver under the right half of the diaphragm, with its vessels."""
         rng, hu = self.rng, self.hu
         edge = 178 + self.breath + rng.normal(0, 16)
         slope, back, left = rng.uniform(0.45, 0.75), rng.uniform(0.1, 0.5), rng.uniform(20, 75)
@@ -224,7 +233,10 @@ class Torso:
 
         vessels = strings(rng, 27, 3.2)
         box = (np.array([120.0, -120, -160]), np.array([350.0, 120, left + 5]))
-        bright = lambda p, d: mix(hu["vein"], hu["liver"], np.maximum(vessels(p), d + 8))  # noqa: E731
+
+        def bright(p, d):
+            return toned(hu["vein"], hu["liver"], np.maximum(vessels(p), d + 8))
+
         self.organ("liver", (shape, box), bright)
         for _ in range(rng.choice((0, 1, 3, 6), p=(0.5, 0.2, 0.2, 0.1))):  # tumours, cut off at the surface
             lump, box = ellipsoid(self.near((265, 0, -75), 30), rng.uniform(5, 20, 3))
@@ -234,6 +246,7 @@ class Torso:
         self.add(gall_bladder, rng.uniform(5, 20))
 
     def spleen(self) -> None:
+        """The spleen under the left half of the diaphragm."""
         rng, hu = self.rng, self.hu
         turn = rotation(rng.normal((0.5, 0.1, 0.25), 0.25))
         centre = self.near((262 + self.breath, 34, 84), (9, 6, 5))
@@ -249,6 +262,7 @@ class Torso:
         self.organ("spleen", (shape, box), lambda p, d: hu["spleen"] + hu["spleen patches"] * patches(p))
 
     def pancreas(self) -> None:
+        """The pancreas: a bent tube with lobes, from the middle to the spleen."""
         rng, hu = self.rng, self.hu
         head = self.near((200 + self.breath * 0.6, 2, -32), 7)
         tail = self.near((248 + self.breath, 30, 74), (14, 8, 10))

@@ -3,16 +3,22 @@
 Coordinates and brightness are those of `anatomy.py`. Bones come last in the painting: nothing covers them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .solids import ellipsoid, rotation, tube, waves
 
+if TYPE_CHECKING:
+    from .anatomy import Torso
+
 SIDES = (("right", -1), ("left", 1))
 
 
-def skeleton(torso) -> None:
+def skeleton(torso: Torso) -> None:
     """Add all bones; the two femora are labelled organs."""
     torso.marrow = torso.rng.uniform(120, 260)
     spine(torso)
@@ -20,13 +26,13 @@ def skeleton(torso) -> None:
     hips(torso)
 
 
-def bone(torso, shell: float, marrow: float) -> Callable:
+def bone(torso: Torso, shell: float, marrow: float) -> Callable:
     """Brightness of a bone: a hard shell of `shell` mm around spongy marrow (HU)."""
     spongy = waves(torso.rng, 9, 8)
     return lambda p, d: np.where(d > -shell, 700, marrow + 35 * spongy(p))
 
 
-def spine(torso) -> None:
+def spine(torso: Torso) -> None:
     """Bodies and arches repeat every 33 mm, with discs between; the sacrum at the end."""
     rng = torso.rng
     phase = rng.uniform(0, 33)
@@ -56,7 +62,7 @@ def spine(torso) -> None:
     torso.add(ellipsoid((70, 66, 0), (55, 16, 48), rotation((0, 0, -0.45))), bone(torso, 2.5, torso.marrow))
 
 
-def ribs(torso) -> None:
+def ribs(torso: Torso) -> None:
     """All ribs at once: slanting rings, cut out of a thin shell inside the chest wall."""
     pitch, slant = torso.rng.uniform(24, 29), np.float32(torso.rng.uniform(0.45, 0.75))
     shift = torso.rng.uniform(0, pitch)
@@ -71,7 +77,8 @@ def ribs(torso) -> None:
     torso.add((shape, box), bone(torso, 1.5, torso.marrow))
 
 
-def hips(torso) -> None:
+def hips(torso: Torso) -> None:
+    """The hip bones: a wing of the ilium, the socket of the joint and the bars in front and below, each side."""
     rng = torso.rng
     for side, sign in SIDES:
         head = torso.near((0, 4, sign * 92), 4)
@@ -85,9 +92,10 @@ def hips(torso) -> None:
         box = (np.array([5, -90, x[0]]), np.array([155, 95, x[1]]))
         torso.add((wing, box), bone(torso, 2.0, torso.marrow))
         cup, box = ellipsoid(head, (33, 33, 33))
+        middle = np.float32(head)
 
-        def socket(p, cup=cup, head=np.float32(head), sign=sign):
-            return np.maximum(np.maximum(np.abs(cup(p) + 3) - 4, sign * (p[2] - head[2]) - 14), -20 - p[0])
+        def socket(p, cup=cup, middle=middle, sign=sign):
+            return np.maximum(np.maximum(np.abs(cup(p) + 3) - 4, sign * (p[2] - middle[2]) - 14), -20 - p[0])
 
         torso.add((socket, box), 600)
         seat = [head + (-8, 18, -sign * 14), (-62, 24, sign * 52), (-45, -38, sign * 12)]
@@ -97,7 +105,7 @@ def hips(torso) -> None:
         femur(torso, f"femur-{side}", sign, head, rng.uniform(21, 26))
 
 
-def femur(torso, name: str, sign: int, head: np.ndarray, radius: float) -> None:
+def femur(torso: Torso, name: str, sign: int, head: np.ndarray, radius: float) -> None:
     """Head, neck and shaft: the head is spongy, the shaft a thick tube around fat marrow."""
     rng = torso.rng
     knee = head + torso.near((-190, -4, sign * 12), (0, 8, 8))

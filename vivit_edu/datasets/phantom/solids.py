@@ -2,19 +2,23 @@
 
 Points are float32 arrays `[3, N]` in millimetres, in the order of a volume's axes (z, y, x). A shape is a
 function `points [3, N] -> distance [N]`, negative inside; a solid is a shape with a box around it. A distance
-says more than inside or outside: it gives soft edges, shells (`abs(d) - thickness`), unions
+says more than whether a point is inside or outside: it gives soft edges, shells (`abs(d) - thickness`), unions
 (`minimum`) and intersections (`cut`), at any resolution.
 
-Sums over the three axes are written out, not left to `@`: a matrix product may round otherwise with another
+Sums over the three axes are written out, not left to `@`: a matrix product may round differently with another
 number of threads, and the phantom has to be the same on every run.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Shape = Callable[[np.ndarray], np.ndarray]
 Solid = tuple[Shape, tuple[np.ndarray, np.ndarray]]
+Tone = float | np.ndarray  # HU: one number, or one for each point
 EVERYWHERE = (np.full(3, -1e4), np.full(3, 1e4))
 
 
@@ -28,7 +32,7 @@ def turned(matrix: np.ndarray, p: np.ndarray) -> np.ndarray:
     return np.stack([row[0] * p[0] + row[1] * p[1] + row[2] * p[2] for row in matrix])
 
 
-def rotation(angles) -> np.ndarray:
+def rotation(angles: ArrayLike) -> np.ndarray:
     """Rotation matrix [3, 3] float32 by `angles` (radians) around the axes z, y and x in turn."""
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
@@ -40,7 +44,7 @@ def rotation(angles) -> np.ndarray:
     return np.float32(matrix)
 
 
-def ellipsoid(centre, radii, turn: np.ndarray | None = None) -> Solid:
+def ellipsoid(centre: ArrayLike, radii: ArrayLike, turn: np.ndarray | None = None) -> Solid:
     """An ellipsoid; `turn` is a rotation matrix into its own axes. The distance is value over gradient."""
     centre, radii = np.float32(centre), np.float32(radii)
 
@@ -57,7 +61,7 @@ def ellipsoid(centre, radii, turn: np.ndarray | None = None) -> Solid:
     return shape, (centre - reach, centre + reach)
 
 
-def tube(points, radii) -> Solid:
+def tube(points: ArrayLike, radii: ArrayLike) -> Solid:
     """A bent tube through `points` [K, 3] with `radii` [K]: round cones end to end."""
     points, radii = np.float32(points), np.float32(radii)
 
@@ -79,7 +83,7 @@ def cut(a: np.ndarray, b: np.ndarray, soft: float = 8.0) -> np.ndarray:
     return np.maximum(a, b) + overlap * overlap / (4 * soft)
 
 
-def mix(inside, outside, distance: np.ndarray, soft: float = 2.5) -> np.ndarray:
+def toned(inside: Tone, outside: Tone, distance: np.ndarray, soft: float = 2.5) -> np.ndarray:
     """Two brightnesses, blended over `soft` mm about distance 0."""
     share = np.clip(0.5 - distance / np.float32(soft), 0, 1)
     return np.float32(outside) + np.float32(inside - outside) * share
@@ -104,7 +108,7 @@ def waves(rng: np.random.Generator, wavelength: float, count: int = 4) -> Shape:
 def strings(rng: np.random.Generator, spacing: float, radius: float) -> Shape:
     """Thin winding threads all through space, about `spacing` mm apart: vessels in lung, liver and fat.
 
-    Where one random field is zero lies a surface; where two are zero at once lies a curve.
+    The points where one random field is zero form a surface; those where two are zero at once form a curve.
     """
     f, g = waves(rng, 2 * spacing), waves(rng, 2 * spacing)
     slope = np.float32(spacing / np.pi)  # a field times this is about the distance to its zero

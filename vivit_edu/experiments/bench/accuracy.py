@@ -1,20 +1,32 @@
-"""`vivit-edu bench accuracy DATASET`: how long until a fixed validation accuracy, the one that Keras' ViViT example reaches.
+"""`vivit-edu bench accuracy DATASET`: how long until the validation accuracy that Keras' ViViT example reaches.
 
 That example's model and rate, rebuilt here, are `tables.keras_example`.
 """
 
+from __future__ import annotations
+
 from statistics import mean, median
+
+import torch
 
 from ...data import load_volumes
 from ...training import Recipe, build_seeded, fit
+from ...volumes import Volumes
 from ..tables import keras_example
+from .steps import Table
 
 LAST = 10  # epochs, whose mean is what a run reaches
-SMOOTH = 3  # epochs, whose mean must come there: one epoch's accuracy may be luck
+SMOOTH = 3  # epochs, whose mean must reach it: one epoch's accuracy may be luck
 
 
-def accuracy(device, volumes=None, seeds=3, keras=None, ours=None):
-    """Seconds of epochs until the mean validation accuracy of three in a row is there, for each seed."""
+def accuracy(
+    device: torch.device,
+    volumes: Volumes | None = None,
+    seeds: int = 3,
+    keras: Recipe | None = None,
+    ours: Recipe | None = None,
+) -> Table:
+    """Seconds of epochs until three in a row reach the accuracy on average, for each seed."""
     from tqdm.auto import tqdm
 
     volumes = volumes or load_volumes("organphantom3d")
@@ -54,15 +66,15 @@ def accuracy(device, volumes=None, seeds=3, keras=None, ours=None):
         heads,
         rows,
         (
-            f"{volumes.name}: Keras' example rebuilt here against the preset quick with its whole schedule; the goal is "
-            f"the mean validation accuracy of the example's last {LAST} epochs, reached when {SMOOTH} epochs in a row "
-            "have it on average. Seconds of epochs, validation included, one seed after the other."
+            f"{volumes.name}: Keras' example rebuilt here against the preset quick with its whole schedule; the goal "
+            f"is the mean validation accuracy of the example's last {LAST} epochs, reached when {SMOOTH} epochs in "
+            "a row have it on average. Seconds of epochs, validation included, one seed after the other."
         ),
     )
 
 
-def reached(history, goal):
-    """Seconds until the mean accuracy of SMOOTH epochs is at the goal; None where it never is."""
+def reached(history: list[tuple[float, float]], goal: float) -> float | None:
+    """Seconds until the mean accuracy of SMOOTH epochs reaches the goal; None if it never does."""
     for end in range(SMOOTH, len(history) + 1):
         if mean(acc for _, acc in history[end - SMOOTH : end]) >= goal:
             return sum(seconds for seconds, _ in history[:end])

@@ -1,32 +1,36 @@
 """Benches: what parts cost, measured side by side in one run and printed as Markdown.
 
-A bench is a function that takes the device and a data set (or None) and returns (heads, rows, remark): the column
-heads, the rows as lists of text, and a sentence on what was compared. BENCHES gives it its name on the command line, and
-`run_bench` adds machine and versions.
+A bench is a function that takes the device and a data set (or None) and returns a `Table`: the column heads, the rows
+as lists of text, and a sentence on what was compared. BENCHES gives it its name on the command line, and `bench_table`
+adds machine and versions.
 """
+
+from __future__ import annotations
 
 import time
 from statistics import median
 
 import torch
+from tabulate import tabulate
 
-from ...augment.batch import augment_batch
+from ...augment import augment_batch
 from ...cost import count_flops, count_parameters, measure, peak_memory
 from ...errors import ConfigError
 from ...models import build_model
 from ...training import Recipe
+from ...volumes import Volumes
 from ..runs import choose_device, describe_device, versions
 from ..tables import make_rows
 from .accuracy import accuracy
 from .gpu import gpu
 from .growth import growth
 from .peers import peers
-from .pipeline import SWAP, pipeline
+from .pipeline import ORGAN_MIRROR, pipeline
 from .start import start
-from .steps import make_pass, make_step
+from .steps import Table, make_pass, make_step
 
 
-def augment(device, volumes=None):
+def augment(device: torch.device, volumes: Volumes | None = None) -> Table:
     """Augmentation of a batch against one training step of the default model on it."""
     recipe, generator = Recipe.preset("quick"), torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (recipe.batch_size, 1, 28, 28, 28), generator=generator, dtype=torch.uint8).to(device)
@@ -38,10 +42,10 @@ def augment(device, volumes=None):
         {
             "training step of the default model": step,
             "augmentation, preset quick": lambda: augment_batch(
-                recipe.augmentation, clips, labels, 11, SWAP, generator
+                recipe.augmentation, clips, labels, 11, ORGAN_MIRROR, generator
             ),
             "augmentation, all of the regularisation table": lambda: augment_batch(
-                strongest, clips, labels, 11, SWAP, generator
+                strongest, clips, labels, 11, ORGAN_MIRROR, generator
             ),
         },
         device,
@@ -61,7 +65,7 @@ def augment(device, volumes=None):
     return heads, rows, f"A batch of {len(clips)} clips of 28³, taken in turns; the step is without augmentation."
 
 
-def models(device, volumes=None):
+def cost_of_models(device: torch.device, volumes: Volumes | None = None) -> Table:
     """All models of the course side by side: parameters, FLOPs, time and memory for clips of the data set's shape."""
     clip_shape = tuple(volumes.train.clips.shape[1:]) if volumes else (1, 28, 28, 28)
     classes, batch = (len(volumes.class_names) if volumes else 11), 8
@@ -76,10 +80,10 @@ def models(device, volumes=None):
     heads = [
         "model",
         "parameters, M",
-        "GFLOPs a clip",
-        "ms a clip, training",
-        "ms a clip, inference",
-        "peak MB a clip, training",
+        "GFLOPs per clip",
+        "ms per clip, training",
+        "ms per clip, inference",
+        "peak MB per clip, training",
     ]
     rows = [
         [
@@ -106,7 +110,7 @@ def models(device, volumes=None):
 BENCHES = {
     "augment": augment,
     "pipeline": pipeline,
-    "models": models,
+    "models": cost_of_models,
     "peers": peers,
     "growth": growth,
     "start": start,
@@ -116,20 +120,19 @@ BENCHES = {
 APART = ("accuracy", "gpu")  # one trains for a quarter of an hour, one needs a GPU
 
 
-def run_bench(name=None, device="auto", volumes=None):
-    """The bench of this name as Markdown: its table, what was compared, machine and versions. None: all but APART."""
+def bench_table(name: str | None = None, device: str = "auto", volumes: Volumes | None = None) -> str:
+    """The bench of this name as Markdown: its table, what was compared, machine and versions.
+
+    name: None runs all benches but those in APART. Raises ConfigError where there is no bench of this name.
+    """
     if name is None:
-        return "\n\n".join(run_bench(each, device, volumes) for each in BENCHES if each not in APART)
+        return "\n\n".join(bench_table(each, device, volumes) for each in BENCHES if each not in APART)
     if name not in BENCHES:
         raise ConfigError(f"no bench is called {name!r}; the benches are {', '.join(BENCHES)}")
     device = choose_device(device)
     heads, rows, remark = BENCHES[name](device, volumes)
     packages = ", ".join(f"{package} {number}" for package, number in versions().items())
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
     asked = f"{name} {volumes.name}" if volumes else name
-    lines += [
-        "",
-        f"`vivit-edu bench {asked}`: {remark} {describe_device(device)}; {packages}; {time.strftime('%Y-%m-%d')}.",
-    ]
-    return "\n".join(lines)
+    table = tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+    made = f"{describe_device(device)}; {packages}; {time.strftime('%Y-%m-%d')}"
+    return f"{table}\n\n`vivit-edu bench {asked}`: {remark} {made}."

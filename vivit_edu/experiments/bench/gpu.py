@@ -4,40 +4,43 @@ All steps train in bfloat16 with fused AdamW, on one batch that is ready on the 
 On a CPU the same code runs with tiny sizes: a rehearsal, whose times say nothing.
 """
 
+from __future__ import annotations
+
 import gc
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
 
 import torch
 
 from ...cost import PAPER, count_flops, measure, time_step
-from ...training import PRESETS, Recipe, fit, mixed_precision
+from ...training import Recipe, fit, mixed_precision
+from ...volumes import Volumes
 from .libraries import PEERS, build_ours
-from .steps import make_step, matmul_peak, noise_volumes
+from .steps import Table, make_step, matmul_peak, noise_volumes
 
 
 @dataclass(frozen=True)
-class Sizes:
+class GPUSizes:
     """What is measured: ViViT-B/16x2 and the whole recipe on a GPU, the same on tiny clips in a rehearsal."""
 
-    clip_shape: tuple = (3, 32, 224, 224)
-    options: dict = None
+    clip_shape: tuple[int, ...] = (3, 32, 224, 224)
+    options: dict | None = None
     num_classes: int = 400
     batch: int = 8
     repeats: int = 15
     matrix: int = 8192  # edge of the matrices whose product gives the peak
-    volumes: tuple = (971, 161)  # OrganMNIST3D's training and validation split
-    recipe: Recipe = PRESETS["full"]
-    compiled: dict = None  # name -> what makes a model a compiled one
+    volumes: tuple[int, int] = (971, 161)  # OrganMNIST3D's training and validation split
+    recipe: Recipe = field(default_factory=lambda: Recipe.preset("full"))
+    compiled: dict | None = None  # name -> what compiles a model
 
 
-FULL = Sizes(
-    options=PRESETS["paper-b"].options,
+FULL = GPUSizes(
+    options=Recipe.preset("paper-b").options,
     compiled={"compiled": torch.compile, "compiled, CUDA graphs": partial(torch.compile, mode="reduce-overhead")},
 )
-REHEARSAL = Sizes(
+REHEARSAL = GPUSizes(
     clip_shape=(3, 4, 16, 16),
     options={"tubelet": (2, 8, 8), "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32},
     batch=2,
@@ -45,16 +48,18 @@ REHEARSAL = Sizes(
     matrix=64,
     volumes=(32, 4),
     compiled={"compiled": partial(torch.compile, backend="eager")},
-    recipe=replace(PRESETS["full"], epochs=1, options={"tubelet": (14, 14, 14), "dim": 16, "depth": 1, "heads": 2}),
+    recipe=replace(
+        Recipe.preset("full"), epochs=1, options={"tubelet": (14, 14, 14), "dim": 16, "depth": 1, "heads": 2}
+    ),
 )
 
 
-def gpu(device, volumes=None):
+def gpu(device: torch.device, volumes: Volumes | None = None) -> Table:
     """Steps of all models and their peers, the share of the matmul peak, and a whole run of the recipe, on noise."""
     sizes = FULL if device.type == "cuda" else REHEARSAL
     rows = [row for name in PAPER for row in compare_steps(name, sizes, device)]
     rows += matmul_share(sizes, device) + whole_recipe(sizes, device)
-    heads = ["", "ms, fastest", "ms, median", "clips a second", "beside"]
+    heads = ["", "ms, fastest", "ms, median", "clips per second", "compared with"]
     remark = (
         f"Training steps of ViViT-B/16x2 on clips of {sizes.clip_shape}, batch {sizes.batch}, bfloat16, fused AdamW; "
         "those of one model taken in turns."
@@ -67,7 +72,7 @@ def gpu(device, volumes=None):
 # ---- training steps beside other implementations
 
 
-def compare_steps(name, sizes, device):
+def compare_steps(name: str, sizes: GPUSizes, device: torch.device) -> list[list[str]]:
     """Rows of one model: ours, ours compiled, and the same of its peer."""
     models = {f"{name}, ours": build_ours(name, sizes)}
     if name in PEERS:
@@ -100,8 +105,8 @@ def compare_steps(name, sizes, device):
 # ---- the peak, and how much of it ViViT-B reaches
 
 
-def matmul_share(sizes, device):
-    """FLOPs a second of Model 1's forward and backward pass, as a share of what one large product reaches.
+def matmul_share(sizes: GPUSizes, device: torch.device) -> list[list[str]]:
+    """FLOPs per second of Model 1's forward and backward pass, as a share of what one large product reaches.
 
     A backward pass counts as two forward ones.
     """
@@ -125,7 +130,7 @@ def matmul_share(sizes, device):
 # ---- the whole recipe
 
 
-def whole_recipe(sizes, device):
+def whole_recipe(sizes: GPUSizes, device: torch.device) -> list[list[str]]:
     """Seconds of all epochs of the preset "full" on noise of OrganMNIST3D's shape, eager and compiled."""
     rows = []
     volumes = noise_volumes(*sizes.volumes)
@@ -149,12 +154,13 @@ def whole_recipe(sizes, device):
     return rows
 
 
-def backend(device):
+def backend(device: torch.device) -> str:
+    """The compiler to use: the real one on a GPU, none in a rehearsal."""
     return "inductor" if device.type == "cuda" else "eager"
 
 
-def free(device):
-    """Gives back the memory of what was measured before."""
+def free(device: torch.device) -> None:
+    """Frees the memory of what was measured before."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,16 +1,21 @@
 """`vivit-edu bench growth`: time and memory against the number of tokens, and the exponents of their growth."""
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 
 from ...cost import PAPER, attention_pairs, measure, peak_memory
 from ...models import build_model
-from .steps import make_pass
+from ...volumes import Volumes
+from .steps import Table, make_pass
 
 EDGES = (12, 16, 20, 28, 40, 56)  # of cubes cut into tubelets of 4³: 27, 64, 125, 343, 1000, 2744 tokens
 
 
-def growth(device, volumes=None, edges=EDGES, repeats=3):
+def growth(
+    device: torch.device, volumes: Volumes | None = None, edges: tuple[int, ...] = EDGES, repeats: int = 3
+) -> Table:
     """Training passes of the four models, two layers deep, on ever larger clips."""
     tokens, seconds, memory = [(edge // 4) ** 3 for edge in edges], {}, {}
     for edge in edges:
@@ -41,13 +46,13 @@ def growth(device, volumes=None, edges=EDGES, repeats=3):
         heads,
         rows,
         (
-            "Training passes of two clips, width 128, 4 heads, two layers (Model 2: and two over time), tubelets of 4³. "
-            "Exponents from the three largest: by how much the logarithm grows with that of the tokens. Linear "
+            "Training passes of two clips, width 128, 4 heads, two layers (Model 2: and two over time), tubelets of 4³."
+            " Exponents from the three largest: by how much the logarithm grows with that of the tokens. Linear "
             "maps grow with exponent 1, so the whole lies between 1 and the theory of attention."
         ),
     )
 
 
-def exponent(tokens, values, last=3):
+def exponent(tokens: list[int], values: list[float], last: int = 3) -> float:
     """The slope of log(value) over log(tokens) through the last points, by least squares."""
     return float(np.polyfit(np.log(tokens[-last:]), np.log(values[-last:]), 1)[0])

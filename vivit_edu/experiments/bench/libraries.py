@@ -1,35 +1,40 @@
-"""Other libraries' ViViTs at the sizes of ours: what the benches compare with. They are no part of any lesson.
+"""Other libraries' ViViTs at the sizes of ours: what the benches compare with. No lesson uses them.
 
 Each takes clips [B, C, T, H, W] and returns logits [B, K], as ours do. What the libraries do otherwise (a cls token
 of thousands of tokens, two LayerNorms in the embedding) costs little.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
+import torch
 from torch import nn
 
 from ...errors import ConfigError
 from ...models import build_model
 
 
-def build_ours(name, sizes):
-    """sizes: anything with clip_shape, num_classes and the options of `build_model`."""
+def build_ours(name: str, sizes: Any) -> nn.Module:
+    """Our model of this name. sizes: anything with clip_shape, num_classes and the options of `build_model`."""
     return build_model(name, clip_shape=sizes.clip_shape, num_classes=sizes.num_classes, **sizes.options)
 
 
 class TransformersModel(nn.Module):
     """transformers' Vivit, which takes clips [B, T, C, H, W] and returns an object."""
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.vivit = peer("transformers").VivitForVideoClassification(config)
 
-    def forward(self, clips):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.vivit(pixel_values=clips.transpose(1, 2)).logits
 
 
-def build_transformers(sizes, activation="gelu_fast"):
+def build_transformers(sizes: Any, activation: str = "gelu_fast") -> TransformersModel:
     """Model 1 with a cls token. "gelu_fast" is what its published checkpoints name, "gelu" is ours."""
     channels, frames, size, _ = sizes.clip_shape
     o = sizes.options
@@ -52,7 +57,7 @@ def build_transformers(sizes, activation="gelu_fast"):
     )
 
 
-def build_vit_pytorch(variant, sizes):
+def build_vit_pytorch(variant: str, sizes: Any) -> nn.Module:
     """vit-pytorch's ViViT, Model 2 or 3, with its own attention and its flash path switched on."""
     channels, frames, *size = sizes.clip_shape
     o = sizes.options
@@ -82,8 +87,8 @@ PEERS = {  # Model 4 has no peer that is installed
 }
 
 
-def peer(name):
-    """A library that is there for comparison only."""
+def peer(name: str) -> ModuleType:
+    """A library that is used for comparison only. Raises ConfigError where it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -6,10 +6,13 @@ trains the four models with three seeds each, scores their maps on validation cl
 provenance.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +20,7 @@ from ...cost import PAPER
 from ...data import load_volumes
 from ...explain.faithfulness import RANDOM, all_maps, faithfulness, organ_scores
 from ...training import Recipe, build_seeded, evaluate, fit
+from ...volumes import Split, Volumes
 from ..ablate import spread
 from ..runs import describe_device, versions, write_json
 
@@ -24,9 +28,16 @@ EPOCHS, PER_CLASS, SEEDS = 15, 3, (0, 1, 2)
 
 
 def make_table(
-    volumes, *, models=tuple(PAPER), epochs=EPOCHS, per_class=PER_CLASS, seeds=SEEDS, device="cpu", **changes
-):
-    """Every method's scores on `per_class` validation clips a class, for each model: a dict ready for JSON.
+    volumes: Volumes,
+    *,
+    models: tuple[str, ...] = tuple(PAPER),
+    epochs: int = EPOCHS,
+    per_class: int = PER_CLASS,
+    seeds: tuple[int, ...] = SEEDS,
+    device: str = "cpu",
+    **changes: Any,
+) -> dict:
+    """Every method's scores on `per_class` validation clips per class, for each model: a dict ready for JSON.
 
     changes: of the preset "quick". Classes are those that the trained model predicts. Each score is
     the mean over the clips; its mean and standard deviation here are over the seeds, each with a training of its own.
@@ -59,7 +70,9 @@ def make_table(
     }
 
 
-def score_maps(recipe, volumes, split, seed, device):
+def score_maps(
+    recipe: Recipe, volumes: Volumes, split: Split, seed: int, device: torch.device
+) -> tuple[dict, dict[str, dict[str, float]]]:
     """Trains one model; its validation metrics, and {method: {score: mean over the clips of `split`}}."""
     clips = split.clips.to(device).float() / 255
     model = build_seeded(recipe, volumes, seed).to(device)
@@ -73,13 +86,13 @@ def score_maps(recipe, volumes, split, seed, device):
     }
 
 
-def as_numbers(found, organ):
-    """{score: mean} of a method."""
+def as_numbers(found: Any, organ: dict) -> dict[str, float]:
+    """{score: mean} of a method. found: its `Faithfulness`; organ: its scores against the masks."""
     scores = {"deletion": found.deletion, "insertion": found.insertion, "gain": found.gain, **organ}
     return {name: round(score.mean, 4) for name, score in scores.items()}
 
 
-def first_of_each(labels, number):
+def first_of_each(labels: torch.Tensor, number: int) -> list[int]:
     """The indices of the first `number` clips of each class, in order."""
     return sorted(i for k in labels.unique() for i in (labels == k).nonzero().flatten()[:number].tolist())
 

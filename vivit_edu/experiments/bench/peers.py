@@ -1,29 +1,34 @@
 """`vivit-edu bench peers`: the four models beside other libraries' on this machine, and a whole epoch beside theirs.
 
-Sizes are the paper's plan scaled down: 28³, tubelets of 4³ (343 tokens), width 128, 8 layers, batches of 32, in float32.
-Nothing is dropped out. transformers' Vivit gets the weights of our Model 1, and must give the same logits first.
+The sizes are the paper's plan scaled down: 28³, tubelets of 4³ (343 tokens), width 128, 8 layers, batches of 32, in
+float32, without dropout. transformers' Vivit gets the weights of our Model 1, and must give the same logits first.
 """
 
+from __future__ import annotations
+
 import gc
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ...cost import count_flops, measure, peak_memory
 from ...errors import ConfigError
 from ...pretrained import load_pretrained
 from ...training import GENTLE, Recipe, make_optimiser, train_epoch
+from ...volumes import Volumes
 from .libraries import PEERS, build_ours, build_transformers
-from .steps import make_pass, matmul_peak, noise_volumes
+from .steps import Table, make_pass, matmul_peak, noise_volumes
 
 
 @dataclass(frozen=True)
-class Sizes:
+class PeerSizes:
     """What is measured; tests take smaller ones."""
 
-    clip_shape: tuple = (1, 28, 28, 28)
+    clip_shape: tuple[int, ...] = (1, 28, 28, 28)
     num_classes: int = 11
     options: dict = field(
         default_factory=lambda: {"tubelet": (4, 4, 4), "dim": 128, "depth": 8, "heads": 4, "mlp_dim": 512}
@@ -35,12 +40,12 @@ class Sizes:
     compiler: str = "inductor"
 
 
-def peers(device, volumes=None, sizes=Sizes()):
+def peers(device: torch.device, volumes: Volumes | None = None, sizes: PeerSizes = PeerSizes()) -> Table:
     """Training passes and inference of each model beside its peer's, then whole epochs."""
     peak = matmul_peak(sizes.matrix, device)
     rows = []
     for title, models in pairs(sizes, device):
-        rows += compare(title, models, sizes, device, peak)
+        rows += compare_pair(title, models, sizes, device, peak)
         gc.collect()
     rows += epochs(sizes, device)
     heads = [
@@ -57,15 +62,15 @@ def peers(device, volumes=None, sizes=Sizes()):
         heads,
         rows,
         (
-            f"{sizes.batch} clips of {shape}, tubelets of {'×'.join(map(str, sizes.options['tubelet']))}, float32, dropout 0, "
-            "taken in turns; ms are the fastest. Training is forward and backward, an epoch all of it. The peak is a "
-            f"product of two {sizes.matrix}² matrices: {peak / 1e9:.0f} GFLOP/s."
+            f"{sizes.batch} clips of {shape}, tubelets of {'×'.join(map(str, sizes.options['tubelet']))}, float32, "
+            "dropout 0, taken in turns; ms are the fastest. Training is forward and backward, an epoch all of it. The "
+            f"peak is a product of two {sizes.matrix}² matrices: {peak / 1e9:.0f} GFLOP/s."
         ),
     )
 
 
-def pairs(sizes, device):
-    """(title, {"ours": a model, "theirs": its peer}) of each comparison, made when its turn comes."""
+def pairs(sizes: PeerSizes, device: torch.device) -> Iterator[tuple[str, dict[str, nn.Module]]]:
+    """(title, {"ours": a model, "theirs": its peer}) of each comparison, built when its turn comes."""
     for title, activation in (
         ("Model 1, transformers with our GELU", "gelu"),
         ("Model 1, transformers as published", "gelu_fast"),
@@ -86,12 +91,12 @@ def pairs(sizes, device):
     )
 
 
-def twins(sizes, activation):
-    """Our Model 1 and transformers' with the same weights. ConfigError where their logits are not the same."""
+def twins(sizes: PeerSizes, activation: str) -> tuple[nn.Module, nn.Module]:
+    """Our Model 1 and transformers' with the same weights. Raises ConfigError where their logits differ."""
     theirs = build_transformers(sizes, activation).eval()
     ours_gelu = "gelu" if activation == "gelu" else "gelu_tanh"  # gelu_fast is the tanh formula, in separate operations
     options = sizes.options | {"pool": "cls", "activation": ours_gelu}
-    ours = build_ours("spacetime", Sizes(sizes.clip_shape, sizes.num_classes, options)).eval()
+    ours = build_ours("spacetime", PeerSizes(sizes.clip_shape, sizes.num_classes, options)).eval()
     load_pretrained(ours, theirs.vivit.state_dict())
     clips = torch.rand(2, *sizes.clip_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -104,8 +109,10 @@ def twins(sizes, activation):
     return ours, theirs
 
 
-def compare(title, models, sizes, device, peak):
-    """Two rows: training and inference."""
+def compare_pair(
+    title: str, models: dict[str, nn.Module], sizes: PeerSizes, device: torch.device, peak: float
+) -> list[list[str]]:
+    """Two rows: training and inference. peak: FLOP/s of one large matrix product."""
     clips = torch.rand(sizes.batch, *sizes.clip_shape, generator=torch.Generator().manual_seed(0)).to(device)
     flops = sizes.batch * count_flops(getattr(models["ours"], "_orig_mod", models["ours"]), sizes.clip_shape)
     rows = []
@@ -123,8 +130,8 @@ def compare(title, models, sizes, device, peak):
     return rows
 
 
-def times(seconds):
-    """The four cells: fastest ours, fastest theirs, and how many times as fast ours is, fastest and median."""
+def times(seconds: dict[str, list[float]]) -> list[str]:
+    """Four cells: fastest ours, fastest theirs, and how many times as fast ours is, fastest and median."""
     ours, theirs = seconds["ours"], seconds["theirs"]
     return [
         f"{1000 * min(ours):.0f}",
@@ -137,8 +144,8 @@ def times(seconds):
 # ---- a whole epoch
 
 
-def epochs(sizes, device):
-    """An epoch with data, augmentation and optimiser: `train_epoch`, and a DataLoader loop around transformers' model."""
+def epochs(sizes: PeerSizes, device: torch.device) -> list[list[str]]:
+    """An epoch with data, augmentation and optimiser: `train_epoch`, and a DataLoader around transformers' model."""
     from .pipeline import reference_loader
 
     count = sizes.batches * sizes.batch

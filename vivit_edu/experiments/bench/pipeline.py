@@ -1,4 +1,6 @@
-"""`vivit-edu bench pipeline`: augmented batches a second, ours against a DataLoader over medmnist's own data set class."""
+"""`vivit-edu bench pipeline`: augmented batches per second, ours and a DataLoader over medmnist's data set class."""
+
+from __future__ import annotations
 
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -7,26 +9,31 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from ...augment.batch import augment_batch
+from ...augment import Augmentation, augment_batch
 from ...cost import measure
 from ...training import GENTLE
-from ...volumes import Mirror, Split
+from ...volumes import Mirror, Split, Volumes
+from .steps import Table
 
-SWAP = Mirror(axis=3, permutation=(0, 2, 1, 4, 3, 5, 6, 8, 7, 9, 10))  # OrganMNIST3D's
-CLASSES = len(SWAP.permutation)
+ORGAN_MIRROR = Mirror(axis=3, permutation=(0, 2, 1, 4, 3, 5, 6, 8, 7, 9, 10))  # OrganMNIST3D's
+ORGAN_CLASSES = len(ORGAN_MIRROR.permutation)
 
 
-def pipeline(device, volumes=None, count=256, batch=32, repeats=7):
-    """One pass over `count` clips of 28³ with the transforms of the preset "quick": whole batches on the device at a
-    time, and clip by clip, as a DataLoader calls a transform."""
+def pipeline(
+    device: torch.device, volumes: Volumes | None = None, count: int = 256, batch: int = 32, repeats: int = 7
+) -> Table:
+    """One pass over `count` clips of 28³ with the transforms of the preset "quick".
+
+    Ours takes whole batches on the device; a DataLoader calls a transform clip by clip.
+    """
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (count, 1, 28, 28, 28), generator=generator, dtype=torch.uint8)
-    split = Split(clips, torch.arange(count) % CLASSES)
+    split = Split(clips, torch.arange(count) % ORGAN_CLASSES)
     held, loaders = split.to(device), {workers: reference_loader(split, batch, workers) for workers in (0, 2)}
 
     def ours():
         for chosen in torch.randperm(count, generator=generator).to(device).split(batch):
-            augment_batch(GENTLE, held.clips[chosen], held.labels[chosen], CLASSES, SWAP, generator)
+            augment_batch(GENTLE, held.clips[chosen], held.labels[chosen], ORGAN_CLASSES, ORGAN_MIRROR, generator)
 
     def theirs(loader):
         for clips, targets in loader:
@@ -48,25 +55,26 @@ def pipeline(device, volumes=None, count=256, batch=32, repeats=7):
         ]
         for name, times in seconds.items()
     ]
-    heads = ["", "batches a second", "ms a batch", "as long as ours, fastest", "as long as ours, median"]
+    heads = ["", "batches per second", "ms per batch", "as long as ours, fastest", "as long as ours, median"]
     return (
         heads,
         rows,
         (
-            f"{count} clips of 28³ in batches of {batch}, with {describe(GENTLE)}, clip by clip in the DataLoader. "
-            "Workers are started anew for each pass, as a DataLoader does."
+            f"{count} clips of 28³ in batches of {batch}, with {name_augmentation(GENTLE)}, clip by clip in the "
+            "DataLoader. Workers are started anew for each pass, as a DataLoader does."
         ),
     )
 
 
-def describe(augmentation):
+def name_augmentation(augmentation: Augmentation) -> str:
+    """The operations that are switched on, with their strengths."""
     return ", ".join(f"{name} {value}" for name, value in vars(augmentation).items() if value)
 
 
-def reference_loader(split, batch, workers=0):
+def reference_loader(split: Split, batch: int, workers: int = 0) -> DataLoader:
     """A DataLoader over medmnist's data set class, with the transforms of the preset "quick" clip by clip.
 
-    medmnist reads a file of its own form, which lies in a temporary folder for the moment, and insists on as many
+    medmnist reads a file of its own form, which is written to a temporary folder, and insists on as many
     clips as OrganMNIST3D has: those of the split are repeated in the file, and taken once.
     """
     from medmnist import INFO, OrganMNIST3D
@@ -83,7 +91,12 @@ def reference_loader(split, batch, workers=0):
         """medmnist gives clips as float64 arrays [1, 28, 28, 28] in [0, 1] and labels as arrays [1]."""
         done = [
             augment_batch(
-                GENTLE, torch.from_numpy(clip).float()[None], torch.from_numpy(label), CLASSES, SWAP, generator
+                GENTLE,
+                torch.from_numpy(clip).float()[None],
+                torch.from_numpy(label),
+                ORGAN_CLASSES,
+                ORGAN_MIRROR,
+                generator,
             )
             for clip, label in samples
         ]

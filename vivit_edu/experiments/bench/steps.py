@@ -1,14 +1,21 @@
 """What the benches time: passes, training steps, noise to make them on, and the matrix product that gives the peak."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ...cost import measure
-from ...training import make_optimiser, mixed_precision
+from ...training import Recipe, make_optimiser, mixed_precision
 from ...volumes import Split, Volumes
 
+Table = tuple[list[str], list[list[str]], str]  # column heads, rows, and what was compared
 
-def make_pass(model, clips, backward):
+
+def make_pass(model: nn.Module, clips: torch.Tensor, backward: bool) -> Callable[[], None]:
     """A function that passes over clips [B, C, T, H, W] as training (with gradients) or inference does."""
 
     def run():
@@ -22,10 +29,12 @@ def make_pass(model, clips, backward):
     return run
 
 
-def make_step(model, recipe, clips, labels, call=None):
+def make_step(
+    model: nn.Module, recipe: Recipe, clips: torch.Tensor, labels: torch.Tensor, call: Callable | None = None
+) -> Callable[[], None]:
     """A function that makes one step as `training.train_epoch` does, on a batch that is ready.
 
-    call: what is called in the model's place: the model compiled.
+    call: what is called in the model's place, such as the compiled model.
     """
     optimiser, call = make_optimiser(model, recipe), model if call is None else call
 
@@ -40,14 +49,14 @@ def make_step(model, recipe, clips, labels, call=None):
     return step
 
 
-def matmul_peak(edge, device, dtype=torch.float32, repeats=20):
-    """FLOPs a second of a product of two matrices [edge, edge], the fastest of some."""
+def matmul_peak(edge: int, device: torch.device, dtype: torch.dtype = torch.float32, repeats: int = 20) -> float:
+    """FLOPs per second of a product of two matrices [edge, edge], the fastest of some."""
     a, b = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
     return 2 * edge**3 / min(measure({"product": lambda: a @ b}, device, repeats=repeats)["product"])
 
 
-def noise_volumes(train, val, clip_shape=(1, 28, 28, 28), classes=11):
-    """Volumes of noise, so many to train on and to validate with: no time depends on what is in them."""
+def noise_volumes(train: int, val: int, clip_shape: tuple[int, ...] = (1, 28, 28, 28), classes: int = 11) -> Volumes:
+    """Volumes of noise, `train` to train on and `val` to validate with: no time depends on what is in them."""
     generator = torch.Generator().manual_seed(0)
 
     def split(n):
