@@ -33,7 +33,7 @@ def test_a_run_folder_holds_all_that_was_promised(run):
     for name in ("curves.png", "confusion.png", "attention.png"):
         with Image.open(run / name) as picture:
             assert min(picture.size) > 200 and len(picture.text["Description"]) > 40, name
-    assert not list(run.glob("*.partial"))
+    assert not list(run.glob(".*.part"))
 
 
 def test_evaluate_gives_the_figures_of_the_run_again(run, capsys):

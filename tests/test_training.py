@@ -266,7 +266,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tiny_volumes, tmp_path, monkey
     with pytest.raises(CheckpointError, match="make room"):
         trained(tiny_volumes, recipe, out=tmp_path)
     assert read_newest(tmp_path)["epochs_done"] == 2
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 class Evil:

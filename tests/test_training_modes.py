@@ -15,12 +15,10 @@ from tests.tiny import tiny_recipe
 from vivit_edu.data import Split
 from vivit_edu.embedding import token_grid
 from vivit_edu.errors import CheckpointError, ConfigError
-from vivit_edu.pretrained import METHODS
 from vivit_edu.support import devices
 from vivit_edu.support.checkpoint import LATEST, read_newest
 from vivit_edu.training import (
     GENTLE,
-    INFLATIONS,
     PRESETS,
     Recipe,
     build_seeded,
@@ -296,10 +294,6 @@ def test_a_cnn_takes_nothing_that_was_chosen_for_a_vivit(name, model):
 def test_a_preset_cannot_be_changed_through_a_recipe():
     Recipe.preset("full").options["depth"] = 99
     assert Recipe.preset("full").options["depth"] == 3 and Recipe.preset("full").weight_decay == 0.5
-
-
-def test_inflations_are_the_methods_of_pretrained_weights():
-    assert INFLATIONS == METHODS
 
 
 @pytest.mark.parametrize("model", ["spacetime", "factorised_self_attention", "factorised_dot_product"])

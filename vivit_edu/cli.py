@@ -113,6 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("central", "average", "random"),
         help="what its filters become in a tubelet (default: central)",
     )
+    train.add_argument("--heads", type=positive, help="of the pretrained weights, where they do not say it themselves")
     add_device_option(train)
     train.set_defaults(command=run_train, size=None)  # what was not given is told from what was, for --resume
 
@@ -287,8 +288,7 @@ def run_train(options: argparse.Namespace) -> None:
     device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
     choose = resumed if options.resume else started
     options, recipe, extra, remarks = on_first(choose, options, device.type)
-    if options.out:
-        on_first(claim, options.out, options.resume)  # before data are read, which can take minutes
+    on_first(claim, options.out or "runs", options.resume)  # before data are read, which can take minutes
     volumes = on_first(get_volumes, options)
     out = options.out or on_first(default_folder, volumes, recipe, options.seed)
     if is_first():

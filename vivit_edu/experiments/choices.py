@@ -180,10 +180,15 @@ def pretrained_changes(options: Namespace, preset: Recipe) -> dict[str, object]:
     if not options.pretrained:
         if options.inflate:
             raise ConfigError("--inflate says what becomes of pretrained filters: give --pretrained WEIGHTS as well")
+        if options.heads:
+            raise ConfigError(
+                "--heads says how many heads pretrained weights have: give --pretrained WEIGHTS as well, or set the "
+                f"model's own number by --set heads={options.heads}"
+            )
         return {}
     from ..pretrained import options_for
 
-    sizes = options_for(options.pretrained)
+    sizes = options_for(options.pretrained, heads=options.heads)
     return {"pretrained": options.pretrained, "inflate": options.inflate, "options": preset.options | sizes}
 
 
@@ -209,6 +214,7 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
         "--model": (options.model, recipe.model),
         "--root": (options.root if videos else None, None),
         "--inflate": (options.inflate, recipe.inflate),
+        "--heads": (options.heads, recipe.options.get("heads")),
         "--bfloat16": (options.bfloat16, recipe.bfloat16),
     }
     for option, (asked, was) in same.items():

@@ -218,7 +218,7 @@ def load_first_weights(model: nn.Module, recipe: Recipe, out: Path, resume: bool
     """
     if not recipe.pretrained or (resume and any((out / name).exists() for name in (LATEST, PREVIOUS))):
         return None
-    report = load_pretrained(model, recipe.pretrained, method=recipe.inflate)
+    report = load_pretrained(model, recipe.pretrained, method=recipe.inflate, heads=recipe.options.get("heads"))
     print(f"First weights: {recipe.pretrained}, inflate={recipe.inflate}\n{report}")
     return {
         "weights": weights_name(recipe.pretrained),

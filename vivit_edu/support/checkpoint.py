@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DataError
+from .files import written_whole
 from .processes import on_first
 from .torch_files import read_torch
 
@@ -29,7 +30,7 @@ def save_checkpoint(folder: Path | str, state: TrainingState, epochs_done: int) 
     Raises CheckpointError where it cannot be written.
     """
     folder = Path(folder)
-    latest, partial = folder / LATEST, folder / f"{LATEST}.partial"
+    latest = folder / LATEST
     content = {
         "epochs_done": epochs_done,
         "model": state.model.state_dict(),
@@ -41,21 +42,23 @@ def save_checkpoint(folder: Path | str, state: TrainingState, epochs_done: int) 
         "seed": state.seed,
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with written_whole(latest) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if latest.exists():
-            os.replace(latest, folder / PREVIOUS)
-        os.replace(partial, latest)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            file.flush()  # a disk that is full says so here, before the old checkpoint is moved
+            if latest.exists():
+                os.replace(latest, folder / PREVIOUS)
+    except (DataError, OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise CheckpointError(
             f"the checkpoint after epoch {epochs_done} could not be written to {folder} ({error}): make room or "
             "choose another folder with --out, then go on with --resume; earlier checkpoints are kept"
         ) from error
+
+
+def remove_half_written(folder: Path | str) -> None:
+    """Removes what a run that was killed while it wrote a checkpoint left in its folder."""
+    for half in Path(folder).glob(f".{LATEST}.*.part"):
+        with suppress(OSError):
+            half.unlink()
 
 
 def load_checkpoint(folder: Path | str | None, state: TrainingState) -> int:
@@ -66,6 +69,7 @@ def load_checkpoint(folder: Path | str | None, state: TrainingState) -> int:
     """
     if folder is None:
         raise CheckpointError("resume=True needs the folder of the run to resume: give out=FOLDER")
+    on_first(remove_half_written, folder)
     content = on_first(read_newest, folder)
     if content is None:
         return 0
