@@ -29,8 +29,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: i
 if "google.colab" in sys.modules:  # only Colab has to fetch the course; torch is never installed again
     !git clone -q --depth 1 {repo} /content/vivit-edu; pip install -q --no-deps einops medmnist pooch tabulate
     sys.path.insert(0, "/content/vivit-edu")
-if not importlib.util.find_spec("vivit_edu"): raise ModuleNotFoundError(\
-"This kernel lacks vivit_edu: choose the kernel of the course's environment, or `pip install git+{repo}`")"""
+assert importlib.util.find_spec("vivit_edu"), "this kernel lacks the course: pip install git+{repo}"
+"""[:-1]
 
 
 Violations = Iterator[tuple[int | None, str]]  # what a rule gives: the number of a cell, and what is wrong
