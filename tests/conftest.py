@@ -14,11 +14,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Files whose tests share something expensive (a site, a classroom, a browser): one process runs them all.
-TOGETHER = ("test_site", "test_classroom", "test_browser", "test_colab", "test_notebooks_unsolved")
+TOGETHER = ("test_site", "test_classroom", "test_browser", "test_colab", "test_phantom", "test_cli", "test_ablate")
 # Started first, so that no process is left with a long one at the end.
-LONG = ("runs_again", *TOGETHER, "test_killed", "test_distributed", "test_bad_files")
+LONG = ("02_what_cnns", "test_classroom", "12_full", "runs_again", *TOGETHER, "test_distributed", "test_project")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in TOGETHER:

@@ -65,7 +65,9 @@ def test_evaluate_with_views_averages_over_shifts_and_the_mirror(run, monkeypatc
             clips = moved.flip(volumes.mirror.axis + 1) if flipped else moved
             found = predict_logits(model, replace(volumes.val, clips=clips))
             logits = logits + (swap_sides(found, volumes.mirror) if flipped else found)
-    assert f"{score(logits / 4, volumes.val.labels).auc:.3f}" in printed.splitlines()[1]
+    assert f"{score(logits / 4, volumes.val.labels).auc:.3f}" in next(
+        line for line in printed.splitlines() if line.startswith("val")
+    )
 
 
 def test_a_finished_run_resumes_to_the_same_figures(run):

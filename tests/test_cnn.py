@@ -426,13 +426,13 @@ def test_a_run_trains_saves_resumes_and_evaluates(name, tiny_volumes, tmp_path, 
             raise Stop
         return save(*arguments, **options)
 
-    import vivit_edu.training as training
+    from vivit_edu.support import checkpoint
 
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", stop_after_one)
+    save = checkpoint.save_checkpoint
+    monkeypatch.setattr(checkpoint, "save_checkpoint", stop_after_one)
     with pytest.raises(Stop):
         fit(model, tiny_volumes, recipe, out=tmp_path / "stopped", progress=False)
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", save)
     (tmp_path / "stopped" / "run.json").write_text((tmp_path / "whole" / "run.json").read_text())
     resumed = train_run(tiny_volumes, recipe, out=tmp_path / "stopped", resume=True, device="cpu")
     assert resumed["val"] == whole["val"] and resumed["test"] == whole["test"]

@@ -224,7 +224,9 @@ def make_parser() -> argparse.ArgumentParser:
     classroom.set_defaults(command=run_classroom)
 
     site = commands.add_parser("site", help="build the course as a web site of plain files, to read without running")
-    site.add_argument("folder", metavar="DIR", help="a new folder, or a site made here before, to replace it")
+    where = site.add_mutually_exclusive_group(required=True)
+    where.add_argument("folder", metavar="DIR", nargs="?", help="a new folder, or a site made here before, to renew it")
+    where.add_argument("--links", action="store_true", help="build nothing: check the links to other sites (network)")
     site.set_defaults(command=run_site)
     return parser
 
@@ -416,8 +418,13 @@ def run_classroom(options: argparse.Namespace) -> None:
 
 def run_site(options: argparse.Namespace) -> None:
     """Builds the web site."""
-    from .authoring.site import site
+    from .authoring.site import broken_links, site
 
+    if options.links:
+        if found := broken_links():
+            raise VivitEduError("\n- ".join(["links that lead nowhere:", *found]))
+        print("All links to other sites lead somewhere.")
+        return
     print(f"The site's first page: {site(options.folder) / 'index.html'}")
 
 

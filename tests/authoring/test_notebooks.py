@@ -69,7 +69,9 @@ def run_nbval(path):
             path.name,
         ],
         cwd=path.parent,
-        env=os.environ | harness.ENVIRONMENT,
+        env=os.environ
+        | harness.ENVIRONMENT
+        | {"OMP_NUM_THREADS": "1"},  # two run side by side, and no output may differ
         capture_output=True,
         text=True,
         timeout=300,

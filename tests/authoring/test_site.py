@@ -2,8 +2,11 @@
 
 import re
 import sys
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.parse import unquote
 
 import nbformat
@@ -12,7 +15,7 @@ import pytest
 from tests.sample_chapter import sample_notebook
 from vivit_edu.authoring.masters import master_paths, read
 from vivit_edu.authoring.rules import prose
-from vivit_edu.authoring.site import inside, mathml, page, site
+from vivit_edu.authoring.site import broken_links, inside, mathml, page, site
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
 
@@ -297,3 +300,23 @@ def test_a_telephone_shows_a_chapter_without_scrolling_sideways_and_a_solution_u
     solution.locator("summary").click()
     assert solution.locator("pre").first.is_visible()
     context.close()
+
+
+def test_links_to_other_sites_are_asked_for(tmp_path, monkeypatch):
+    """A server on this machine stands for the others: what it does not have is named, what it has is not."""
+    (tmp_path / "there.html").write_text("<p>Here.</p>", encoding="utf-8")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        nb, here = sample_notebook(), f"http://127.0.0.1:{server.server_port}"
+        nb.cells[0].source = "# 03 · A sample"  # no badges: nothing asks for another server
+        nb.cells[0].source += f"\n\n[one]({here}/there.html), [another]({here}/nowhere.html)"
+        (tmp_path / "masters").mkdir()
+        (tmp_path / "masters" / "03_sample.ipynb").write_text(nbformat.writes(nb), encoding="utf-8")
+        monkeypatch.setattr(
+            "vivit_edu.authoring.site.INDEX", "# A course\n\n{chapters}\n\n```{{toctree}}\n{names}\nguide\n```\n"
+        )
+        found = broken_links(tmp_path / "masters")
+        server.shutdown()
+    local = [text for text in found if here in text]
+    assert len(local) == 1 and local[0].startswith("03_sample.ipynb: ") and "/nowhere.html: 404" in local[0]

@@ -137,7 +137,7 @@ def test_augmentation_never_turns_time_round(volumes):
     for mirror in (small.mirror, None):
         seen.clear()
         changed = type(small)(small.name, small.class_names, small.train, small.val, small.test, mirror, film=True)
-        recipe = Recipe.preset("quick", epochs=2, batch_size=16, augmentation=Augmentation(mirror=True))
+        recipe = Recipe(epochs=2, batch_size=16, augmentation=Augmentation(mirror=True))
         fit(Spy(), changed, recipe, progress=False)
         originals = small.train.clips.float() / 255
         for clip in torch.cat(seen):

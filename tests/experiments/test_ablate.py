@@ -114,9 +114,9 @@ def test_killed_in_the_middle_of_a_run_it_goes_on_from_that_runs_checkpoint(
 
     trained, train_epoch = [], training.train_epoch
 
-    def noted(*arguments, seed, epoch):
+    def noted(*arguments, seed, epoch, **options):
         trained.append((arguments[3].lr, seed, epoch))
-        return train_epoch(*arguments, seed=seed, epoch=epoch)
+        return train_epoch(*arguments, seed=seed, epoch=epoch, **options)
 
     monkeypatch.setattr(training, "train_epoch", noted)
     content = run_table("steps", ROWS, tiny_volumes, seeds=2, out=tmp_path, device="cpu")

@@ -217,7 +217,7 @@ def test_going_on_needs_the_weights_no_more_and_keeps_what_was_said_of_them(run,
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vivit_edu.training.save_checkpoint", save_then(stop))
+        patch.setattr("vivit_edu.support.checkpoint.save_checkpoint", save_then(stop))
         with pytest.raises(KeyboardInterrupt):
             train_run(tiny_volumes, recipe, out=out, device="cpu", figures=False)
     assert read_newest(out)["epochs_done"] == 1
@@ -280,9 +280,9 @@ def test_the_command_line_takes_the_sizes_of_the_weights(weights, tiny_volumes, 
     import vivit_edu.cli
 
     monkeypatch.setattr(vivit_edu.cli, "get_volumes", lambda options: tiny_volumes)
-    monkeypatch.setitem(Recipe.preset("quick").options, "tubelet", (2, 4, 4))
     out = tmp_path / "run"
     arguments = ["train", "--epochs", "1", "--device", "cpu", "--pretrained", str(weights), "--inflate", "average"]
+    arguments += ["--tubelet", "2,4,4"]
     assert main([*arguments, "--out", str(out)]) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "from timm VisionTransformer" in printed and "1/2 of it on each frame" in printed

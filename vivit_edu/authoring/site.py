@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import re
 import shutil
 from base64 import b64decode
@@ -68,28 +69,52 @@ def site(folder: Path | str, *, masters: Path | None = None) -> Path:
     """
     folder, masters = Path(folder), masters or checkout() / "notebooks"
     marked(folder, "site")  # before anything is loaded
-    try:
-        import latex2mathml  # noqa: F401
-        import myst_nb  # noqa: F401
-        import sphinx_book_theme  # noqa: F401
-        from sphinx.application import Sphinx
-        from sphinx.util.docutils import docutils_namespace
-    except ImportError as error:
-        raise ConfigError(f'{error.name} is not installed: pip install "vivit-edu[site]", or `uv sync`.') from None
+    check_tools()
     with TemporaryDirectory() as temporary, built_beside(folder, "site", renew_all=True) as (built, kept):
-        sources, pages, warnings = Path(temporary, "sources"), Path(temporary, "pages"), io.StringIO()
-        alts = {"figure_alts": write_sources(sources, masters)}
-        with docutils_namespace():  # what Sphinx registers ends with it, and a second site finds nothing in its way
-            Sphinx(
-                sources, WEB, pages, Path(temporary, "doctrees"), "html", alts, status=None, warning=warnings
-            ).build()
-        if text := re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(str(sources), "notebooks").strip():
+        pages = Path(temporary, "pages")
+        if text := run_sphinx("html", masters, Path(temporary, "sources"), pages):
             raise ConfigError(f"the site has faults. Mend them in the notebooks:\n{text}")
         # MyST-NB leaves a folder of its own next to the pages; .buildinfo is for a second build in the same folder
         shutil.copytree(pages, built, ignore=shutil.ignore_patterns(".buildinfo"), dirs_exist_ok=True)
     for name in kept:
         print(f"{name} was changed since this command wrote it, or is not its own, and stays as it is.")
     return folder
+
+
+def broken_links(masters: Path | None = None) -> list[str]:
+    """The links to other sites that lead nowhere, each as "chapter: address: what its server says".
+
+    Sphinx's linkcheck asks for every address once, so this needs the network. masters: as for `site`.
+    """
+    check_tools()
+    with TemporaryDirectory() as temporary:
+        pages = Path(temporary, "pages")
+        run_sphinx("linkcheck", masters or checkout() / "notebooks", Path(temporary, "sources"), pages)
+        found = [json.loads(line) for line in (pages / "output.json").read_text(encoding="utf-8").splitlines()]
+    bad = [link for link in found if link["status"] in ("broken", "timeout")]
+    return [f"{link['filename']}: {link['uri']}: {link['info']}" for link in bad]
+
+
+def check_tools() -> None:
+    """Refuses to begin where something that a site is made with is not installed."""
+    try:
+        import latex2mathml  # noqa: F401
+        import myst_nb  # noqa: F401
+        import sphinx  # noqa: F401
+        import sphinx_book_theme  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f'{error.name} is not installed: pip install "vivit-edu[site]", or `uv sync`.') from None
+
+
+def run_sphinx(builder: str, masters: Path, sources: Path, pages: Path) -> str:
+    """Writes what Sphinx reads to `sources`, and what a builder makes of it to `pages`; returns its warnings."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    warnings, alts = io.StringIO(), {"figure_alts": write_sources(sources, masters)}
+    with docutils_namespace():  # what Sphinx registers ends with it, and a second site finds nothing in its way
+        Sphinx(sources, WEB, pages, sources.with_name("doctrees"), builder, alts, status=None, warning=warnings).build()
+    return re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(str(sources), "notebooks").strip()
 
 
 def write_sources(folder: Path, masters: Path) -> dict[str, str]:
