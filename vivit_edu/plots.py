@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from einops import rearrange
 
+from .support.files import written_whole
+
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
@@ -33,10 +35,12 @@ def new_figure(width: float, height: float, alt: str) -> Figure:
 
 
 def save(figure: Figure, path: Path | str, dpi: int = 110) -> None:
-    """Writes a figure as PNG, with its alt text as the description inside the file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
+    """Writes a figure as PNG, whole or not at all, with its alt text as the description inside the file.
+
+    Raises DataError where it cannot be written.
+    """
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
 
 
 def show(figure: Figure, dpi: int = 80) -> None:
