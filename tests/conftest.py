@@ -19,12 +19,21 @@ TOGETHER = ("test_site", "test_classroom", "test_browser", "test_colab", "test_p
 LONG = ("02_what_cnns", "test_classroom", "12_full", "runs_again", *TOGETHER, "test_distributed", "test_project")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: next((n for n, word in enumerate(LONG) if word in item.nodeid), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Deals out single tests, but the files of TOGETHER whole. (xdist's own groups have no effect in pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return file if Path(file).stem in TOGETHER else nodeid
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
