@@ -6,7 +6,9 @@ map says nothing. Where the data set knows the organ, its outline is drawn on to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +26,21 @@ if TYPE_CHECKING:
 
 YELLOW = (1.0, 0.84, 0.0)  # of maps only: no kind of attention and no model has it
 DIM, OPAQUE = 0.8, 0.85  # the grey picture below a map is a little darker; the strongest value hides this much of it
+BRIGHTEST = 0.98  # the colour scale ends at this quantile of a map: one outstanding tubelet does not hide the rest
 EVEN = "times an even share"
 MOST_SLICES = 8
+SMALL = plots.SMALLEST
+
+
+@dataclass
+class Row:
+    """A row of slices: a clip's grey values [T, H, W], its outline and the map over it, of the same shape or None."""
+
+    picture: np.ndarray
+    outline: np.ndarray | None
+    label: str
+    heat: np.ndarray | None = None
+    unit: str = ""
 
 
 def maps_figure(
@@ -35,39 +50,68 @@ def maps_figure(
     *,
     mask: torch.Tensor | None = None,
     units: Mapping[str, str] | str = EVEN,
-    title: str = "",
+    title: str = "the clip",
 ) -> Figure:
-    """One clip in a row of slices, one from each time index, and below it a row for each map.
+    """One clip as a row of slices, one from each time index, and below it a row for each of its maps.
 
     model: whose tubelets the maps have. clip: uint8 [C, T, H, W]. maps: {title: scores [T', S]}; of signed ones the
     positive part is shown. mask: the organ's voxels [T, H, W], drawn as an outline; None where they are not known.
-    units: what the numbers on the colour bars are, for all maps or by title. Maps that sum to 1 are told in parts of
-    an even share, 1/N, by default. title: of the row without a map.
+    units: what the numbers on the colour bars are, for all maps or by title; by default maps sum to 1 and are told in
+    parts of an even share, 1/N. title: of the row without a map.
     """
-    plain = check_vivit(model)
-    frames = middle_frames(plain.embedding.grid[0], plain.embedding.tubelet[0], clip.shape[1])
-    picture = to_grey(clip)  # [T, H, W], 0 to 1
+    plain, picture = check_vivit(model), to_grey(clip)
     outline = None if mask is None else mask.cpu().numpy()
-    told = "; ".join(f"{name}: {in_words(scores, clip, mask, plain)}" for name, scores in maps.items())
-    figure = plots.new_figure(
-        1.3 * len(frames) + 0.9,
-        1.62 * (len(maps) + 1),
-        f"A clip as a row of {len(frames)} slices, and {len(maps)} maps laid over it in yellow. {told}.",
-    )
-    rows = figure.subplots(len(maps) + 1, len(frames), squeeze=False)
-    for axes, frame in zip(rows[0], frames):
-        draw_slice(axes, picture[frame], None if outline is None else outline[frame])
-        axes.set_title(f"slice {frame}", fontsize=9)
-    rows[0, 0].set_ylabel(title or "the clip", fontsize=9)
-    for row, (name, scores) in zip(rows[1:], maps.items()):
+    rows = [Row(picture, outline, title)]
+    for name, scores in maps.items():
         unit = units if isinstance(units, str) else units.get(name, EVEN)
-        values = scores.detach().cpu().clamp(min=0) * (scores.numel() if unit == EVEN else 1)
-        heat = to_voxels(plain, values[None])[0].numpy()  # [T, H, W]
-        top = max(float(heat.max()), 1e-12)
-        for axes, frame in zip(row, frames):
-            draw_slice(axes, picture[frame], None if outline is None else outline[frame], heat[frame] / top)
-        row[0].set_ylabel(name, fontsize=9)
-        colour_bar(figure, row, top, unit)
+        rows.append(Row(picture, outline, name, heat_of(plain, scores, unit), unit))
+    told = "; ".join(f"{name}: {in_words(plain, scores, mask)}" for name, scores in maps.items())
+    count = f"{len(maps)} maps" if len(maps) > 1 else "a map"
+    return rows_figure(plain, rows, f"{title} as a row of slices, and {count} laid over it in yellow. {told}.")
+
+
+def clips_figure(
+    model: nn.Module,
+    clips: torch.Tensor,
+    maps: torch.Tensor,
+    titles: Sequence[str],
+    *,
+    masks: torch.Tensor | None = None,
+    unit: str = EVEN,
+) -> Figure:
+    """Several clips, each as a row of slices and below it the same under its map.
+
+    clips: uint8 [B, C, T, H, W]; maps: scores [B, T', S]; titles: B strings; masks: [B, T, H, W] or None.
+    """
+    plain, rows, told = check_vivit(model), [], []
+    for i, (clip, scores, title) in enumerate(zip(clips, maps, titles)):
+        mask = None if masks is None else masks[i]
+        outline, picture = None if mask is None else mask.cpu().numpy(), to_grey(clip)
+        rows += [Row(picture, outline, title), Row(picture, outline, "its map", heat_of(plain, scores, unit), unit)]
+        told.append(f"{title}: {in_words(plain, scores, mask)}")
+    return rows_figure(
+        plain, rows, f"{len(titles)} clips, each as a row of slices, below it its map in yellow. {'; '.join(told)}."
+    )
+
+
+def rows_figure(model: nn.Module, rows: Sequence[Row], alt: str) -> Figure:
+    """Rows of slices below each other, one slice from each time index, with a colour bar where there is a map."""
+    frames = middle_frames(model.embedding.grid[0], model.embedding.tubelet[0], len(rows[0].picture))
+    figure = plots.new_figure(1.3 * len(frames) + 1.3, 1.36 * len(rows) + 0.2, alt)
+    figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0, wspace=0)
+    panels = figure.subplots(len(rows), len(frames) + 1, squeeze=False, width_ratios=[*[1] * len(frames), 0.09])
+    for line, row in zip(panels, rows):
+        top = None if row.heat is None else scale_of(row.heat)
+        for axes, frame in zip(line, frames):
+            outline = None if row.outline is None else row.outline[frame]
+            draw_slice(axes, row.picture[frame], outline, None if top is None else row.heat[frame] / top)
+        line[0].set_ylabel(fill(row.label, 21, break_on_hyphens=False), fontsize=SMALL)
+        if top is None:
+            line[-1].set_axis_off()
+        else:
+            draw_scale(line[-1], top, row.unit, float(row.heat.max()))
+    for axes, frame in zip(panels[0], frames):
+        axes.set_title(f"slice {frame}", fontsize=SMALL)
     return figure
 
 
@@ -83,6 +127,18 @@ def to_grey(clip: torch.Tensor) -> np.ndarray:
     return (clip.float() if clip.is_floating_point() else clip.float() / 255).mean(dim=0).numpy()
 
 
+def heat_of(model: nn.Module, scores: torch.Tensor, unit: str = "") -> np.ndarray:
+    """The positive part of scores [T', S] on the voxels, in parts of an even share if that is the unit: [T, H, W]."""
+    values = scores.detach().cpu().clamp(min=0) * (scores.numel() if unit == EVEN else 1)
+    return to_voxels(model, values[None])[0].numpy()
+
+
+def scale_of(heat: np.ndarray) -> float:
+    """The value at which a map [T, H, W] has its full colour."""
+    top = float(np.quantile(heat, BRIGHTEST))
+    return top if top > 0 else max(float(heat.max()), 1e-12)
+
+
 def overlay(picture: np.ndarray, heat: np.ndarray | None) -> np.ndarray:
     """Grey values 0 to 1 [..., H, W] under a map 0 to 1 of the same shape: colours 0 to 1 [..., H, W, 3]."""
     grey = picture[..., None].repeat(3, axis=-1)
@@ -96,36 +152,33 @@ def draw_slice(axes: Axes, picture: np.ndarray, outline: np.ndarray | None, heat
     """A slice [H, W], the map over it and the organ's outline on top."""
     axes.imshow(overlay(picture, heat))
     if outline is not None and 0 < outline.mean() < 1:
-        axes.contour(outline, levels=[0.5], colors="black", linewidths=2.4)
+        axes.contour(outline, levels=[0.5], colors="black", linewidths=2.2)
         axes.contour(outline, levels=[0.5], colors="white", linewidths=1.0)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
-def colour_bar(figure: Figure, row: np.ndarray, top: float, unit: str) -> None:
-    """What the colours of a row of slices stand for, from 0 to `top`, with numbers."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
-    colours = overlay(np.full(256, 0.5), np.linspace(0, 1, 256))  # over a middle grey
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, top), ListedColormap(colours)), ax=list(row), fraction=0.03, pad=0.01, aspect=12
-    )
-    bar.set_ticks([0, top / 2, top], labels=[f"{value:.2g}" for value in (0, top / 2, top)])
-    bar.ax.tick_params(labelsize=8, length=2)
-    bar.set_label(unit, fontsize=8)
-    bar.outline.set_visible(False)
+def draw_scale(axes: Axes, top: float, unit: str, most: float) -> None:
+    """A colour bar from 0 to `top` with numbers, and what they are. most: the largest value, which may be beyond."""
+    axes.imshow(overlay(np.full((256, 1), 0.5), np.linspace(1, 0, 256)[:, None]), aspect="auto", extent=(0, 1, 0, top))
+    axes.set(xticks=[], yticks=[0, top / 2, top])
+    beyond = "" if most < 1.05 * top else f" to {most:.2g}"
+    axes.set_yticklabels(["0", f"{top / 2:.2g}", f"{top:.2g}{beyond}"], fontsize=SMALL)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.set_ylabel(fill(unit, 12), fontsize=SMALL)
+    axes.spines[:].set_visible(False)
 
 
-def in_words(scores: torch.Tensor, clip: torch.Tensor, mask: torch.Tensor | None, model: nn.Module) -> str:
+def in_words(model: nn.Module, scores: torch.Tensor, mask: torch.Tensor | None) -> str:
     """Where a map is strongest, and how much of it lies on the organ, for readers who cannot see it."""
     scores = scores.detach().cpu().clamp(min=0)
     n_t, n_h, n_w = model.embedding.grid
     t, place = divmod(int(scores.argmax()), n_h * n_w)
     said = f"strongest at time {t} of {n_t}, row {place // n_w} of {n_h}, column {place % n_w} of {n_w}"
     if mask is not None and scores.any():
-        share = float((to_voxels(model, scores[None])[0] * mask.cpu()).sum() / to_voxels(model, scores[None]).sum())
-        said += f", {100 * share:.0f} % of it on the organ"
+        heat = to_voxels(model, scores[None])[0]
+        said += f", {100 * float((heat * mask.cpu()).sum() / heat.sum()):.0f} % of it on the organ"
     return said
 
 
@@ -135,42 +188,32 @@ def in_words(scores: torch.Tensor, clip: torch.Tensor, mask: torch.Tensor | None
 def film(
     model: nn.Module,
     clip: torch.Tensor,
-    maps: list[torch.Tensor],
+    maps: Sequence[torch.Tensor],
     *,
     mask: torch.Tensor | None = None,
     scale: int = 6,
-) -> Iterator[Image]:
-    """The frames of a film through the slices: the clip on the left, next to it the same under each map.
+) -> list[Image]:
+    """A film through the slices, as pictures: the clip on the left, next to it the same under each map.
 
     Arguments as in `maps_figure`; maps: a list of scores [T', S]. scale: pixels per voxel.
     """
     from PIL import Image
 
     plain, picture = check_vivit(model), to_grey(clip)
-    heats = [None]
-    for scores in maps:
-        heat = to_voxels(plain, scores.detach().cpu().clamp(min=0)[None])[0].numpy()
-        heats.append(heat / max(float(heat.max()), 1e-12))
-    edges = None if mask is None else outlines(mask.cpu().numpy(), scale)  # [T, H·scale, W·scale]
-    for t in range(len(picture)):
-        panels = []
-        for heat in heats:
-            panel = overlay(picture[t], None if heat is None else heat[t]).repeat(scale, 0).repeat(scale, 1)
-            if edges is not None:
-                panel[edges[t]] = 1.0
-            panels += [np.ones((panel.shape[0], scale, 3)), panel]
-        yield Image.fromarray((255 * np.concatenate(panels[1:], axis=1)).round().astype(np.uint8))
+    heats = [heat_of(plain, scores) for scores in maps]
+    panels = [overlay(picture, heat) for heat in (None, *(heat / scale_of(heat) for heat in heats))]
+    panels = [panel.repeat(scale, 1).repeat(scale, 2) for panel in panels]  # [T, H·scale, W·scale, 3]
+    if mask is not None:
+        edges = inner_edges(mask.cpu().numpy().repeat(scale, 1).repeat(scale, 2) > 0)
+        for panel in panels:
+            panel[edges] = 1.0
+    seam = np.ones((*panels[0].shape[:2], scale, 3))
+    joined = np.concatenate([part for panel in panels for part in (seam, panel)][1:], axis=2)
+    return [Image.fromarray(frame) for frame in (255 * joined).round().astype(np.uint8)]
 
 
-def outlines(mask: np.ndarray, scale: int) -> np.ndarray:
-    """The inner edge of a mask [T, H, W] in enlarged pixels: bool [T, H·scale, W·scale]."""
-    large = (mask > 0).repeat(scale, 1).repeat(scale, 2)
-    inside = large.copy()
-    for axis in (1, 2):
-        for way in (1, -1):
-            moved = np.roll(large, way, axis)
-            edge = [slice(None)] * 3
-            edge[axis] = 0 if way == 1 else -1
-            moved[tuple(edge)] = False
-            inside &= moved
-    return large & ~inside
+def inner_edges(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask [T, H, W] that have a neighbour outside it in their frame."""
+    inside = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    neighbours = (inside[:, :-2, 1:-1], inside[:, 2:, 1:-1], inside[:, 1:-1, :-2], inside[:, 1:-1, 2:])
+    return mask & ~np.logical_and.reduce(neighbours)
