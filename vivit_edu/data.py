@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from .datasets.bars import walking_bars  # noqa: F401  (notebooks take it from here)
 from .datasets.medmnist import MEDMNIST3D, UnreachableError, load_medmnist
 from .errors import ConfigError
 from .support.places import ROOT, kept
