@@ -31,6 +31,7 @@ from .support.options import (
     check_switch,
     check_whole,
 )
+from .support.stacked_muon import StackedMuon
 from .support.torch_faults import average_weights
 
 if TYPE_CHECKING:
@@ -453,7 +454,8 @@ def make_optimiser(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
     if not turned:
         return adamw
     # steps as large as AdamW's, so that both share lr and schedule
-    muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    kind = StackedMuon if matrices[0].is_cuda else torch.optim.Muon  # the same steps, with fewer kernels to start
+    muon = kind(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together(muon, adamw)
 
 
