@@ -110,10 +110,8 @@ def puzzle_figure(model: nn.Module, clip: torch.Tensor, *, mask: torch.Tensor | 
     for name, one in (("A", randomised(plain, seed)), ("B", plain)):
         heat = heat_of(plain, rollout(one, inputs)[0])
         rows.append(Row(picture, outline, name, (heat - heat.min()) / (heat.max() - heat.min())))
-    alt = (
-        "A clip as a row of slices, and below it two maps of it, A and B: one of a trained model, the other of random weights"
-    )
-    return rows_figure(plain, rows, f"{alt}.")
+    alt = "A clip as a row of slices, and two maps of it, A and B: one of a trained model, one of random weights."
+    return rows_figure(plain, rows, alt)
 
 
 def rows_figure(model: nn.Module, rows: Sequence[Row], alt: str) -> Figure:
