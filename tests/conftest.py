@@ -2,8 +2,7 @@
 
 import os
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,11 +45,28 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom():
-    """The phantom lies where the chapters look for it: generating it is no part of their time."""
-    code = "from vivit_edu import load_volumes; load_volumes('organphantom3d')"
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+def phantom(tmp_path_factory) -> Path:
+    """The file of the phantom where the chapters look for it: generating it is no part of their time.
+
+    One of the tests' processes generates it, and the others wait: for two minutes at most, in case that one died.
+    """
+    from vivit_edu.data import data_root
+    from vivit_edu.datasets.phantom import load_phantom
+
+    path = data_root() / "organphantom3d.npz"
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # the only process
+        load_phantom(28, path)
+        return path
+    lock = tmp_path_factory.getbasetemp().parent / "phantom.lock"  # of this run, and of all its processes
+    for _ in range(240):
+        try:
+            lock.touch(exist_ok=False)
+            break
+        except FileExistsError:
+            time.sleep(0.5)
+    load_phantom(28, path)
+    lock.unlink(missing_ok=True)
+    return path
 
 
 @pytest.fixture(scope="session")

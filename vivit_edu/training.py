@@ -31,6 +31,7 @@ from .support.options import (
     check_switch,
     check_whole,
 )
+from .support.torch_faults import average_weights
 
 if TYPE_CHECKING:
     from .volumes import Split, Volumes
@@ -390,7 +391,7 @@ def train_epoch(
         scaler.update()
         made = scaler.get_scale() >= scale  # after a step that was skipped the scale is smaller
         if averaged is not None and made:
-            averaged.update_parameters(unwrapped(model))
+            average_weights(averaged, unwrapped(model))
         if made or distributed.mean(loss.detach().clone()).isfinite():
             total += loss.detach()
         else:
