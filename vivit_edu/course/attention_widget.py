@@ -83,13 +83,13 @@ def draw_query(
         axes.imshow(clips[sample, :, frame].float().mean(dim=0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
         heat = found[time].reshape(n_h, n_w).repeat_interleave(dh, 0).repeat_interleave(dw, 1)
         axes.imshow(heat.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=max(float(found.max()), 1e-6))
-        axes.set_title(f"time {time}", fontsize=8)
+        axes.set_title(f"time {time}", fontsize=9)
         axes.set_axis_off()
     draw_outline(slices[t], row * dh, column * dw, dh, dw, edgecolor=BLUE, linewidth=2)
     bars.bar(range(n_t), in_time, color=[ORANGE if time == t else BLUE for time in range(n_t)])
     bars.set(ylim=(0, 1), xticks=range(n_t), yticks=[0, 1])
-    bars.set_title("weight over time", fontsize=8)
-    bars.tick_params(labelsize=7)
+    bars.set_title("weight over time", fontsize=9)
+    bars.tick_params(labelsize=9)
     return figure
 
 
