@@ -294,7 +294,7 @@ def check_cut(cut: Callable) -> None:
             "the clips have become one long list: keep B as the first axis": read_as(
                 start + "(b nt) (nh nw) (c pt ph pw)"
             ),
-            "looks as if the sizes of the tubelet were the numbers of tubelets: give pt, ph and pw, not nt, nh and nw": (
+            "looks as if the tubelet's sizes were taken for the numbers of tubelets: give pt, ph, pw, not nt, nh, nw": (
                 lambda: rearrange(clips, CUT, nt=axes[1], nh=axes[2], nw=axes[3])
             ),
         },
@@ -486,9 +486,9 @@ def mistakes_of_order(reference: TubeletEmbedding, clips: torch.Tensor, grid: Se
         "D comes last, [B, nt, S, D]: rearrange what the convolution returns, [B, D, nt, nh, nw]": lambda: maps,
         "space comes before time: the order is [B, nt, S, D]": as_tokens("b (nh nw) nt d"),
         "D comes last, [B, nt, S, D]": as_tokens("b d nt (nh nw)"),
-        "looks as if the values were only given another shape: `view` and `reshape` move nothing, and D is not the last "
-        "axis of what the convolution returns. Use rearrange": lambda: maps.reshape(len(maps), nt, nh * nw, -1),
-        "looks as if the clip were only given another shape before E: the voxels of a tubelet do not lie side by side": (
+        "looks as if the values were only given another shape: `view` and `reshape` move nothing, and D is not the "
+        "last axis of what the convolution returns. Use rearrange": lambda: maps.reshape(len(maps), nt, nh * nw, -1),
+        "looks as if the clip were only given another shape: the voxels of a tubelet do not lie side by side in it": (
             with_linear(lambda: clips.reshape(len(clips), nt, nh * nw, -1))
         ),
         "looks as if channels came last among a tubelet's values: the order is (c pt ph pw)": with_linear(
@@ -720,7 +720,7 @@ def of_type(found: Any, dtype: torch.dtype, what: str) -> None:
         raise CheckFailed(f"{what} is {kind(found)}, expected a tensor")
     if found.dtype != dtype:
         raise CheckFailed(
-            f"for {dtype} input {what} is {found.dtype}: keep the type of what is given (no .float(), and no new tensor "
+            f"for {dtype} input {what} is {found.dtype}: keep the type of what is given (no .float(), no new tensor "
             "without dtype=…)".replace("torch.", "")
         )
 
