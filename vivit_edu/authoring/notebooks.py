@@ -186,11 +186,11 @@ def execute(master: Master) -> str:
         cells.remove(probe)
     # from the first cell to the probe, imports included, the kernel's own start not
     times = [(after - before, number) for (number, before), (_, after) in zip(now, now[1:])]
-    master.nb.metadata["vivit_edu"] = {
-        "digest": digest(master.nb),
-        "seconds": round(now[-1][1] - now[0][1], 1),
-        "peak_mb": round(int(probe.outputs[0].text) / 1e6) or None,
-    }
+    master.nb.metadata.setdefault("vivit_edu", {}).update(
+        digest=digest(master.nb),
+        seconds=round(now[-1][1] - now[0][1], 1),
+        peak_mb=round(int(probe.outputs[0].text) / 1e6) or None,
+    )
     return ", ".join(f"cell {number} {seconds:.1f} s" for seconds, number in sorted(times, reverse=True)[:3])
 
 

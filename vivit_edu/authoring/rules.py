@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import __all__ as EXPORTED
 from . import exercises, outputs
-from .masters import OFFER, Master, Violations, badges, bootstrap_cell, read, tags
+from .masters import OFFER, PLOT, Master, Violations, badges, bootstrap_cell, read, tags
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -21,6 +21,7 @@ LESSONS = set(
     "volumes data cnn embedding attention vivit models cost pretrained augment optimisers training explain plots errors"
     " course".split()
 )  # what a notebook may import from the package, besides the names that `vivit_edu` itself exports
+FOLDED_FROM = 4  # lines of code that a cell which draws may show; longer ones are folded
 LINK = re.compile(
     r"(?<!\\)(!?)\[((?:[^\[\]]|\[[^\]]*\](?:\([^)]*\))?)*)\]" r"\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)"
 )
@@ -213,6 +214,21 @@ def strips(master: Master) -> Violations:
             )
 
 
+def folded(master: Master) -> Violations:
+    """A cell whose code is folded only draws; in a rewritten chapter every longer cell that draws is folded."""
+    rewritten = "readers_share" in master.nb.metadata.get("vivit_edu", {})
+    for number, cell in master.code:
+        draws = re.search(r"\b(plots\.show|show|\w*_strip|\w*explorer|explore)\(", cell.source)
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        if PLOT in tags(cell):
+            if not draws:
+                yield number, f"is tagged {PLOT}, which folds its code, but shows no figure: take the tag away"
+            if cell.metadata.get("nbgrader"):
+                yield number, f"is part of an exercise and tagged {PLOT}, which folds its code: take the tag away"
+        elif rewritten and draws and len(lines) > FOLDED_FROM and not cell.metadata.get("nbgrader"):
+            yield number, f"draws in {len(lines)} lines: tag it {PLOT}, so that its code is folded"
+
+
 def _body(source: str) -> list[ast.stmt]:
     """The statements of a cell; none where it is no plain Python (a magic, said elsewhere)."""
     try:
@@ -298,6 +314,7 @@ TEXT_RULES = (
     calls,
     imports,
     strips,
+    folded,
     headings,
     picture_alts,
     links,

@@ -22,7 +22,7 @@ StackPart = (
     str | tuple
 )  # the text of one box, or an encoder: how often its block is repeated, then the block's rows of boxes
 ATTENTION = {"joint": "attention over\nspace and time", "space": "attention over space", "time": "attention over time"}
-SHAPES = {"sequence": "[B, T'·S, D]", "grid": "[B, T', S, D]"}  # of the tokens
+SHAPES = {"sequence": "[B, N, D]", "grid": "[B, nt, S, D]"}  # of the tokens
 COLUMN, WIDTH, LINE, GAP, PAD = 2.5, 1.72, 0.165, 0.27, 0.13  # inches; LINE is a line of text
 SMALL = {"ha": "center", "va": "center", "fontsize": 9, "color": GREY}
 
@@ -44,7 +44,7 @@ def layers_of(model: type[ViViT]) -> list[tuple[StackPart, str]]:
     head = ("linear head", "[B, K]")
     if model.tokens_as == "encoders":
         first, *second = model.kinds
-        folded, vectors = ("[B·T', S, D]", "[B, T', D]") if first == "space" else ("[B·S, T', D]", "[B, S, D]")
+        folded, vectors = ("[B·nt, S, D]", "[B, nt, D]") if first == "space" else ("[B·S, nt, D]", "[B, S, D]")
         stack = [
             ("tubelet embedding", folded),
             (f"+ positions in {first}", ""),
