@@ -227,6 +227,17 @@ def make_parser() -> argparse.ArgumentParser:
     add_device_option(ablate)
     ablate.set_defaults(command=run_ablate, size=28)
 
+    record = commands.add_parser(
+        "record", help="train the models that the chapters show, resumably; write their weights and figures"
+    )
+    record.add_argument("names", nargs="*", metavar="NAME", help="of a recorded model (default: all of them)")
+    record.add_argument(
+        "--seed", type=int, default=0, help="of the run (default: 0, the one that chapters show; others stay in runs/)"
+    )
+    record.add_argument("--root", help=ROOT_HELP)
+    add_device_option(record)
+    record.set_defaults(command=run_record)
+
     bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
     bench.add_argument(
         "bench",
@@ -437,6 +448,24 @@ def run_ablate(options: argparse.Namespace) -> None:
         raise
     print(as_markdown(content))
     print(f"The table as JSON, CSV, Markdown and picture: {out}")
+
+
+def run_record(options: argparse.Namespace) -> None:
+    """Trains the recorded models, one after the other."""
+    from .experiments.trained import RECORDED, record, weights_path
+
+    names = options.names or list(RECORDED)
+    for name in names:  # before any is trained
+        weights_path(name, options.seed)
+    for name in names:
+        print(f"{name}, seed {options.seed}: {RECORDED[name].recipe.epochs} epochs on {RECORDED[name].dataset}")
+        try:
+            path, facts = record(name, seed=options.seed, device=options.device, root=options.root)
+        except KeyboardInterrupt:
+            print("\nFinished epochs are kept. To go on, give the same command again.", file=sys.stderr)
+            raise
+        print_metrics(facts)
+        print(f"{path}: {facts['bytes']} bytes, {facts['minutes']} minutes")
 
 
 def run_benches(options: argparse.Namespace) -> None:

@@ -31,6 +31,8 @@ from .support.options import (
     check_switch,
     check_whole,
 )
+from .support.stacked_muon import StackedMuon
+from .support.torch_faults import average_weights
 
 if TYPE_CHECKING:
     from .volumes import Split, Volumes
@@ -390,7 +392,7 @@ def train_epoch(
         scaler.update()
         made = scaler.get_scale() >= scale  # after a step that was skipped the scale is smaller
         if averaged is not None and made:
-            averaged.update_parameters(unwrapped(model))
+            average_weights(averaged, unwrapped(model))
         if made or distributed.mean(loss.detach().clone()).isfinite():
             total += loss.detach()
         else:
@@ -452,7 +454,8 @@ def make_optimiser(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
     if not turned:
         return adamw
     # steps as large as AdamW's, so that both share lr and schedule
-    muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    kind = StackedMuon if matrices[0].is_cuda else torch.optim.Muon  # the same steps, with fewer kernels to start
+    muon = kind(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together(muon, adamw)
 
 
