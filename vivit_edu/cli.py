@@ -47,10 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0" or isinstance(error, LostProcessError):
             say(f"vivit-edu: {error}")
         return 2
-    except OSError as error:  # of a path given: too long, a folder in a file's place, not ours to read
-        if output_is_closed() and isinstance(error, BrokenPipeError):
-            return 141
+    except BrokenPipeError:
+        give_up_output()
+        return 141
+    except OSError as error:  # of a path given: too long, a folder in a file's place, not ours to read; a full disk
         say(f"vivit-edu: {error}")
+        give_up_output()
         return 2
     except KeyboardInterrupt:
         if arguments is None:  # the process ends, whatever is typed meanwhile
@@ -77,15 +79,13 @@ def flush() -> None:
         sys.stdout.flush()
 
 
-def output_is_closed() -> bool:
-    """Whether stdout takes no more. If so what is left goes nowhere, for Python would try once more when it ends."""
+def give_up_output() -> None:
+    """Lets what stdout does not take go nowhere: Python would try once more when it ends, and complain."""
     try:
         flush()
     except OSError:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def unforeseen(error: Exception) -> str:
@@ -234,7 +234,7 @@ def make_parser() -> argparse.ArgumentParser:
     record.add_argument(
         "--seed", type=int, default=0, help="of the run (default: 0, the one that chapters show; others stay in runs/)"
     )
-    record.add_argument("--root", help=ROOT_HELP)
+    record.add_argument("--root", type=place, help=ROOT_HELP)
     add_device_option(record)
     record.set_defaults(command=run_record)
 
