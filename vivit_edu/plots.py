@@ -128,7 +128,7 @@ def montage(split: Split, class_names: Sequence[str], *, slices: int = 7, exampl
     )
     axes = figure.subplots()
     axes.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
-    axes.set_yticks(np.arange(len(class_names)) * (height + 1) + height / 2, class_names)
+    axes.set_yticks(np.arange(len(class_names)) * (height + 1) + height / 2, class_names, parse_math=False)
     axes.set_xticks(np.arange(slices) * (width + 1) + width / 2, frames)
     axes.set(xlabel="slice (time, the first axis of the volume)")
     axes.tick_params(length=0)
@@ -205,8 +205,9 @@ def confusion(
             fontsize=9,
             color="black" if shares[i, j] > 50 else "white",
         )
-    axes.set_xticks(range(k), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(k), [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))])
+    axes.set_xticks(range(k), class_names, rotation=45, ha="right", parse_math=False)
+    rows = [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))]
+    axes.set_yticks(range(k), rows, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true (number of clips)", title="per cent of each true class")
     return figure
 
@@ -224,7 +225,7 @@ def attention_slices(clips: torch.Tensor, scores: torch.Tensor, titles: Sequence
         "with the model's attention in colour.",
     )
     for part, clip, score, title in zip(np.atleast_1d(figure.subfigures(len(clips), 1)), clips, scores, titles):
-        part.suptitle(title)
+        part.suptitle(title, parse_math=False)
         rows = part.subplots(2, slices)
         for column, frame in enumerate(frames):
             for axes in rows[:, column]:
