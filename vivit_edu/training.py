@@ -31,7 +31,6 @@ from .support.options import (
     check_switch,
     check_whole,
 )
-from .support.torch_faults import average_weights
 
 if TYPE_CHECKING:
     from .volumes import Split, Volumes
@@ -360,6 +359,7 @@ def train_epoch(
     averaged: takes part in every step that is made, if given. scaler: scales the loss in float16, and skips the steps
     whose gradients overflow; such a step does not count in the mean if its loss overflowed too.
     """
+    from .support.torch_faults import average_weights
     from .support.wrapped import unwrapped
 
     device, classes = train.clips.device, len(volumes.class_names)
@@ -453,7 +453,10 @@ def make_optimiser(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
     if not turned:
         return adamw
     # steps as large as AdamW's, so that both share lr and schedule
-    muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    kind = torch.optim.Muon
+    if matrices[0].is_cuda:  # the same steps, with fewer kernels to start
+        from .support.stacked_muon import StackedMuon as kind
+    muon = kind(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together(muon, adamw)
 
 
