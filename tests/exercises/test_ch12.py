@@ -22,6 +22,7 @@ from .cases import run_cases
 def unwritten(*_):
     raise NotImplementedError()
 
+
 def edited(function, edit, **returns):
     """A function with parts of its source replaced: "old -> new ; old -> new"; nothing on the right is `pass`."""
     source = inspect.getsource(function)
@@ -310,8 +311,6 @@ def with_log_softmax(model, batches, optimiser, rates, scaler, dtype, clip_norm,
     return np.float64(total / steps)
 
 
-
-
 def late_after_step(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
     found = plain_epoch(model, batches, optimiser, rates, scaler, dtype, clip_norm, lambda: None)
     after_step()
@@ -571,8 +570,6 @@ def with_a_list(model, volumes, recipe, seed=0):
         p.data = mean
     model.train(False)
     return losses
-
-
 
 
 def writes_into_the_volumes(model, volumes, recipe, seed=0):
@@ -839,8 +836,6 @@ def by_multinomial(hits_a, hits_b, groups, draws, generator):
     chosen = torch.multinomial(torch.ones(len(names)), draws * len(names), True, generator=generator)
     chosen = chosen.view(draws, len(names))
     return ahead[chosen].sum(1) / sizes[chosen].sum(1)
-
-
 
 
 def drawing(edit):
