@@ -11,13 +11,15 @@ import pytest
 from vivit_edu.cli import main
 
 METRICS = {"acc", "balanced_acc", "auc"}
+# what is tested here does not depend on the model's size; tests/test_project.py trains one as the README has it
+SMALL = ["--set", "dim=32", "--set", "depth=1", "--set", "mlp_dim=64", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of two epochs on the phantom."""
     out = tmp_path_factory.mktemp("runs") / "two-epochs"
-    assert main(["train", "organphantom3d", "--epochs", "2", "--seed", "1", "--device", "cpu", "--out", str(out)]) == 0
+    assert main(["train", "organphantom3d", "--epochs", "2", "--seed", "1", *SMALL, "--out", str(out)]) == 0
     return out
 
 
@@ -96,7 +98,7 @@ def test_bare_train_falls_back_to_the_phantom_and_says_so(tmp_path, monkeypatch,
         "load_volumes",
         lambda name="organmnist3d", **o: unreachable() if name == "organmnist3d" else load(name, **o),
     )
-    assert main(["train", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "--epochs", "1", *SMALL, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert "SYNTHETIC" in printed.err + printed.out
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["dataset"] == "organphantom3d"
@@ -104,25 +106,8 @@ def test_bare_train_falls_back_to_the_phantom_and_says_so(tmp_path, monkeypatch,
 
 def test_the_real_file_trains(test_data, tmp_path, capsys):
     out = tmp_path / "run"
-    assert (
-        main(
-            [
-                "train",
-                "adrenalmnist3d",
-                "--root",
-                str(test_data),
-                "--epochs",
-                "1",
-                "--model",
-                "spacetime",
-                "--device",
-                "cpu",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
+    where = ["--root", str(test_data), "--out", str(out)]
+    assert main(["train", "adrenalmnist3d", "--epochs", "1", "--model", "spacetime", *SMALL, *where]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["dataset"] == "adrenalmnist3d" and metrics["model"] == "spacetime"
     assert metrics["options"]["num_classes"] == 2

@@ -120,9 +120,9 @@ class FrameEmbedding(nn.Module):
 TOKENIZERS = {"tubelet": TubeletEmbedding, "frames": FrameEmbedding}
 
 
-def learned_positions(*shape: int) -> nn.Parameter:
-    """A position embedding to be learned, [1, …, D]: a parameter, drawn with standard deviation 0.02."""
-    return nn.Parameter(torch.randn(1, *shape) * 0.02)
+def learned_positions(*shape: int, std: float = 0.02) -> nn.Parameter:
+    """A position embedding to be learned, [1, …, D]: a parameter, drawn with this standard deviation."""
+    return nn.Parameter(torch.randn(1, *shape) * std)
 
 
 def prepend_cls(tokens: torch.Tensor, cls: torch.Tensor) -> torch.Tensor:

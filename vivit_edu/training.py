@@ -359,6 +359,7 @@ def train_epoch(
     averaged: takes part in every step that is made, if given. scaler: scales the loss in float16, and skips the steps
     whose gradients overflow; such a step does not count in the mean if its loss overflowed too.
     """
+    from .support.torch_faults import average_weights
     from .support.wrapped import unwrapped
 
     device, classes = train.clips.device, len(volumes.class_names)
@@ -390,7 +391,7 @@ def train_epoch(
         scaler.update()
         made = scaler.get_scale() >= scale  # after a step that was skipped the scale is smaller
         if averaged is not None and made:
-            averaged.update_parameters(unwrapped(model))
+            average_weights(averaged, unwrapped(model))
         if made or distributed.mean(loss.detach().clone()).isfinite():
             total += loss.detach()
         else:
@@ -452,7 +453,10 @@ def make_optimiser(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
     if not turned:
         return adamw
     # steps as large as AdamW's, so that both share lr and schedule
-    muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    kind = torch.optim.Muon
+    if matrices[0].is_cuda:  # the same steps, with fewer kernels to start
+        from .support.stacked_muon import StackedMuon as kind
+    muon = kind(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together(muon, adamw)
 
 
