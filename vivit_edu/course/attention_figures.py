@@ -234,30 +234,48 @@ def draw_gain(axes: Axes, place: float, gain: dict, colour: str, *, filled: bool
 # ---- heads that follow a shape
 
 
-def following(model: nn.Module, clips: torch.Tensor, brightness: float = 0.72) -> tuple[torch.Tensor, torch.Tensor]:
+def shape_tokens(model: nn.Module, clips: torch.Tensor, brightness: float = 0.72) -> torch.Tensor:
+    """Which tokens of float clips [B, C, T, H, W] lie on the moving shape: bool [B, N].
+
+    The shape is what is brighter than `brightness`; a token lies on it if that holds for most of its tubelet.
+    """
+    pt, ph, pw = check_vivit(model).embedding.tubelet
+    bright = (clips.mean(dim=1) > brightness).float()
+    return reduce(bright, "b (nt pt) (nh ph) (nw pw) -> b (nt nh nw)", "mean", pt=pt, ph=ph, pw=pw) > 0.5
+
+
+def following(model: nn.Module, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How much of what a head of Model 1 reads in other time indices lies on the moving shape, in times chance.
 
-    clips: float [B, C, T, H, W] of moving shapes, where the shape is what is brighter than `brightness`. A token is on
-    the shape if that holds for most of its tubelet. Returns [layers, heads] for queries on the shape, and the same for
+    clips: float [B, C, T, H, W] of moving shapes. Returns [layers, heads] for queries on the shape, and the same for
     the other queries: a head that follows the shape has a large number in the first and 1 in the second.
     """
-    plain = check_vivit(model)
-    pt, ph, pw = plain.embedding.tubelet
-    bright = (clips.mean(dim=1) > brightness).float()
-    on = reduce(bright, "b (t pt) (h ph) (w pw) -> b (t h w)", "mean", pt=pt, ph=ph, pw=pw) > 0.5  # [B, N]
+    plain, on = check_vivit(model), shape_tokens(model, clips)  # [B, N]
     time = torch.arange(on.shape[1]) // plain.grid[1]
     others = time[:, None] != time  # [N, N]
     target = (others & on[:, None]).float()  # [B, N, N]: keys on the shape in another time index
     chance = target.sum(dim=2) / others.sum(dim=1)  # [B, N]
     rows = ([], [])
     for m in attention_maps(plain, clips):
-        elsewhere = (m.weights * others).sum(dim=3)  # [B, heads, N]
-        found = torch.einsum("b h i j, b i j -> b h i", m.weights, target) / elsewhere.clamp(min=1e-12)
+        read = (m.weights * others).sum(dim=3)  # [B, heads, N]
+        found = torch.einsum("b h i j, b i j -> b h i", m.weights, target) / read.clamp(min=1e-12)
         ratio = found / chance[:, None].clamp(min=1e-12)
         for row, queries in zip(rows, (on & (chance > 0), ~on & (chance > 0))):
             chosen = queries[:, None].float()
             row.append((ratio * chosen).sum(dim=(0, 2)) / chosen.sum(dim=(0, 2)).clamp(min=1))
     return torch.stack(rows[0]), torch.stack(rows[1])
+
+
+def telling_heads(
+    model: nn.Module, clips: torch.Tensor, on_shape: torch.Tensor, elsewhere: torch.Tensor, sample: int = 0
+) -> list[dict[str, int]]:
+    """Two heads to look at, for `attention_strip`: the one that reads the shape most, and the one that favours queries
+    on the shape most. on_shape, elsewhere: what `following` returns. The query is on the shape, in mid clip."""
+    n_t, s = check_vivit(model).grid
+    middle = shape_tokens(model, clips[[sample]])[0].view(n_t, s)[n_t // 2]
+    token = n_t // 2 * s + int(middle.float().argmax())
+    chosen = [divmod(int(table.argmax()), table.shape[1]) for table in (on_shape, on_shape / elsewhere)]
+    return [{"sample": sample, "layer": layer, "head": head, "token": token} for layer, head in chosen]
 
 
 def following_figure(found: Mapping[str, torch.Tensor]) -> Figure:
