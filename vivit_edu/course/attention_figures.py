@@ -13,13 +13,14 @@ from einops import reduce
 from torch import nn
 
 from ..explain.faithfulness import METHODS
-from ..explain.pictures import draw_slice, film, heat_of, middle_frames, scale_of, to_grey
+from ..explain.pictures import draw_slice, film, heat_of, middle_frames, scale_of, to_grey, with_one_palette
 from ..explain.weights import attention_maps, check_vivit
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 CONTRAST = "contrast, no model"
 LINES = {  # of curves, told apart by dashes, too
@@ -128,7 +129,7 @@ def show_film(
 ) -> None:
     """Plays the slices of a clip, next to it the same under each map; its twin that stands still is `maps_figure`.
 
-    A moving PNG and not a GIF: GitHub, Jupyter, Colab and the site show PNGs, and it is a quarter of the size.
+    A moving PNG and not a GIF: GitHub, Jupyter, Colab and the site show PNGs as they are, and it is a smaller file.
     Arguments as in `maps_figure`; milliseconds: how long each slice is shown. caption: one sentence below it.
     """
     from IPython.display import display
@@ -143,10 +144,9 @@ def show_film(
         display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
 
 
-def moving_png(pictures: Sequence, milliseconds: int) -> bytes:
+def moving_png(pictures: Sequence[Image], milliseconds: int) -> bytes:
     """Pictures as one PNG that plays them over and over, in 128 colours."""
-    palette, file = pictures[len(pictures) // 2].quantize(128), BytesIO()
-    first, *rest = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+    file, (first, *rest) = BytesIO(), with_one_palette(pictures, 128)
     first.save(file, "PNG", save_all=True, append_images=rest, duration=milliseconds, loop=0)
     return file.getvalue()
 
@@ -194,7 +194,8 @@ def faithfulness_figure(table: dict) -> Figure:
     figure = new_figure(
         11, 3, f"Gain over a random order of {len(rows)} kinds of maps, for {len(results)} models. {told}."
     )
-    for axes, (model, found) in zip(figure.subplots(1, len(results), sharex=True, sharey=True), results.items()):
+    panels = np.atleast_1d(figure.subplots(1, len(results), sharex=True, sharey=True))
+    for axes, (model, found) in zip(panels, results.items()):
         for place, name in enumerate(rows):
             draw_gain(
                 axes, place - 0.14, found["methods"][name]["gain"], MODEL_COLOURS.get(model, "black"), filled=True
