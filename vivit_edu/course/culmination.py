@@ -1,8 +1,8 @@
 """The full training run of chapter 12: which run follows on this machine, and the trained network that is shown.
 
 `which_run` is the one place that decides. On a GPU it is the whole recipe, kept in `runs/chapter12-DATASET`, where
-chapter 13 finds it. On a CPU it is a short run, of which nothing is kept, and then the recorded model of that recipe
-takes its place. Two environment variables change that:
+chapter 13 finds it (`own_run`). On a CPU it is a short run, of which nothing is kept, and then the recorded model of
+that recipe takes its place. Two environment variables change that:
 
 VIVIT_EDU_FULL=1    the whole recipe on a CPU, too
 VIVIT_EDU_EPOCHS=2  so many epochs, in either case; a whole run that is shortened is kept in a folder of its own
@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..augment import augment_batch
+from ..datasets.shapes import generate_shapes
 from ..errors import ConfigError
 from ..support.devices import best_device, cpu_has_bfloat16, describe_device, precision
 from ..support.files import written_whole
-from ..support.places import checkout
 from ..training import History, Recipe, build_seeded, epoch_seed, fit
+from .recorded import own_run, recorded_model
 
 if TYPE_CHECKING:
-    from ..volumes import Volumes
+    from ..volumes import Split, Volumes
 
 SHORT_EPOCHS = 5  # of a short run: about 45 seconds on two cores
 ON = ("1", "true", "yes", "on")
@@ -81,6 +82,36 @@ def epoch_batches(
         yield augment_batch(augmentation, clips, labels, len(volumes.class_names), volumes.mirror, generator)
 
 
+def small_shapes() -> Volumes:
+    """Moving shapes of 14 frames of 14 × 14 pixels, on which a loop can be tried within seconds; eight classes."""
+    return generate_shapes(14)
+
+
+def witnesses(split: Split) -> torch.Tensor:
+    """What is drawn together in a bootstrap, [N]: the patients of a split, or each clip where they are not known."""
+    return torch.arange(len(split.labels)) if split.patients is None else split.patients
+
+
+def confident_mistakes(run: Run, logits: torch.Tensor, count: int = 6) -> tuple[torch.Tensor, list[str]]:
+    """The test clips that a network gets wrong, the surest first: their indices [n], and a title for each.
+
+    logits: of the test split, [N, K].
+    """
+    labels, names = run.volumes.test.labels.cpu(), run.volumes.class_names
+    sure, guesses = logits.softmax(dim=1).max(dim=1)
+    wrong = (guesses != labels).nonzero().flatten()
+    wrong = wrong[sure[wrong].argsort(descending=True, stable=True)][:count]
+    return wrong, [f"is {names[labels[i]]},\n{sure[i]:.0%} sure: {names[guesses[i]]}" for i in wrong.tolist()]
+
+
+def attention_on(run: Run, chosen: torch.Tensor) -> torch.Tensor:
+    """Attention rollout of a ViViT on some of the test clips: scores [B, T', S], summing to 1 for each clip."""
+    from ..explain.rollout import rollout
+
+    device = next(run.model.parameters()).device
+    return rollout(run.model, run.volumes.test.clips[chosen].to(device).float() / 255).cpu()
+
+
 def which_run(volumes: Volumes, preset: str = "full") -> Plan:
     """Which run of a preset follows here, how long it will take and why: prints this, and returns it as a Plan."""
     plan = make_plan(volumes, preset)
@@ -131,16 +162,13 @@ def epochs_asked() -> int | None:
 
 
 def run_folder(dataset: str, preset: str = "full", epochs: int | None = None) -> Path:
-    """Where a whole run is kept: runs/chapter12-DATASET of the checkout, or of the folder one works in.
+    """Where a whole run is kept: `own_run(dataset)`, where chapter 13 looks for it.
 
-    epochs: of a run that was shortened, which goes elsewhere, so that it is never taken for the whole one.
+    epochs: of a run that was shortened, which goes next to it, so that it is never taken for the whole one.
     """
-    try:
-        place = checkout()
-    except ConfigError:  # installed without a checkout
-        place = Path.cwd()
+    folder = own_run(dataset)
     ends = ("" if preset == "full" else f"-{preset}") + ("" if epochs is None else f"-{epochs}-epochs")
-    return place / "runs" / f"chapter12-{dataset}{ends}"
+    return folder.with_name(folder.name + ends)
 
 
 def seconds_per_epoch(recipe: Recipe, volumes: Volumes, device: torch.device) -> float:
@@ -188,7 +216,6 @@ def trained(run: Run, plan: Plan, recorded: str = "full") -> Run:
 def recorded_run(name: str, volumes: Volumes) -> Run:
     """A recorded model as a Run. volumes: those that are loaded; the model's own are loaded where it has others."""
     from ..data import load_volumes
-    from .recorded import recorded_model
 
     model, facts = recorded_model(name)
     if volumes.name != facts["dataset"]:

@@ -23,8 +23,10 @@ JOIN = "b nt (nh nw) (c pt ph pw) -> b c (nt pt) (nh ph) (nw pw)"
 
 
 @exercise
-def check_cut_and_join(cut: Callable, join: Callable) -> None:
-    """03.1: cut(clips [B, C, T, H, W], tubelet) -> [B, nt, S, C·pt·ph·pw], and join, the way back."""
+def check_cut_and_join(loops: Callable, cut: Callable, join: Callable) -> None:
+    """03.1: cut_by_loops(clip [C, T, H, W], tubelet) -> [N, C·pt·ph·pw]; cut(clips [B, C, T, H, W], tubelet) ->
+    [B, nt, S, C·pt·ph·pw]; and join, the way back."""
+    check_loops(loops)
     check_cut(cut)
     check_join(join)
     passed("03.1", "every voxel is in its tubelet, and back at its place, for two channels and sizes that all differ.")
@@ -117,8 +119,48 @@ def check_tubelet_embedding(embedding: type[nn.Module]) -> None:
 
 
 @exercise
+def check_rebuild(rebuild: Callable) -> None:
+    """03.4: rebuild(tokens [B, nt, S, D], E [D, V], b [D], grid, tubelet) -> clips [B, C, T, H, W]."""
+    for width, batch in ((CHANNELS * math.prod(TUBELET) + 7, 2), (11, 1)):  # more and fewer numbers than voxels
+        E, b = drawn(width, CHANNELS * math.prod(TUBELET)), drawn(width, seed=1)
+        clips = drawn(batch, CHANNELS, *SIZE, seed=2)
+        tubelets = cut_by_loops(clips, TUBELET)  # [B, nt, S, V]
+        tokens = F.linear(tubelets, E, b)
+        back = torch.linalg.pinv(E)  # [V, D]
+        found = call(rebuild, tokens, E, b, GRID, TUBELET)
+
+        def joined(values, grid=GRID):
+            nt, nh, nw = grid
+            pt, ph, pw = TUBELET
+            return rearrange(values, JOIN, nh=nh, nw=nw, pt=pt, ph=ph, pw=pw)
+
+        close(
+            found,
+            joined((tokens - b) @ back.T),
+            {
+                "looks as if b were not undone: subtract it before the pseudo-inverse": lambda: joined(tokens @ back.T),
+                "looks as if b were subtracted after the pseudo-inverse: undo it first, it was added last": lambda: (
+                    joined(tokens @ back.T - b.mean())
+                ),
+                "looks as if b were added once more: subtract it": lambda: joined((tokens + b) @ back.T),
+                "looks as if E's transpose were used, which undoes E only if its columns are orthonormal: take "
+                "torch.linalg.pinv(E)": lambda: joined((tokens - b) @ E),
+                "these are the tubelets: join them to clips": lambda: (tokens - b) @ back.T,
+                "looks as if the values were only given another shape: join the tubelets with `join`": lambda: (
+                    (tokens - b) @ back.T
+                ).reshape(clips.shape),
+            },
+            what=f"rebuild(...) with D = {width} and V = {E.shape[1]}",
+            tolerance=1e-3,
+        )
+    of_type(call(rebuild, *(x.double() for x in (tokens, E, b)), GRID, TUBELET), torch.float64, "the result")
+    learns(lambda tokens: rebuild(tokens, E, b, GRID, TUBELET), tokens)
+    passed("03.4", "with enough numbers per token every voxel comes back, with fewer the nearest clip does.")
+
+
+@exercise
 def check_cut_frames(cut_frames: Callable) -> None:
-    """03.4: cut_frames(clips [B, C, T, H, W], tubelet) -> patches of the frames at ⌊pt/2⌋, [B, nt, S, C·ph·pw]."""
+    """03.5: cut_frames(clips [B, C, T, H, W], tubelet) -> patches of the frames at ⌊pt/2⌋, [B, nt, S, C·ph·pw]."""
     for grid, tubelet, channels, batch in ((GRID, (4, 2, 5), 2, 3), ((5, 2, 4), (3, 4, 1), 3, 1)):
         pt, ph, pw = tubelet
         clips = numbered(batch, channels, *(n * step for n, step in zip(grid, tubelet)))
@@ -176,27 +218,30 @@ def check_cut_frames(cut_frames: Callable) -> None:
         )
         keeps_type(cut_frames, clips, tubelet)
         learns(cut_frames, clips, tubelet)
-    passed("03.4", "one frame out of each stretch, the middle one, cut into patches.")
+    passed("03.5", "one frame out of each stretch, the middle one, cut into patches.")
 
 
 @exercise
-def check_reads_its_boxes(reads_its_boxes: Callable) -> None:
-    """03.5: reads_its_boxes(embedding, clip_shape, tubelet) -> whether each token reads its own tubelet and no more."""
+def check_reads_its_boxes(voxels_read: Callable, reads_its_boxes: Callable) -> None:
+    """03.6: voxels_read(embedding, clip, i, s) -> bool [C, T, H, W]; reads_its_boxes(embedding, clip_shape, tubelet)
+    -> whether each token reads its own tubelet and no more."""
     clip_shape, tubelet = (2, 4, 6, 6), (2, 2, 3)  # a grid of (2, 3, 2)
+    check_voxels_read(voxels_read, clip_shape, tubelet)
     for name, embedding in sound_embeddings(clip_shape, tubelet).items():
         if not flag(call(reads_its_boxes, embedding, clip_shape, tubelet), "what your test returns"):
             raise CheckFailed(
                 f"your test refuses {name}, in which each token reads its own tubelet of {tubelet} and nothing else"
             )
-    for what, embedding in faulty_embeddings(clip_shape, tubelet).items():
+    faulty = faulty_embeddings(clip_shape, tubelet)
+    for what, embedding in faulty.items():
         if flag(call(reads_its_boxes, embedding, clip_shape, tubelet), "what your test returns"):
             raise CheckFailed(f"your test finds nothing wrong with an embedding in which {what}")
-    passed("03.5", "your test accepts the three ways of writing the embedding and catches eleven faulty ones.")
+    passed("03.6", f"your test accepts three sound embeddings and catches {len(faulty)} faulty ones.")
 
 
 @exercise
 def check_positions(positions: type[nn.Module], similarity_map: Callable) -> None:
-    """03.6: a module (nt, places, dim) that adds a learned vector to each token, and the map of their similarity."""
+    """03.7: a module (nt, places, dim) that adds a learned vector to each token, and the map of their similarity."""
     nt, places, dim, batch = 3, 10, 40, 2
     module = build(positions, nt, places, dim)
     found = list(module.parameters())
@@ -245,10 +290,53 @@ def check_positions(positions: type[nn.Module], similarity_map: Callable) -> Non
         typed = build(positions, nt, places, dim).to(dtype)
         of_type(call(typed.forward, tokens.to(dtype)), dtype, "tokens plus positions")
     check_similarity_map(similarity_map)
-    passed("03.6", "one trained vector for each place, and a map that says which places are alike.")
+    passed("03.7", "one trained vector for each place, and a map that says which places are alike.")
 
 
 # ---- 03.1
+
+
+def check_loops(loops: Callable) -> None:
+    for clip, tubelet in ((numbered(CHANNELS, *SIZE), TUBELET), (numbered(3, 8, 6, 10), (4, 3, 2))):
+        (_, T, H, W), (pt, ph, pw) = clip.shape, tubelet
+        whole = cut_by_loops(clip[None], tubelet)[0]  # [nt, S, V]
+
+        def boxes(order, clip=clip, tubelet=tubelet):
+            pt, ph, pw = tubelet
+            return lambda: rearrange(clip, f"c (nt pt) (nh ph) (nw pw) -> {order}", pt=pt, ph=ph, pw=pw)
+
+        close(
+            call(loops, clip, tubelet),
+            whole.flatten(0, 1),
+            {
+                "looks as if width were the slowest loop: time is the slowest and width the fastest": boxes(
+                    "(nw nh nt) (c pt ph pw)"
+                ),
+                "looks as if width changed before height: time is the slowest loop, then height, then width": boxes(
+                    "(nt nw nh) (c pt ph pw)"
+                ),
+                "looks as if space were the slower loop: time is the slowest": boxes("(nh nw nt) (c pt ph pw)"),
+                "looks as if channels came last in a tubelet: slice all channels at once, then flatten": boxes(
+                    "(nt nh nw) (pt ph pw c)"
+                ),
+                "looks as if the loops made steps of one voxel: a tubelet begins where the last one ended, so step by "
+                "pt, ph and pw": lambda: torch.stack(
+                    [
+                        clip[:, t : t + pt, y : y + ph, x : x + pw].flatten()
+                        for t in range(T - pt + 1)
+                        for y in range(H - ph + 1)
+                        for x in range(W - pw + 1)
+                    ]
+                ),
+                "the tubelets are still boxes: flatten each": boxes("(nt nh nw) c pt ph pw"),
+                "only the first channel is cut": lambda: cut_by_loops(clip[None, :1], tubelet)[0].flatten(0, 1),
+                "time and space have an axis each: the loops give one sequence, [N, C·pt·ph·pw]": lambda: whole,
+            },
+            what=f"cut_by_loops(clip, {tubelet})",
+            tolerance=0,
+        )
+    keeps_type(loops, clip, tubelet)
+    learns(loops, clip, tubelet)
 
 
 def check_cut(cut: Callable) -> None:
@@ -528,7 +616,45 @@ def check_refusal(embedding: type[nn.Module]) -> None:
             )
 
 
-# ---- 03.5
+# ---- 03.6
+
+
+def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet: Sequence[int]) -> None:
+    pt, ph, pw = tubelet
+    clip = drawn(*clip_shape, seed=3)
+    numbers = numbered(1, *clip_shape)
+    for what, embedding, cut in (
+        ("the package's embedding", next(iter(sound_embeddings(clip_shape, tubelet).values())), cut_by_loops),
+        (
+            "an embedding that only reshapes the clip",
+            next(iter(faulty_embeddings(clip_shape, tubelet).values())),
+            lambda numbers, _: numbers.reshape(1, 2, 6, -1),
+        ),
+    ):
+        for i, s in ((1, 2), (0, 5), (0, 0)):
+            found = call(voxels_read, embedding, clip, i, s)
+            if clip.requires_grad:
+                raise CheckFailed(
+                    "the clip that your function was given asks for gradients now: work on a copy, "
+                    "clip.clone().requires_grad_()"
+                )
+            name = f"voxels_read(embedding, clip, {i}, {s}) for {what}"
+            found = torch.as_tensor(found) if hasattr(found, "__array__") else found
+            if isinstance(found, torch.Tensor) and list(found.shape) == [1, *clip_shape]:
+                raise CheckFailed(f"{name} has an axis for the batch: it is given one clip, return [C, T, H, W]")
+            same_shape(found, clip_shape, name)
+            if found.dtype != torch.bool:
+                raise CheckFailed(f"{name} is {found.dtype}: say True or False for each voxel, gradient != 0")
+            expected = torch.isin(numbers, cut(numbers, tubelet)[0, i, s])[0]
+            if torch.equal(found, ~expected):
+                raise CheckFailed(f"{name} is True for the voxels that are not read: True is for those that are")
+            if found.all():
+                raise CheckFailed(f"{name} is True everywhere: ask for the gradient of this one token only")
+            if not torch.equal(found, expected):
+                raise CheckFailed(
+                    f"{name} is wrong for {int((found != expected).sum())} of {found.numel()} voxels: take the "
+                    f"gradient of the token at [i, s] = [{i}, {s}] with respect to the clip, and say where it is not 0"
+                )
 
 
 class AsWritten(nn.Module):
@@ -624,7 +750,7 @@ def faulty_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict
     return {what: AsWritten(function, *parts) for what, (function, *parts) in faults.items()}
 
 
-# ---- 03.6
+# ---- 03.7
 
 
 def check_similarity_map(similarity_map: Callable) -> None:

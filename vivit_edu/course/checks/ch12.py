@@ -245,7 +245,8 @@ def epoch_with(
         elif mistake not in ("no clipping", "clips first"):
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimiser.step() if mistake in ("steps itself", "optimiser.step") else scaler.step(optimiser)
-        scaler.update()
+        if mistake != "steps itself":
+            scaler.update()
         after_step()
         total, shown = total + loss.item(), shown + 1
     return total / max(1, shown)

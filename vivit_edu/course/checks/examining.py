@@ -251,7 +251,10 @@ def _compare_in(dtype, function, reference, case, what):
     if not any(_is_tensor(arg) and arg.is_floating_point() for arg in case):
         return
     converted = [_converted(arg, dtype) for arg in _copies(case)]
-    expected = _expected(reference, converted)
+    try:
+        expected = _expected(reference, converted)
+    except RuntimeError:  # torch itself has not everything for every type, avg_pool3d for one
+        return
     try:
         found = call(function, *_copies(converted))
         if _is_tensor(found) and _is_tensor(expected):

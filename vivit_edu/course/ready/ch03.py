@@ -12,6 +12,18 @@ from .registry import builds
 
 
 @builds("03.1")
+def cut_by_loops(clip: torch.Tensor, tubelet: Sequence[int]) -> torch.Tensor:
+    """[C, T, H, W] -> tubelets [N, C·pt·ph·pw]"""
+    pt, ph, pw = tubelet
+    boxes = []
+    for t in range(0, clip.shape[1], pt):
+        for y in range(0, clip.shape[2], ph):
+            for x in range(0, clip.shape[3], pw):
+                boxes.append(clip[:, t : t + pt, y : y + ph, x : x + pw].flatten())
+    return torch.stack(boxes)
+
+
+@builds("03.1")
 def cut(clips: torch.Tensor, tubelet: Sequence[int]) -> torch.Tensor:
     """[B, C, T, H, W] -> tubelets [B, nt, S, C·pt·ph·pw]"""
     pt, ph, pw = tubelet
@@ -57,6 +69,14 @@ class MyTubeletEmbedding(nn.Module):
 
 
 @builds("03.4")
+def rebuild(
+    tokens: torch.Tensor, E: torch.Tensor, b: torch.Tensor, grid: Sequence[int], tubelet: Sequence[int]
+) -> torch.Tensor:
+    """Tokens [B, nt, S, D] -> clips [B, C, T, H, W], as well as a linear map can"""
+    return join((tokens - b) @ torch.linalg.pinv(E).T, grid, tubelet)
+
+
+@builds("03.5")
 def cut_frames(clips: torch.Tensor, tubelet: Sequence[int]) -> torch.Tensor:
     """[B, C, T, H, W] -> the patches of one frame out of every pt, [B, nt, S, C·ph·pw]"""
     pt, ph, pw = tubelet
@@ -64,21 +84,29 @@ def cut_frames(clips: torch.Tensor, tubelet: Sequence[int]) -> torch.Tensor:
     return rearrange(frames, "b c nt (nh ph) (nw pw) -> b nt (nh nw) (c ph pw)", ph=ph, pw=pw)
 
 
-@builds("03.5")
+@builds("03.6")
+def voxels_read(embedding: nn.Module, clip: torch.Tensor, i: int, s: int) -> torch.Tensor:
+    """Which voxels of a clip [C, T, H, W] the token at (i, s) depends on: bool [C, T, H, W]"""
+    probe = clip.detach().clone().requires_grad_()
+    token = embedding(probe[None])[0, i, s]  # [D]
+    (gradient,) = torch.autograd.grad(token.sum(), probe)
+    return gradient != 0
+
+
+@builds("03.6")
 def reads_its_boxes(embedding: nn.Module, clip_shape: Sequence[int], tubelet: Sequence[int]) -> bool:
     """Whether each token reads every voxel of its own tubelet and no other voxel"""
-    clip = torch.rand(1, *clip_shape).requires_grad_()
-    tokens = embedding(clip)[0]  # [nt, S, D]
-    for i in range(tokens.shape[0]):
-        for s in range(tokens.shape[1]):
-            (gradient,) = torch.autograd.grad(tokens[i, s].sum(), clip, retain_graph=True)
-            read = cut(gradient != 0, tubelet)[0]  # [nt, S, V]
-            if not read[i, s].all() or read.sum() != read[i, s].sum():
+    clip = torch.rand(*clip_shape)
+    _, nt, places, _ = embedding(clip[None]).shape
+    for i in range(nt):
+        for s in range(places):
+            read = cut(voxels_read(embedding, clip, i, s)[None], tubelet)[0]  # [nt, S, V]
+            if not read[i, s].all() or read.sum() > read[i, s].sum():
                 return False
     return True
 
 
-@builds("03.6")
+@builds("03.7")
 class LearnedPositions(nn.Module):
     """Tokens [B, nt, S, D] -> the same shape, each with the vector of its place added"""
 
@@ -90,7 +118,7 @@ class LearnedPositions(nn.Module):
         return tokens + self.p
 
 
-@builds("03.6")
+@builds("03.7")
 def similarity_map(positions: torch.Tensor, grid: Sequence[int], place: Sequence[int]) -> torch.Tensor:
     """Positions [N, D], grid (nt, nh, nw) and a place (i, j, k) in it -> cosines [nt, nh, nw]"""
     directions = positions / positions.norm(dim=-1, keepdim=True)

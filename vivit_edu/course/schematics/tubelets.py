@@ -172,6 +172,16 @@ def rebuilt_clips(clip: Array, versions: dict[str, Array], slices: Sequence[int]
     return figure
 
 
+def side_by_side(pictures: dict[str, Array]) -> Figure:
+    """Grey pictures [H, W] in [0, 1] next to each other: {title: picture}."""
+    figure = new_figure(2.6 * len(pictures), 2.8)
+    for axes, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items()):
+        axes.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=1)
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
 def learned_filters(filters: Array, count: int = 10) -> Figure:
     """The largest of the filters [D, C, pt, ph, pw], one column each, its frames from top to bottom."""
     filters = np.asarray(filters.detach() if hasattr(filters, "detach") else filters)[:, 0]
