@@ -91,3 +91,22 @@ def test_a_head_that_follows_the_shape_is_told_from_one_that_does_not(model, mon
     assert first == second == {"sample": 0, "layer": 0, "head": 0, "token": 10}
     figure = figures.following_figure({"on": on_shape, "off": elsewhere})
     assert "on: 1.0 to 4.0; off: 1.0 to 4.0" in figure.alt_text
+
+
+def test_what_the_figure_shows_is_said_in_words():
+    def gain(mean):
+        return {"gain": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "runs": [mean]}}
+
+    methods = {name: gain(0.5) for name in METHODS} | {f"{name}, random weights": gain(0.0) for name in METHODS}
+    methods |= {"last layer": gain(0.05), "rollout, random weights": gain(0.45), figures.CONTRAST: gain(0.2)}
+    methods |= {"relevance": gain(0.25)}
+    said = figures.reading({"results": {"spacetime": {"methods": methods}}}).splitlines()
+    assert said[1].endswith(" rollout, relevance, input gradient, occlusion")
+    assert said[2].endswith(" relevance, input gradient, occlusion")
+    assert said[3].endswith(" input gradient, occlusion")
+
+
+def test_heads_that_find_and_that_follow_are_counted():
+    on_shape, elsewhere = torch.tensor([[10.0, 9.0], [1.0, 3.1]]), torch.tensor([[8.0, 1.0], [1.0, 2.9]])
+    said = figures.heads_in_words(on_shape, elsewhere)
+    assert "of 4 heads 1 find the shape" in said and said.endswith("layer 0 head 1")

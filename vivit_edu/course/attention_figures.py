@@ -224,6 +224,23 @@ def gains_in_words(methods: dict, rows: Sequence[str]) -> str:
     return ", ".join(said)
 
 
+def reading(table: dict) -> str:
+    """What the figure shows, in words, model by model: which maps beat chance, their controls and plain contrast."""
+    lines = []
+    for model, found in table["results"].items():
+        gain = {name: scores["gain"] for name, scores in found["methods"].items()}
+        chance = [name for name in METHODS if gain[name]["low"] > 0]
+        control = [name for name in chance if gain[name]["low"] > gain[f"{name}, random weights"]["high"]]
+        plain = [name for name in control if gain[name]["low"] > gain[CONTRAST]["high"]]
+        lines += [
+            f"{model}",
+            f"   above chance:                    {', '.join(chance) or 'none'}",
+            f"   above random weights, too:       {', '.join(control) or 'none'}",
+            f"   and above contrast (no model):   {', '.join(plain) or 'none'}",
+        ]
+    return "\n".join(lines)
+
+
 def draw_gain(axes: Axes, place: float, gain: dict, colour: str, *, filled: bool) -> None:
     """A mean with its interval, and the seeds as small dots."""
     axes.plot([gain["low"], gain["high"]], [place, place], color=colour, linewidth=1.5)
@@ -277,6 +294,24 @@ def telling_heads(
     token = n_t // 2 * s + int(middle.float().argmax())
     chosen = [divmod(int(table.argmax()), table.shape[1]) for table in (on_shape, on_shape / elsewhere)]
     return [{"sample": sample, "layer": layer, "head": head, "token": token} for layer, head in chosen]
+
+
+def heads_in_words(on_shape: torch.Tensor, elsewhere: torch.Tensor, much: float = 3.0) -> str:
+    """How many heads find the shape and how many follow it, by the tables that `following` returns.
+
+    much: from how many times chance on a head counts. Following: much from the shape, and at least twice as much as
+    from elsewhere.
+    """
+    finds = (on_shape >= much) & (elsewhere >= much)
+    follows = (on_shape >= much) & (on_shape >= 2 * elsewhere)
+
+    def named(chosen):
+        return ", ".join(f"layer {layer} head {head}" for layer, head in chosen.nonzero().tolist()) or "none"
+
+    return (
+        f"of {on_shape.numel()} heads {int(finds.sum())} find the shape, whoever asks (both at least {much:g} times "
+        f"chance)\nfollow it (from the shape at least twice as much as from elsewhere): {named(follows)}"
+    )
 
 
 def following_figure(found: Mapping[str, torch.Tensor]) -> Figure:
