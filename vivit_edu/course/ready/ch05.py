@@ -73,7 +73,7 @@ class Model1(nn.Module):
         nt, nh, nw = self.embedding.grid
         count = nt * nh * nw + (pool == "cls")
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "cls" else None
-        self.positions = nn.Parameter(0.02 * torch.randn(1, count, dim))
+        self.positions = nn.Parameter(0.5 * torch.randn(1, count, dim))
         self.blocks = nn.ModuleList(EncoderBlock(dim, heads, mlp_dim) for _ in range(depth))
         self.head = Head(dim, classes, pool)
 
