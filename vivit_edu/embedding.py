@@ -142,6 +142,10 @@ def check_clips(clips: torch.Tensor, weight: torch.Tensor, clip_shape: tuple[int
     clips: float [B, *clip_shape] of the type that `weight` has, finite, in [0, 1] or near it; where they are on a
     GPU, their values are not looked at. Raises ConfigError where they are not so.
     """
+    if not isinstance(clips, torch.Tensor):
+        raise ConfigError(
+            f"clips must be a tensor [B, C, T, H, W], got a {type(clips).__name__}: torch.as_tensor makes one"
+        )
     if clips.ndim != 5 or tuple(clips.shape[1:]) != clip_shape:
         expected = ", ".join(map(str, clip_shape))
         raise ConfigError(

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from .. import plots
-from .rollout import to_voxels
+from .faithfulness import randomised
+from .rollout import rollout, to_voxels
 from .weights import check_vivit
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ SMALL = plots.SMALLEST
 
 @dataclass
 class Row:
-    """A row of slices: a clip's grey values [T, H, W], its outline and the map over it, of the same shape or None."""
+    """A row of slices: a clip's grey values [T, H, W], its outline and the map over it, of the same shape or None.
+
+    unit: what the map's numbers are, for its colour bar; without it there is no bar.
+    """
 
     picture: np.ndarray
     outline: np.ndarray | None
@@ -94,6 +98,22 @@ def clips_figure(
     )
 
 
+def puzzle_figure(model: nn.Module, clip: torch.Tensor, *, mask: torch.Tensor | None = None, seed: int = 1) -> Figure:
+    """Rollout of the model with random weights (A) and as it was trained (B), without saying which is which.
+
+    Each map is stretched from its own smallest to its own largest value and has no colour bar, as such maps are often
+    drawn. Arguments as in `maps_figure`; seed: of the random weights.
+    """
+    plain, inputs = check_vivit(model), clip[None].float() / 255
+    picture, outline = to_grey(clip), None if mask is None else mask.cpu().numpy()
+    rows = [Row(picture, outline, "the clip")]
+    for name, one in (("A", randomised(plain, seed)), ("B", plain)):
+        heat = heat_of(plain, rollout(one, inputs)[0])
+        rows.append(Row(picture, outline, name, (heat - heat.min()) / (heat.max() - heat.min())))
+    alt = "A clip as a row of slices, and two maps of it, A and B: one of a trained model, one of random weights."
+    return rows_figure(plain, rows, alt)
+
+
 def rows_figure(model: nn.Module, rows: Sequence[Row], alt: str) -> Figure:
     """Rows of slices below each other, one slice from each time index, with a colour bar where there is a map."""
     frames = middle_frames(model.embedding.grid[0], model.embedding.tubelet[0], len(rows[0].picture))
@@ -106,7 +126,7 @@ def rows_figure(model: nn.Module, rows: Sequence[Row], alt: str) -> Figure:
             outline = None if row.outline is None else row.outline[frame]
             draw_slice(axes, row.picture[frame], outline, None if top is None else row.heat[frame] / top)
         line[0].set_ylabel(fill(row.label, 21, break_on_hyphens=False), fontsize=SMALL)
-        if top is None:
+        if not row.unit:
             line[-1].set_axis_off()
         else:
             draw_scale(line[-1], top, row.unit, float(row.heat.max()))

@@ -293,22 +293,79 @@ def per_head(layers: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @exercise
-def check_lift(my_lift: Callable) -> None:
-    """my_lift(weights, kind, n_t, s): weights of space or time -> the mean over heads as [B, N, N], N = n_t·s."""
+def check_lift(my_lift: Callable, my_layers: Callable) -> None:
+    """my_lift(weights, kind, n_t, s): weights of space or time -> the mean over heads as [B, N, N], N = n_t·s.
+
+    my_layers(model, clips): what follows each other in Models 2 to 4, a list of [B, 1, N, N].
+    """
     for batch, n_t, s, double in ((2, 3, 5, False), (1, 4, 2, True)):
-        for kind, shape in (
+        for of, shape in (
             ("space", (batch, n_t, HEADS, s, s)),
             ("time", (batch, s, HEADS, n_t, n_t)),
             ("time", (batch, HEADS, n_t, n_t)),
         ):
             weights = sharp_weights(*shape)
             weights = weights.double() if double else weights
-            case = f"kind {kind!r} with weights {list(shape)}, n_t={n_t}, s={s}"
-            found = call(my_lift, weights, kind, n_t, s)
-            close(found, *lifted(weights, kind, n_t, s), what=f"the result for {case}")
+            case = f"kind {of!r} with weights {list(shape)}, n_t={n_t}, s={s}"
+            found = call(my_lift, weights, of, n_t, s)
+            close(found, *lifted(weights, of, n_t, s), what=f"the result for {case}")
             like(found, weights)
     keeps_gradients(lambda parts: my_lift(parts[0], "space", 3, 5), [sharp_weights(2, 3, HEADS, 5, 5)])
-    passed("13.3", "space is a block diagonal, time a stripe, and each row still sums to 1.")
+    for name in ("factorised_encoder", "factorised_self_attention", "factorised_dot_product"):
+        model = sharp_model(name, heads=2, depth=2)
+        clips = clips_for(model, 2)
+        expected, mistakes = followed(model, clips)
+        check_layers(call(my_layers, model, clips), expected, mistakes, model)
+    passed("13.3", "space is a block diagonal, time makes stripes, and the layers follow each other as in the model.")
+
+
+def followed(model: nn.Module, clips: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, list[torch.Tensor]]]:
+    """The lifted matrices [B, N, N] that follow each other, and {message: those of this mistake}."""
+    maps = attention_maps(model, clips)
+    each = [dense_lift(m.weights.mean(dim=-3), m.kind, *model.grid) for m in maps]
+    means = [(space + time) / 2 for space, time in zip(each[::2], each[1::2])]
+    if model.attention_halves:
+        return means, {
+            "in Model 4 space and time share the heads of one layer, so its matrix is their mean; here they follow "
+            "each other as in Model 3": each
+        }
+    mistakes = {"the layers are in reversed order: the first one comes first": each[::-1]}
+    if [m.kind for m in maps[:2]] == ["space", "time"]:
+        mistakes |= {
+            "in Model 3 attention over space and over time follow each other, each with a residual connection of its "
+            "own; here they were averaged as in Model 4": means,
+            "space and time were multiplied before the identity was added: each has a residual connection of its own, "
+            "so hand both over, one after the other": [time @ space for space, time in zip(each[::2], each[1::2])],
+        }
+    return each, mistakes
+
+
+def check_layers(found: object, expected: list[torch.Tensor], mistakes: dict, model: nn.Module) -> None:
+    """Compares lifted layers, with or without an axis for the heads, with those expected."""
+    if not isinstance(found, (list, tuple)) or not all(isinstance(one, torch.Tensor) for one in found):
+        same_shape(
+            found if isinstance(found, torch.Tensor) or found is None else None, expected[0][:, None], "my_layers"
+        )
+        raise CheckFailed("my_layers returns one tensor, expected a list of [B, 1, N, N], one for each layer")
+
+    def same(wrong):
+        plain = [one.reshape(one.shape[0], *one.shape[-2:]) for one in found if one.ndim in (3, 4)]
+        pairs = zip(plain, wrong)
+        return len(plain) == len(wrong) and all(
+            a.shape == b.shape and torch.allclose(a, b, atol=1e-5) for a, b in pairs
+        )
+
+    for message, wrong in mistakes.items():
+        if same(wrong) and not same(expected):
+            raise CheckFailed(f"{type(model).__name__}: {message}")
+    if len(found) != len(expected):
+        raise CheckFailed(
+            f"{type(model).__name__}: my_layers returns {len(found)} matrices, expected {len(expected)}, one for each "
+            "step that has a residual connection of its own"
+        )
+    for layer, (one, right) in enumerate(zip(found, expected)):
+        same_shape(one, right[:, None], f"{type(model).__name__}, layer {layer} of my_layers")
+        close(one, right[:, None], what=f"{type(model).__name__}, layer {layer} of my_layers")
 
 
 def lifted(weights: torch.Tensor, kind: str, n_t: int, s: int) -> tuple[torch.Tensor, dict[str, object]]:
