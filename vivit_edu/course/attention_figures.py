@@ -39,7 +39,7 @@ LINES = {  # of curves, told apart by dashes, too
 
 def draw_matrix(axes: Axes, weights: torch.Tensor, n_t: int, top: float) -> None:
     """Weights [N, N] as a picture, from 0 to `top`, with a tick where each time index begins."""
-    axes.imshow(weights.detach().numpy(), cmap="cividis", vmin=0, vmax=top, interpolation="nearest")
+    axes.imshow(weights.detach().numpy(), cmap="cividis", vmin=0, vmax=top)
     ticks = np.arange(n_t) * (len(weights) // n_t)
     axes.set(xticks=ticks, yticks=ticks, xticklabels=[], yticklabels=[])
     axes.tick_params(length=2)
@@ -54,8 +54,8 @@ def heads_figure(layers: Mapping[int, torch.Tensor], n_t: int) -> Figure:
     strongest = {layer: n * float(weights.quantile(0.99)) for layer, weights in layers.items()}
     told = ", ".join(f"layer {layer} up to {top:.1f}" for layer, top in strongest.items())
     figure = new_figure(
-        2.05 * heads + 1,
-        2.2 * len(layers),
+        1.6 * heads + 1,
+        1.8 * len(layers) + 0.2,
         f"The {heads} heads of layers {', '.join(map(str, layers))} as matrices of {n} × {n} weights. Rows: queries, "
         f"columns: keys, with ticks where a time index begins. Weights in times an even share: {told}.",
     )
@@ -65,7 +65,7 @@ def heads_figure(layers: Mapping[int, torch.Tensor], n_t: int) -> Figure:
             draw_matrix(axes, n * weights[head], n_t, strongest[layer])
             axes.set_title(f"layer {layer}, head {head}", fontsize=SMALLEST)
         draw_bar(line[-1], strongest[layer])
-    panels[-1, 0].set_xlabel("key: who is read (a tick: a new time index)", fontsize=SMALLEST)
+    panels[-1, 0].set_xlabel("key: who is read", fontsize=SMALLEST)
     panels[-1, 0].set_ylabel("query: who reads", fontsize=SMALLEST)
     return figure
 
@@ -92,8 +92,8 @@ def rollout_figure(model: nn.Module, clip: torch.Tensor) -> Figure:
     shown = [*halves[::-1], product]
     names = [*(rf"$\hat A_{layer}$" for layer in range(len(halves), 0, -1)), "$R$"]
     figure = new_figure(
-        1.45 * len(shown) + 3.3,
-        1.7,
+        1.25 * len(shown) + 2.9,
+        1.5,
         f"Rollout in one picture: the matrices of {len(halves)} layers, the last one on the left, are multiplied; the "
         "mean of the product's rows is one number per tubelet, which is laid over the slices of the clip.",
     )

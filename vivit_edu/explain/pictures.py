@@ -117,7 +117,7 @@ def puzzle_figure(model: nn.Module, clip: torch.Tensor, *, mask: torch.Tensor | 
 def rows_figure(model: nn.Module, rows: Sequence[Row], alt: str) -> Figure:
     """Rows of slices below each other, one slice from each time index, with a colour bar where there is a map."""
     frames = middle_frames(model.embedding.grid[0], model.embedding.tubelet[0], len(rows[0].picture))
-    figure = plots.new_figure(1.3 * len(frames) + 1.3, 1.36 * len(rows) + 0.2, alt)
+    figure = plots.new_figure(1.2 * len(frames) + 1.3, 1.26 * len(rows) + 0.2, alt)
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0, wspace=0)
     panels = figure.subplots(len(rows), len(frames) + 1, squeeze=False, width_ratios=[*[1] * len(frames), 0.09])
     for line, row in zip(panels, rows):
