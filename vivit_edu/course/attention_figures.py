@@ -309,8 +309,8 @@ def heads_in_words(on_shape: torch.Tensor, elsewhere: torch.Tensor, much: float 
         return ", ".join(f"layer {layer} head {head}" for layer, head in chosen.nonzero().tolist()) or "none"
 
     return (
-        f"of {on_shape.numel()} heads {int(finds.sum())} find the shape, whoever asks (both at least {much:g} times "
-        f"chance)\nfollow it (from the shape at least twice as much as from elsewhere): {named(follows)}"
+        f"of {on_shape.numel()} heads {int(finds.sum())} find the shape for both kinds of queries ({much:g} times "
+        f"chance or more)\nfollow it (from the shape at least twice as much as from elsewhere): {named(follows)}"
     )
 
 
