@@ -2,8 +2,7 @@
 
 import os
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Files whose tests share something expensive (a site, a classroom, a browser): one process runs them all.
-TOGETHER = ("test_site", "test_classroom", "test_browser", "test_colab", "test_phantom", "test_cli", "test_ablate")
-# Started first, so that no process is left with a long one at the end.
-LONG = ("02_what_cnns", "test_classroom", "12_full", "runs_again", *TOGETHER, "test_distributed", "test_project")
+# What takes longest is started first, so that no process is left with a long one at the end. The first two go to two
+# processes: chapter 12 waits for the phantom to be generated, a classroom does not need it.
+LONG = ("12_full", "test_classroom", "runs_again", "test_browser", "test_site", "test_distributed", "test_project")
+LONG += ("test_unsolved", "test_cli", "test_phantom", "test_bad_files", "test_video", "test_pretrain", "test_colab")
 
 
 def pytest_collection_modifyitems(items):
@@ -25,13 +24,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Deals out single tests, but the files of TOGETHER whole. (xdist's own groups have no effect in pytest 9.2.)"""
+    """Deals out whole files, so that what a file's tests share is made once, but each chapter that is run again on its
+    own. (xdist's own groups have no effect in pytest 9.2.)"""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.split("::")[0]
-            return file if Path(file).stem in TOGETHER else nodeid
+            return nodeid if "runs_again" in nodeid else nodeid.split("::")[0]
 
     return ByFile(config, log)
 
@@ -46,11 +45,28 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom():
-    """The phantom lies where the chapters look for it: generating it is no part of their time."""
-    code = "from vivit_edu import load_volumes; load_volumes('organphantom3d')"
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+def phantom(tmp_path_factory) -> Path:
+    """The file of the phantom where the chapters look for it: generating it is no part of their time.
+
+    One of the tests' processes generates it, and the others wait: for two minutes at most, in case that one died.
+    """
+    from vivit_edu.data import data_root
+    from vivit_edu.datasets.phantom import load_phantom
+
+    path = data_root() / "organphantom3d.npz"
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # the only process
+        load_phantom(28, path)
+        return path
+    lock = tmp_path_factory.getbasetemp().parent / "phantom.lock"  # of this run, and of all its processes
+    for _ in range(240):
+        try:
+            lock.touch(exist_ok=False)
+            break
+        except FileExistsError:
+            time.sleep(0.5)
+    load_phantom(28, path)
+    lock.unlink(missing_ok=True)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The course as a web site: every chapter whole, every figure there and described, every link alive, light and dark."""
 
 import re
+import shutil
 import sys
 from functools import partial
 from html.parser import HTMLParser
@@ -135,25 +136,28 @@ def test_no_page_holds_a_path_of_this_machine(built):
 # ---- what is refused, and small parts
 
 
-def masters_with(tmp_path, text):
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A folder with masters of one small chapter, and the site made of them."""
+    root = tmp_path_factory.mktemp("small")
     nb = sample_notebook()
-    nb.cells[3].source = text
-    (tmp_path / "masters").mkdir()
-    nbformat.write(nb, tmp_path / "masters" / "03_sample.ipynb")
-    return tmp_path / "masters"
+    nb.cells[3].source = "## Doubling"
+    (root / "masters").mkdir()
+    nbformat.write(nb, root / "masters" / "03_sample.ipynb")
+    site(root / "site", masters=root / "masters")
+    return root
 
 
-def test_a_dead_anchor_is_named(tmp_path):
-    masters = masters_with(tmp_path, "## Doubling\n\n[there](03_sample.ipynb#nowhere)")
-    with pytest.raises(ConfigError, match="nowhere"):
-        site(tmp_path / "site", masters=masters)
+@pytest.fixture
+def small(first, tmp_path):
+    """A copy of it, to be changed: (folder of the masters, folder of the site)."""
+    shutil.copytree(first, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "masters", tmp_path / "site"
 
 
-def test_a_second_site_can_be_built_in_the_same_process(tmp_path):
-    masters = masters_with(tmp_path, "## Doubling")
-    for name in ("first", "second"):
-        page = Page(site(tmp_path / name, masters=masters) / "03_sample.html")
-        assert "what-to-take-along" in page.ids and "#what-to-take-along" in page.all("a", "href")
+def assert_headings_are_linked(path):
+    page = Page(path)
+    assert "what-to-take-along" in page.ids and "#what-to-take-along" in page.all("a", "href")
 
 
 @pytest.mark.parametrize(
@@ -177,14 +181,13 @@ def snapshot(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_is_touched_before_tools_and_pages_are_known_to_be_fine(tmp_path, monkeypatch):
-    masters = masters_with(tmp_path, "## Doubling")
-    folder = site(tmp_path / "site", masters=masters)
+def test_nothing_is_touched_before_tools_and_pages_are_known_to_be_fine(small, tmp_path, monkeypatch):
+    masters, folder = small
     before = snapshot(folder)
     nb = nbformat.read(masters / "03_sample.ipynb", as_version=4)
-    nb.cells[3].source = "[there](03_sample.ipynb#nowhere)"
+    nb.cells[3].source = "## Doubling\n\n[there](03_sample.ipynb#nowhere)"
     nbformat.write(nb, masters / "03_sample.ipynb")
-    with pytest.raises(ConfigError, match="nowhere"):
+    with pytest.raises(ConfigError, match="nowhere"):  # the dead anchor is named
         site(folder, masters=masters)
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     with pytest.raises(ConfigError, match="myst_nb is not installed"):
@@ -192,9 +195,10 @@ def test_nothing_is_touched_before_tools_and_pages_are_known_to_be_fine(tmp_path
     assert snapshot(folder) == before and sorted(p.name for p in tmp_path.iterdir()) == ["masters", "site"]
 
 
-def test_a_site_is_renewed_around_what_others_put_there_and_what_was_changed(tmp_path, capsys):
-    masters = masters_with(tmp_path, "## Doubling")
-    folder = site(tmp_path / "site", masters=masters)
+def test_a_site_is_renewed_around_what_others_put_there_and_what_was_changed(small, capsys):
+    """And it is a second site built in the same process: Sphinx keeps what was registered for the first one."""
+    masters, folder = small
+    assert_headings_are_linked(folder / "03_sample.html")
     theirs = {folder / "CNAME": "example.org", folder / ".git" / "HEAD": "main", folder / "guide.html": "ours now"}
     for path, text in theirs.items():
         path.parent.mkdir(exist_ok=True)
@@ -207,7 +211,8 @@ def test_a_site_is_renewed_around_what_others_put_there_and_what_was_changed(tmp
     site(folder, masters=masters)
     assert {path: path.read_text() for path in theirs} == theirs
     assert "guide.html was changed" in (said := capsys.readouterr().out) and "CNAME" not in said
-    assert (folder / "04_sample.html").is_file() and not (folder / "03_sample.html").exists()
+    assert_headings_are_linked(folder / "04_sample.html")
+    assert not (folder / "03_sample.html").exists()
 
 
 @pytest.mark.parametrize(
