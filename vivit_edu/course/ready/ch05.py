@@ -38,7 +38,7 @@ class EncoderBlock(nn.Module):
 
 
 @builds("05.3")
-class Head(nn.Module):
+class ClassifierHead(nn.Module):
     """[B, N, D] -> logits [B, K], from the cls token at index 0 (pool="cls") or the mean of all tokens ("mean")"""
 
     def __init__(self, dim: int, classes: int, pool: str):
@@ -75,7 +75,7 @@ class Model1(nn.Module):
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "cls" else None
         self.positions = nn.Parameter(0.5 * torch.randn(1, count, dim))
         self.blocks = nn.ModuleList(EncoderBlock(dim, heads, mlp_dim) for _ in range(depth))
-        self.head = Head(dim, classes, pool)
+        self.head = ClassifierHead(dim, classes, pool)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         z = rearrange(self.embedding(clips), "b nt s d -> b (nt s) d")
