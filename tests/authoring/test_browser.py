@@ -57,8 +57,8 @@ def lab(tmp_path_factory):
     """JupyterLab on a copy of the notebooks; its address, ending in a slash."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(FOLDER, home / "notebooks")
-    cells = [new_code_cell(source) for source in SLIDERS]
-    (home / "notebooks" / "sliders.ipynb").write_text(notebook_text(new_notebook(cells=cells)), encoding="utf-8")
+    nb = new_notebook(cells=[new_code_cell(source) for source in SLIDERS], metadata=read(MASTERS[0]).nb.metadata)
+    (home / "notebooks" / "sliders.ipynb").write_text(notebook_text(nb), encoding="utf-8")
     for name, values in SETTINGS.items():
         file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
