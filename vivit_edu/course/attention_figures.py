@@ -13,13 +13,14 @@ from einops import reduce
 from torch import nn
 
 from ..explain.faithfulness import METHODS
-from ..explain.pictures import draw_slice, film, heat_of, middle_frames, scale_of, to_grey
+from ..explain.pictures import draw_slice, film, heat_of, middle_frames, scale_of, to_grey, with_one_palette
 from ..explain.weights import attention_maps, check_vivit
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 CONTRAST = "contrast, no model"
 LINES = {  # of curves, told apart by dashes, too
@@ -128,7 +129,7 @@ def show_film(
 ) -> None:
     """Plays the slices of a clip, next to it the same under each map; its twin that stands still is `maps_figure`.
 
-    A moving PNG and not a GIF: GitHub, Jupyter, Colab and the site show PNGs, and it is a quarter of the size.
+    A moving PNG and not a GIF: GitHub, Jupyter, Colab and the site show PNGs as they are, and it is a smaller file.
     Arguments as in `maps_figure`; milliseconds: how long each slice is shown. caption: one sentence below it.
     """
     from IPython.display import display
@@ -143,10 +144,9 @@ def show_film(
         display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
 
 
-def moving_png(pictures: Sequence, milliseconds: int) -> bytes:
+def moving_png(pictures: Sequence[Image], milliseconds: int) -> bytes:
     """Pictures as one PNG that plays them over and over, in 128 colours."""
-    palette, file = pictures[len(pictures) // 2].quantize(128), BytesIO()
-    first, *rest = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+    file, (first, *rest) = BytesIO(), with_one_palette(pictures, 128)
     first.save(file, "PNG", save_all=True, append_images=rest, duration=milliseconds, loop=0)
     return file.getvalue()
 
@@ -194,7 +194,8 @@ def faithfulness_figure(table: dict) -> Figure:
     figure = new_figure(
         11, 3, f"Gain over a random order of {len(rows)} kinds of maps, for {len(results)} models. {told}."
     )
-    for axes, (model, found) in zip(figure.subplots(1, len(results), sharex=True, sharey=True), results.items()):
+    panels = np.atleast_1d(figure.subplots(1, len(results), sharex=True, sharey=True))
+    for axes, (model, found) in zip(panels, results.items()):
         for place, name in enumerate(rows):
             draw_gain(
                 axes, place - 0.14, found["methods"][name]["gain"], MODEL_COLOURS.get(model, "black"), filled=True
@@ -221,6 +222,23 @@ def gains_in_words(methods: dict, rows: Sequence[str]) -> str:
         behind = f" (random weights {control['gain']['mean']:.2f})" if control else ""
         said.append(f"{name} {methods[name]['gain']['mean']:.2f}{behind}")
     return ", ".join(said)
+
+
+def reading(table: dict) -> str:
+    """What the figure shows, in words, model by model: which maps beat chance, their controls and plain contrast."""
+    lines = []
+    for model, found in table["results"].items():
+        gain = {name: scores["gain"] for name, scores in found["methods"].items()}
+        chance = [name for name in METHODS if gain[name]["low"] > 0]
+        control = [name for name in chance if gain[name]["low"] > gain[f"{name}, random weights"]["high"]]
+        plain = [name for name in control if gain[name]["low"] > gain[CONTRAST]["high"]]
+        lines += [
+            f"{model}",
+            f"   above chance:                    {', '.join(chance) or 'none'}",
+            f"   above random weights, too:       {', '.join(control) or 'none'}",
+            f"   and above contrast (no model):   {', '.join(plain) or 'none'}",
+        ]
+    return "\n".join(lines)
 
 
 def draw_gain(axes: Axes, place: float, gain: dict, colour: str, *, filled: bool) -> None:
@@ -276,6 +294,24 @@ def telling_heads(
     token = n_t // 2 * s + int(middle.float().argmax())
     chosen = [divmod(int(table.argmax()), table.shape[1]) for table in (on_shape, on_shape / elsewhere)]
     return [{"sample": sample, "layer": layer, "head": head, "token": token} for layer, head in chosen]
+
+
+def heads_in_words(on_shape: torch.Tensor, elsewhere: torch.Tensor, much: float = 3.0) -> str:
+    """How many heads find the shape and how many follow it, by the tables that `following` returns.
+
+    much: from how many times chance on a head counts. Following: much from the shape, and at least twice as much as
+    from elsewhere.
+    """
+    finds = (on_shape >= much) & (elsewhere >= much)
+    follows = (on_shape >= much) & (on_shape >= 2 * elsewhere)
+
+    def named(chosen):
+        return ", ".join(f"layer {layer} head {head}" for layer, head in chosen.nonzero().tolist()) or "none"
+
+    return (
+        f"of {on_shape.numel()} heads {int(finds.sum())} find the shape, whoever asks (both at least {much:g} times "
+        f"chance)\nfollow it (from the shape at least twice as much as from elsewhere): {named(follows)}"
+    )
 
 
 def following_figure(found: Mapping[str, torch.Tensor]) -> Figure:

@@ -232,6 +232,18 @@ def film(
     return [Image.fromarray(frame) for frame in (255 * joined).round().astype(np.uint8)]
 
 
+def with_one_palette(frames: Sequence[Image], colours: int = 256) -> list[Image]:
+    """Pictures in few colours, the same ones for all of them, which is what keeps the file of a film small."""
+    from PIL import Image
+
+    width, height = frames[0].size
+    sheet = Image.new("RGB", (width, height * len(frames)))
+    for number, frame in enumerate(frames):
+        sheet.paste(frame, (0, height * number))
+    palette = sheet.quantize(colours)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+
+
 def inner_edges(mask: np.ndarray) -> np.ndarray:
     """The pixels of a mask [T, H, W] that have a neighbour outside it in their frame."""
     inside = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
