@@ -6,7 +6,7 @@ import torch
 
 from tests.test_explain import S, T, sharp
 from vivit_edu import plots
-from vivit_edu.explain.faithfulness import contrast
+from vivit_edu.explain.faithfulness import contrast_map
 from vivit_edu.explain.pictures import YELLOW, clips_figure, film, maps_figure, middle_frames, overlay, puzzle_figure
 
 
@@ -106,8 +106,8 @@ def test_both_maps_of_the_puzzle_use_the_whole_scale(model, clip):
 
 def test_contrast_is_the_distance_from_the_clips_mean(model, clip):
     x = clip[None] / 255
-    found = contrast(model, x)
+    found = contrast_map(model, x)
     assert found.shape == (1, T, S)
     tubelet = x[0, 0, 2:4, 4:8, 0:4]
     assert found[0, 1, 2] == pytest.approx(float((tubelet - x.mean()).abs().mean()))
-    torch.testing.assert_close(contrast(sharp("factorised_encoder"), x), found)
+    torch.testing.assert_close(contrast_map(sharp("factorised_encoder"), x), found)

@@ -767,6 +767,162 @@ test_agree = run_cases(
     },
 )
 
+# ---- 05.6 the training loop
+
+
+def learn_plain(model, batches):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for clips, labels in batches:
+        loss = F.cross_entropy(model(clips), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def learn_by_criterion(model, batches):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    criterion = nn.CrossEntropyLoss()
+    model.train()
+    for x, y in batches:
+        optimiser.zero_grad(set_to_none=False)
+        logits = model(x)
+        loss = criterion(logits, y)
+        losses += [float(loss)]
+        loss.backward()
+        optimiser.step()
+    return losses
+
+
+def learn_by_hand(model, batches):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for clips, labels in batches:
+        model.zero_grad()
+        loss = -model(clips).log_softmax(-1)[torch.arange(len(labels)), labels].mean()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return losses
+
+
+def loop(body, steps=slice(None)):
+    """learn with another body of the loop: body(model, optimiser, losses, clips, labels)."""
+
+    def learn(model, batches):
+        optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+        for clips, labels in batches[steps]:
+            body(model, optimiser, losses, clips, labels)
+        return losses
+
+    return learn
+
+
+def no_zero_grad(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def no_step(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    losses.append(loss.item())
+
+
+def no_backward(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def zero_after_backward(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    loss.backward()
+    optimiser.zero_grad()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def softmax_first(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips).softmax(1), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def step_first(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.step()
+    optimiser.zero_grad()
+    loss.backward()
+    losses.append(loss.item())
+
+
+def keeps_tensors(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss)
+
+
+def nothing_kept(model, optimiser, losses, clips, labels):
+    no_zero_grad(model, optimiser, [], clips, labels)
+
+
+def without_grad_mode(model, optimiser, losses, clips, labels):
+    with torch.no_grad():
+        loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def labels_first(model, optimiser, losses, clips, labels):
+    losses.append(F.cross_entropy(labels, model(clips)).item())
+
+
+def summed_loss(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels, reduction="sum")
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def seeded_loop(model, optimiser, losses, clips, labels):
+    torch.manual_seed(0)
+    learn_plain(model, [(clips, labels)])
+
+
+test_learn = run_cases(
+    ch05.check_learn,
+    right=[learn_plain, learn_by_criterion, learn_by_hand],
+    wrong={
+        "no zero_grad": (loop(no_zero_grad), "gradients add up"),
+        "no step": (loop(no_step), "does not learn"),
+        "no backward": (loop(no_backward), "does not learn"),
+        "zero_grad after backward": (loop(zero_after_backward), "does not learn"),
+        "softmax": (loop(softmax_first), "softmax comes before"),
+        "step before backward": (loop(step_first), "call backward first"),
+        "tensors": (loop(keeps_tensors), "loss.item\\(\\)"),
+        "nothing kept": (loop(nothing_kept), "returned 0 numbers"),
+        "no_grad": (loop(without_grad_mode), "does not require grad"),
+        "arguments swapped": (loop(labels_first), "raised"),
+        "summed": (loop(summed_loss), "list of losses is wrong"),
+        "one batch": (loop(no_zero_grad, slice(0, 1)), "returned 1 numbers"),
+        "a seed": (loop(seeded_loop), "sets the global seed"),
+        "returns the last loss": (lambda model, batches: learn_plain(model, batches)[-1], "a float"),
+        "returns nothing": (lambda model, batches: learn_plain(model, batches) and None, "return"),
+    },
+)
+
 # ---- copying weights
 
 

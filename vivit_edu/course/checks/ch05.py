@@ -1,4 +1,4 @@
-"""Checks of chapter 05: the cls token, the encoder block, the head, Model 1, and a test that catches faulty models.
+"""Checks of chapter 05: the cls token, the encoder block, the head, Model 1, a test of models, and a training loop.
 
 A module is checked by its parts: the expected output is put together from the parts that the reader's module owns, and
 the parts are then compared with torch's or the package's by copying weights.
@@ -556,6 +556,72 @@ FAULTS = {
         "numbers.",
     ),
 }
+
+
+# ---- 05.6
+
+
+@exercise
+def check_learn(learn: Callable) -> None:
+    """05.6: learn(model, batches) trains the model on pairs of clips and labels and returns the loss of each step.
+    It is compared with runs that make one mistake each."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [(drawn(6, 1, 4, 4, 6, seed=k).sigmoid(), torch.randint(3, (6,), generator=generator)) for k in range(5)]
+    runs = {"": _train(_small(1), batches)}
+    runs |= {message: _train(_small(1), batches, **change) for message, change in LEARN_MISTAKES.items()}
+    model = _small(1).train()
+    try:
+        losses = call(learn, model, batches, may_change=(0,))
+    except CheckFailed as failed:
+        if "inplace operation" in str(failed):
+            raise CheckFailed(
+                "optimiser.step() changes the weights before loss.backward() has used them: call backward first"
+            ) from None
+        raise
+    if not isinstance(losses, (list, tuple)) or len(losses) != len(batches):
+        said = f"{len(losses)} numbers" if isinstance(losses, (list, tuple)) else kind(losses)
+        raise CheckFailed(f"for {len(batches)} batches learn returned {said}: append one loss in each step")
+    if any(isinstance(loss, torch.Tensor) and loss.requires_grad for loss in losses):
+        raise CheckFailed(
+            "the losses are tensors that keep the whole computation of their step in memory: append loss.item()"
+        )
+    (expected, weights), *_ = runs.values()
+    found = torch.tensor([float(loss) for loss in losses])
+    mistakes = {message: losses for message, (losses, _) in runs.items() if message}
+    close(found, expected, mistakes, what="the list of losses", tolerance=1e-3)
+    close(
+        torch.cat([parameter.detach().flatten() for parameter in model.parameters()]),
+        weights,
+        {"the last batch was not learned: optimiser.step() comes in every step": runs[NO_LAST_STEP][1]},
+        what="the trained weights",
+        tolerance=1e-3,
+    )
+    passed("05.6", "the losses and the trained weights are those of a correct training loop.")
+
+
+NO_LAST_STEP = "the last step is missing"
+LEARN_MISTAKES = {
+    "the model does not learn, its losses are those of the weights it started with: is there a loss.backward() and, "
+    "after it, an optimiser.step()?": {"step": False},
+    "gradients add up from step to step: call optimiser.zero_grad() before loss.backward()": {"zero": False},
+    "a softmax comes before F.cross_entropy, which applies it itself: give it the logits": {"softmax": True},
+    NO_LAST_STEP: {"last": False},
+}
+
+
+def _train(model, batches, step=True, zero=True, softmax=False, last=True):
+    """The losses of a training run and the weights at its end, flat; with a mistake in it where that is asked for."""
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for k, (clips, labels) in enumerate(batches):
+        logits = model.train()(clips)
+        loss = F.cross_entropy(logits.softmax(dim=-1) if softmax else logits, labels)
+        if zero:
+            optimiser.zero_grad()
+        loss.backward()
+        if step and (last or k < len(batches) - 1):
+            optimiser.step()
+        losses.append(loss.item())
+    return torch.tensor(losses), torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 # ---- what the checks of modules share
