@@ -87,3 +87,19 @@ def test_no_two_colours_that_mean_something_are_alike():
     colours = [*plots.COLOURS.values(), *plots.MODEL_COLOURS.values()]
     for one, other in itertools.combinations(colours, 2):
         assert np.abs(np.subtract(to_rgb(one), to_rgb(other))).sum() > 0.4, (one, other)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("name", [r"a$\frac{1$", "$$", r"\alpha_{", "a^b", "{}", "%s"])
+def test_a_class_of_any_name_is_drawn_as_it_is_written(name, tmp_path):
+    """A pair of dollar signs in the name of a folder is not a formula."""
+    names, clips = (name, "other"), torch.randint(0, 256, (2, 1, 8, 8, 8), dtype=torch.uint8)
+    figures = [
+        plots.montage(Split(clips, torch.tensor([0, 1])), names, slices=3),
+        plots.confusion([0, 1, 1], [0, 0, 1], names),
+        plots.attention_slices(clips, torch.rand(2, 8, 8, 8), names, slices=3),
+    ]
+    for figure in figures:
+        plots.save(figure, tmp_path / "figure.png")
+        shown = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+        assert any(name in text for text in shown)

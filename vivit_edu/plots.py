@@ -128,7 +128,7 @@ def montage(split: Split, class_names: Sequence[str], *, slices: int = 7, exampl
     )
     axes = figure.subplots()
     axes.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
-    axes.set_yticks(np.arange(len(class_names)) * (height + 1) + height / 2, class_names)
+    axes.set_yticks(np.arange(len(class_names)) * (height + 1) + height / 2, class_names, parse_math=False)
     axes.set_xticks(np.arange(slices) * (width + 1) + width / 2, frames)
     axes.set(xlabel="slice (time, the first axis of the volume)")
     axes.tick_params(length=0)
@@ -205,8 +205,9 @@ def confusion(
             fontsize=9,
             color="black" if shares[i, j] > 50 else "white",
         )
-    axes.set_xticks(range(k), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(k), [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))])
+    axes.set_xticks(range(k), class_names, rotation=45, ha="right", parse_math=False)
+    rows = [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))]
+    axes.set_yticks(range(k), rows, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true (number of clips)", title="per cent of each true class")
     return figure
 
@@ -224,7 +225,7 @@ def attention_slices(clips: torch.Tensor, scores: torch.Tensor, titles: Sequence
         "with the model's attention in colour.",
     )
     for part, clip, score, title in zip(np.atleast_1d(figure.subfigures(len(clips), 1)), clips, scores, titles):
-        part.suptitle(title)
+        part.suptitle(title, parse_math=False)
         rows = part.subplots(2, slices)
         for column, frame in enumerate(frames):
             for axes in rows[:, column]:
@@ -259,48 +260,4 @@ def ablation(content: dict[str, Any]) -> Figure:
         axes.set_yticks(places, [row["row"] for row in rows])
         axes.grid(alpha=0.3)
     axes.legend()
-    return figure
-
-
-def faithful_maps(content: dict[str, Any]) -> Figure:
-    """Each method's gain over a random order, a panel for each model: trained in blue, with random weights in grey.
-
-    content: what `bench_maps.make_table` returns; dots are seeds, the large ones their mean.
-    """
-    results = content["results"]
-    methods = [name for name in next(iter(results.values()))["methods"] if "random" not in name]
-    told = "; ".join(
-        f"{model}: "
-        + ", ".join(
-            f"{name} {found['methods'][name]['gain']['mean']:.2f} "
-            f"(random weights {found['methods'][f'{name}, random weights']['gain']['mean']:.2f})"
-            for name in methods
-        )
-        for model, found in results.items()
-    )
-    figure = new_figure(
-        11,
-        2.6,
-        f"Dot plots of {len(methods)} kinds of maps for {len(results)} models on {content['dataset']}: gain over a "
-        f"random order, {len(content['seeds'])} seeds. {told}.",
-    )
-    for axes, (model, found) in zip(figure.subplots(1, len(results), sharex=True, sharey=True), results.items()):
-        for kind, colour, aside in (("", BLUE, -0.13), (", random weights", GREY, 0.13)):
-            for place, name in enumerate(methods):
-                gain = found["methods"][name + kind]["gain"]
-                axes.plot(gain["runs"], [place + aside] * len(gain["runs"]), ".", color=colour, alpha=0.5)
-                axes.plot(
-                    gain["mean"],
-                    place + aside,
-                    "o",
-                    color=colour,
-                    label=("random weights" if kind else "trained") * (not place),
-                )
-        axes.axvline(0, color="black", linewidth=1, linestyle="--")
-        axes.set_title(model, fontsize=9)
-        axes.set_yticks(range(len(methods)), methods)
-        axes.set_ylim(len(methods) - 0.5, -0.5)
-        axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
-    figure.supxlabel("gain over a random order (0: chance)", fontsize=9)
     return figure

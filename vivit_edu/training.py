@@ -48,9 +48,10 @@ class Recipe:
     averaged weights that is kept in each step; the averaged weights are evaluated and returned, 0 keeps the raw ones.
     augmentation: what happens to the clips of a batch.
     optimiser: "adamw", or for a ViViT "muon": `torch.optim.Muon` for the matrices of its encoders and AdamW for
-    everything else. compile: torch.compile, which takes a minute at the start and is meant for a GPU: on two CPU cores
-    it gained nothing. bfloat16: training steps in bfloat16 on a CPU, 1.8 times as fast where it has instructions for
-    them (AVX512-BF16, AMX) and slower on others; a GPU has its own precision (`support.devices.precision`).
+    everything else. compile: torch.compile, which takes a minute at the start; on two CPU cores it gained nothing, and
+    on a GPU it was not measured. bfloat16: training steps in bfloat16 on a CPU, 1.8 times as fast where it has
+    instructions for them (AVX512-BF16, AMX) and slower on others; a GPU has its own precision
+    (`support.devices.precision`).
     pretrained: where the first weights come from, as for `load_pretrained`: a file, or "torchvision:vit_b_16";
     "" draws them at random. inflate: what its image filters become in a tubelet, the method of `load_pretrained`.
     `runs.train_run` reads these two; `fit` goes on from the weights that the model has.

@@ -9,6 +9,14 @@ from vivit_edu.explain import attention_maps, masked_logits
 
 from .cases import run_cases
 
+
+def named(pair, name):
+    class Pair(tuple):
+        __name__ = name
+
+    return Pair(pair)
+
+
 # ---- 13.1: weights out of a model
 
 
@@ -340,8 +348,84 @@ def sees_all_places(weights, kind, n_t, s):
     return lift(weights, kind, n_t, s)
 
 
+def layers_as_the_course(model, clips, lift=by_block_diagonal):
+    lifted = [lift(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips)]
+    if model.attention_halves:
+        return [(a + b) / 2 for a, b in zip(lifted[::2], lifted[1::2])]
+    return lifted
+
+
+def layers_by_number(model, clips):
+    by_layer = {}
+    for m in attention_maps(model, clips):
+        by_layer.setdefault(m.layer, []).append(token_by_token(m.weights, m.kind, *model.grid).unsqueeze(1))
+    if "DotProduct" in type(model).__name__:
+        return [torch.stack(pair).mean(0) for pair in by_layer.values()]
+    return [one for pair in by_layer.values() for one in pair]
+
+
+def layers_one_after_the_other(model, clips):
+    return [by_kron(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips)]
+
+
+def layers_averaged(model, clips):
+    lifted = layers_one_after_the_other(model, clips)
+    return (
+        [(a + b) / 2 for a, b in zip(lifted[::2], lifted[1::2])] if type(model).__name__[-7:] != "Encoder" else lifted
+    )
+
+
+def layers_multiplied(model, clips):
+    if type(model).__name__ != "FactorisedSelfAttention":
+        return layers_as_the_course(model, clips)
+    lifted = layers_one_after_the_other(model, clips)
+    return [b @ a for a, b in zip(lifted[::2], lifted[1::2])]
+
+
+def layers_of_space_alone(model, clips):
+    return [by_kron(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips) if m.kind == "space"]
+
+
+def pair_of(lift=by_block_diagonal, layers=layers_as_the_course):
+    return lift, layers
+
+
+def checked_lift(pair):
+    return ch13.check_lift(*pair)
+
+
+test_layers = run_cases(
+    checked_lift,
+    right=[
+        named(pair_of(), "as the course"),
+        named(pair_of(by_kron, layers_by_number), "by number"),
+        named(pair_of(token_by_token), "token by token"),
+    ],
+    wrong={
+        "Model 4 as Model 3": (pair_of(layers=layers_one_after_the_other), "in Model 4 space and time share"),
+        "Model 3 as Model 4": (pair_of(layers=layers_averaged), "averaged as in Model 4"),
+        "multiplied": (pair_of(layers=layers_multiplied), "multiplied before the identity"),
+        "reversed": (pair_of(layers=lambda m, x: layers_as_the_course(m, x)[::-1]), "reversed order"),
+        "space alone": (pair_of(layers=layers_of_space_alone), "returns 2 matrices, expected 6"),
+        "no axis of heads": (
+            pair_of(layers=lambda m, x: [a[:, 0] for a in layers_as_the_course(m, x)]),
+            r"expected \[2, 1, 40, 40\]",
+        ),
+        "one tensor": (pair_of(layers=lambda m, x: torch.stack(layers_as_the_course(m, x))), "one tensor|axes"),
+        "weights as they are": (
+            pair_of(layers=lambda m, x: [one.weights for one in attention_maps(m, x)]),
+            "has shape|matrices",
+        ),
+        "no return": (pair_of(layers=lambda m, x: None), "None"),
+        "not written": (
+            pair_of(layers=lambda m, x: (_ for _ in ()).throw(NotImplementedError())),
+            "still to be written",
+        ),
+    },
+)
+
 test_lift = run_cases(
-    ch13.check_lift,
+    lambda lift: ch13.check_lift(lift, layers_as_the_course),
     right=[by_block_diagonal, token_by_token, by_kron],
     wrong={
         "places first": (lambda *x: lift(*x, order="b t i u j -> b (i t) (j u)"), "tokens are in another order"),
@@ -505,13 +589,6 @@ def both(forgets=by_swapping, blind=by_every_class):
 
 def checked(pair):
     return ch13.check_tests(*pair)
-
-
-def named(pair, name):
-    class Pair(tuple):
-        __name__ = name
-
-    return Pair(pair)
 
 
 test_tests = run_cases(

@@ -1,8 +1,8 @@
 """The full training run of chapter 12: which run follows on this machine, and the trained network that is shown.
 
 `which_run` is the one place that decides. On a GPU it is the whole recipe, kept in `runs/chapter12-DATASET`, where
-chapter 13 finds it. On a CPU it is a short run, of which nothing is kept, and then the recorded model of that recipe
-takes its place. Two environment variables change that:
+chapter 13 finds it (`own_run`). On a CPU it is a short run, of which nothing is kept, and then the recorded model of
+that recipe takes its place. Two environment variables change that:
 
 VIVIT_EDU_FULL=1    the whole recipe on a CPU, too
 VIVIT_EDU_EPOCHS=2  so many epochs, in either case; a whole run that is shortened is kept in a folder of its own
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..augment import augment_batch
+from ..datasets.shapes import generate_shapes
 from ..errors import ConfigError
 from ..support.devices import best_device, cpu_has_bfloat16, describe_device, precision
 from ..support.files import written_whole
-from ..support.places import checkout
 from ..training import History, Recipe, build_seeded, epoch_seed, fit
+from .recorded import own_run, recorded_model
 
 if TYPE_CHECKING:
-    from ..volumes import Volumes
+    from ..volumes import Split, Volumes
 
 SHORT_EPOCHS = 5  # of a short run: about 45 seconds on two cores
 ON = ("1", "true", "yes", "on")
@@ -81,6 +82,36 @@ def epoch_batches(
         yield augment_batch(augmentation, clips, labels, len(volumes.class_names), volumes.mirror, generator)
 
 
+def small_shapes() -> Volumes:
+    """Moving shapes of 14 frames of 14 × 14 pixels, on which a loop can be tried within seconds; eight classes."""
+    return generate_shapes(14)
+
+
+def witnesses(split: Split) -> torch.Tensor:
+    """What is drawn together in a bootstrap, [N]: the patients of a split, or each clip where they are not known."""
+    return torch.arange(len(split.labels)) if split.patients is None else split.patients
+
+
+def confident_mistakes(run: Run, logits: torch.Tensor, count: int = 6) -> tuple[torch.Tensor, list[str]]:
+    """The test clips that a network gets wrong, the surest first: their indices [n], and a title for each.
+
+    logits: of the test split, [N, K].
+    """
+    labels, names = run.volumes.test.labels.cpu(), run.volumes.class_names
+    sure, guesses = logits.softmax(dim=1).max(dim=1)
+    wrong = (guesses != labels).nonzero().flatten()
+    wrong = wrong[sure[wrong].argsort(descending=True, stable=True)][:count]
+    return wrong, [f"is {names[labels[i]]},\n{sure[i]:.0%} sure: {names[guesses[i]]}" for i in wrong.tolist()]
+
+
+def attention_on(run: Run, chosen: torch.Tensor) -> torch.Tensor:
+    """Attention rollout of a ViViT on some of the test clips: scores [B, T', S], summing to 1 for each clip."""
+    from ..explain.rollout import rollout
+
+    device = next(run.model.parameters()).device
+    return rollout(run.model, run.volumes.test.clips[chosen].to(device).float() / 255).cpu()
+
+
 def which_run(volumes: Volumes, preset: str = "full") -> Plan:
     """Which run of a preset follows here, how long it will take and why: prints this, and returns it as a Plan."""
     plan = make_plan(volumes, preset)
@@ -131,16 +162,13 @@ def epochs_asked() -> int | None:
 
 
 def run_folder(dataset: str, preset: str = "full", epochs: int | None = None) -> Path:
-    """Where a whole run is kept: runs/chapter12-DATASET of the checkout, or of the folder one works in.
+    """Where a whole run is kept: `own_run(dataset)`, where chapter 13 looks for it.
 
-    epochs: of a run that was shortened, which goes elsewhere, so that it is never taken for the whole one.
+    epochs: of a run that was shortened, which goes next to it, so that it is never taken for the whole one.
     """
-    try:
-        place = checkout()
-    except ConfigError:  # installed without a checkout
-        place = Path.cwd()
+    folder = own_run(dataset)
     ends = ("" if preset == "full" else f"-{preset}") + ("" if epochs is None else f"-{epochs}-epochs")
-    return place / "runs" / f"chapter12-{dataset}{ends}"
+    return folder.with_name(folder.name + ends)
 
 
 def seconds_per_epoch(recipe: Recipe, volumes: Volumes, device: torch.device) -> float:
@@ -173,23 +201,27 @@ def train_here(plan: Plan, volumes: Volumes, seed: int = 0) -> Run:
     return Run(model, volumes, plan.recipe, history, sum(history["seconds"]) / 60, told)
 
 
-def trained(run: Run, plan: Plan, recorded: str = "full") -> Run:
+def trained(run: Run, plan: Plan) -> Run:
     """The trained network that the rest of the chapter shows; says in one line which one it is.
 
-    Of a whole run it is that run's own. After a short one it is the recorded model of this name, together with the
+    Of a whole run it is that run's own. After a short one it is the recorded model of that preset, together with the
     volumes that it was trained on.
     """
     if not plan.whole:
-        run = recorded_run(recorded, run.volumes)
+        run = recorded_run((plan.preset, "spacetime"), run.volumes)
     print(f"From here on: {run.told}.")
     return run
 
 
-def recorded_run(name: str, volumes: Volumes) -> Run:
-    """A recorded model as a Run. volumes: those that are loaded; the model's own are loaded where it has others."""
-    from ..data import load_volumes
-    from .recorded import recorded_model
+def recorded_run(names: Sequence[str], volumes: Volumes) -> Run:
+    """The first of these recorded models that is there, as a Run.
 
+    volumes: those that are loaded; the model's own are loaded where it was trained on others.
+    """
+    from ..data import load_volumes
+    from ..experiments.trained import weights_path
+
+    name = next((name for name in names if weights_path(name).is_file()), names[0])
     model, facts = recorded_model(name)
     if volumes.name != facts["dataset"]:
         volumes = load_volumes(facts["dataset"])
@@ -198,18 +230,18 @@ def recorded_run(name: str, volumes: Volumes) -> Run:
     return Run(model.to(best_device()), volumes, recipe, history, facts["minutes"], told)
 
 
-def rival(plan: Plan, volumes: Volumes) -> Run:
-    """A second network on the same data, of another recipe, to compare the first with.
+def rival(plan: Plan, run: Run) -> Run:
+    """A second network on the same data, of another recipe, to compare `run` with.
 
-    Where the first is your own run, it is preset quick, trained here in the same way; else it is the recorded Model 2
-    with less weight decay and half of the epochs.
+    Where that is your own run, it is preset quick, trained here in the same way; else it is the recorded Model 2 with
+    less weight decay and half of the epochs.
     """
     if plan.whole:
-        run = train_here(make_plan(volumes, "quick"), volumes)
+        other = train_here(make_plan(run.volumes, "quick"), run.volumes)
     else:
-        run = recorded_run("factorised_encoder", volumes)
-    print(f"The other: {run.told}.")
-    return run
+        other = recorded_run(("factorised_encoder", "spacetime"), run.volumes)
+    print(f"The other: {other.told}.")
+    return other
 
 
 def read_history(folder: Path) -> list[dict]:

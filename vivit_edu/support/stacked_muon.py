@@ -1,7 +1,8 @@
 """Muon for a GPU: matrices of one shape are orthogonalised together.
 
-A step of `torch.optim.Muon` starts some twenty-five small kernels for each matrix. On a GPU starting one takes longer
-than computing it, and with the twenty matrices of the preset full this would be a large part of a training step.
+A step of `torch.optim.Muon` makes some twenty-three small operations for each matrix. On a GPU starting one takes
+longer than computing it. For the twenty matrices of the preset full torch's step makes 462 operations and this one
+71. What that gains on a GPU has not been measured yet.
 """
 
 from __future__ import annotations

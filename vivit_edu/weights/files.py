@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, VivitEduError
-from ..support.files import shown
+from ..support.files import mistaken_for, shown
 from ..support.npz import npz_arrays, npz_headers
 from ..support.torch_files import read_torch
 from .stated import facts_beside
@@ -39,7 +39,10 @@ def read_weights(weights: object) -> tuple[Mapping, dict[str, object]]:
             f"weights are a mapping, a file or a torchvision weights enum, got {type(weights).__name__}; "
             "of a model, give its state_dict()"
         )
-    path = Path(weights).expanduser()
+    try:
+        path = Path(weights).expanduser()
+    except RuntimeError:
+        raise CheckpointError(f"{weights}: there is no user of that name; give the whole path") from None
     if path.is_dir():
         path = path / "model.safetensors"  # as Hugging Face saves a model
     if not path.is_file():
@@ -54,6 +57,8 @@ def read_file(path: Path) -> object:
     """The content of a `.safetensors`, `.npz` or `.pt` file (`.pth` and `.bin` are the same as `.pt`)."""
     suffix = path.suffix.lower()
     try:
+        if kind := mistaken_for(path):
+            raise CheckpointError(f"{shown(path)} holds no weights: it is {kind}")
         if suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -293,22 +293,79 @@ def per_head(layers: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @exercise
-def check_lift(my_lift: Callable) -> None:
-    """my_lift(weights, kind, n_t, s): weights of space or time -> the mean over heads as [B, N, N], N = n_t·s."""
+def check_lift(my_lift: Callable, my_layers: Callable) -> None:
+    """my_lift(weights, kind, n_t, s): weights of space or time -> the mean over heads as [B, N, N], N = n_t·s.
+
+    my_layers(model, clips): what follows each other in Models 2 to 4, a list of [B, 1, N, N].
+    """
     for batch, n_t, s, double in ((2, 3, 5, False), (1, 4, 2, True)):
-        for kind, shape in (
+        for of, shape in (
             ("space", (batch, n_t, HEADS, s, s)),
             ("time", (batch, s, HEADS, n_t, n_t)),
             ("time", (batch, HEADS, n_t, n_t)),
         ):
             weights = sharp_weights(*shape)
             weights = weights.double() if double else weights
-            case = f"kind {kind!r} with weights {list(shape)}, n_t={n_t}, s={s}"
-            found = call(my_lift, weights, kind, n_t, s)
-            close(found, *lifted(weights, kind, n_t, s), what=f"the result for {case}")
+            case = f"kind {of!r} with weights {list(shape)}, n_t={n_t}, s={s}"
+            found = call(my_lift, weights, of, n_t, s)
+            close(found, *lifted(weights, of, n_t, s), what=f"the result for {case}")
             like(found, weights)
     keeps_gradients(lambda parts: my_lift(parts[0], "space", 3, 5), [sharp_weights(2, 3, HEADS, 5, 5)])
-    passed("13.3", "space is a block diagonal, time a stripe, and each row still sums to 1.")
+    for name in ("factorised_encoder", "factorised_self_attention", "factorised_dot_product"):
+        model = sharp_model(name, heads=2, depth=2)
+        clips = clips_for(model, 2)
+        expected, mistakes = followed(model, clips)
+        check_layers(call(my_layers, model, clips), expected, mistakes, model)
+    passed("13.3", "space is a block diagonal, time makes stripes, and the layers follow each other as in the model.")
+
+
+def followed(model: nn.Module, clips: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, list[torch.Tensor]]]:
+    """The lifted matrices [B, N, N] that follow each other, and {message: those of this mistake}."""
+    maps = attention_maps(model, clips)
+    each = [dense_lift(m.weights.mean(dim=-3), m.kind, *model.grid) for m in maps]
+    means = [(space + time) / 2 for space, time in zip(each[::2], each[1::2])]
+    if model.attention_halves:
+        return means, {
+            "in Model 4 space and time share the heads of one layer, so its matrix is their mean; here they follow "
+            "each other as in Model 3": each
+        }
+    mistakes = {"the layers are in reversed order: the first one comes first": each[::-1]}
+    if [m.kind for m in maps[:2]] == ["space", "time"]:
+        mistakes |= {
+            "in Model 3 attention over space and over time follow each other, each with a residual connection of its "
+            "own; here they were averaged as in Model 4": means,
+            "space and time were multiplied before the identity was added: each has a residual connection of its own, "
+            "so hand both over, one after the other": [time @ space for space, time in zip(each[::2], each[1::2])],
+        }
+    return each, mistakes
+
+
+def check_layers(found: object, expected: list[torch.Tensor], mistakes: dict, model: nn.Module) -> None:
+    """Compares lifted layers, with or without an axis for the heads, with those expected."""
+    if not isinstance(found, (list, tuple)) or not all(isinstance(one, torch.Tensor) for one in found):
+        same_shape(
+            found if isinstance(found, torch.Tensor) or found is None else None, expected[0][:, None], "my_layers"
+        )
+        raise CheckFailed("my_layers returns one tensor, expected a list of [B, 1, N, N], one for each layer")
+
+    def same(wrong):
+        plain = [one.reshape(one.shape[0], *one.shape[-2:]) for one in found if one.ndim in (3, 4)]
+        pairs = zip(plain, wrong)
+        return len(plain) == len(wrong) and all(
+            a.shape == b.shape and torch.allclose(a, b, atol=1e-5) for a, b in pairs
+        )
+
+    for message, wrong in mistakes.items():
+        if same(wrong) and not same(expected):
+            raise CheckFailed(f"{type(model).__name__}: {message}")
+    if len(found) != len(expected):
+        raise CheckFailed(
+            f"{type(model).__name__}: my_layers returns {len(found)} matrices, expected {len(expected)}, one for each "
+            "step that has a residual connection of its own"
+        )
+    for layer, (one, right) in enumerate(zip(found, expected)):
+        same_shape(one, right[:, None], f"{type(model).__name__}, layer {layer} of my_layers")
+        close(one, right[:, None], what=f"{type(model).__name__}, layer {layer} of my_layers")
 
 
 def lifted(weights: torch.Tensor, kind: str, n_t: int, s: int) -> tuple[torch.Tensor, dict[str, object]]:
@@ -470,36 +527,36 @@ def check_tests(forgets_itself: Callable, blind_to_class: Callable) -> None:
     passed("13.5", "your tests catch what is wrong and let pass what is right.")
 
 
-def right_rollout(layers):
+def _right_rollout(layers):
     eye = torch.eye(layers[0].shape[-1])
     return multiply([(a.mean(dim=1) + eye) / 2 for a in layers])
 
 
-def normalised_rollout(layers):
+def _normalised_rollout(layers):
     factors = [a.mean(dim=1) + torch.eye(a.shape[-1]) for a in layers]
     return multiply([f / f.sum(dim=-1, keepdim=True) for f in factors])
 
 
-def rollout_of_strongest_head(layers):
+def _rollout_of_strongest_head(layers):
     factors = [a.amax(dim=1) + torch.eye(a.shape[-1]) for a in layers]
     return multiply([f / f.sum(dim=-1, keepdim=True) for f in factors])
 
 
-def rollout_without_identity(layers):
+def _rollout_without_identity(layers):
     return multiply([a.mean(dim=1) for a in layers])
 
 
-def rollout_that_normalises_alone(layers):
+def _rollout_that_normalises_alone(layers):
     means = [a.mean(dim=1) for a in layers]
     return multiply([a / a.sum(dim=-1, keepdim=True) for a in means])
 
 
 ROLLOUTS = (
-    (rollout_without_identity, True, "a rollout without the identity, R = A_L … A_1"),
-    (right_rollout, False, "a right rollout, with (A + I) / 2"),
-    (rollout_that_normalises_alone, True, "a rollout that makes rows sum to 1, but adds no identity"),
-    (normalised_rollout, False, "a right rollout that divides A + I by the sums of its rows"),
-    (rollout_of_strongest_head, False, "a rollout that takes the strongest head; it does add the identity"),
+    (_rollout_without_identity, True, "a rollout without the identity, R = A_L … A_1"),
+    (_right_rollout, False, "a right rollout, with (A + I) / 2"),
+    (_rollout_that_normalises_alone, True, "a rollout that makes rows sum to 1, but adds no identity"),
+    (_normalised_rollout, False, "a right rollout that divides A + I by the sums of its rows"),
+    (_rollout_of_strongest_head, False, "a rollout that takes the strongest head; it does add the identity"),
 )
 HINTS_ROLLOUT = {
     True: "Rows that sum to 1 prove nothing: those of the weights do already. Choose weights by which no token reads "
@@ -508,39 +565,39 @@ HINTS_ROLLOUT = {
 }
 
 
-def class_relevance(model, clips, classes):
+def _class_relevance(model, clips, classes):
     return relevance(model, clips, classes)
 
 
-def class_gradient(model, clips, classes):
+def _class_gradient(model, clips, classes):
     return input_gradient(model, clips, classes)
 
 
-def rollout_map(model, clips, classes):
+def _rollout_map(model, clips, classes):
     return rollout(model, clips)
 
 
-def of_all_logits(model, clips, classes):
+def _of_all_logits(model, clips, classes):
     """A gradient of the sum of all logits: it asks no class."""
     return sum(input_gradient(model, clips, [k] * len(clips)) for k in range(model.config.num_classes))
 
 
-def of_predicted(model, clips, classes):
+def _of_predicted(model, clips, classes):
     return relevance(model, clips)
 
 
-def rounded_differently(model, clips, classes):
+def _rounded_differently(model, clips, classes):
     """The same for every class but for the last digit of a float."""
     return rollout(model, clips) * (1 + 1e-6 * int(torch.as_tensor(classes)[0]))
 
 
 METHODS_TO_JUDGE = (
-    (rollout_map, True, "rollout, which takes no class"),
-    (class_relevance, False, "relevance for the class that is asked for"),
-    (of_all_logits, True, "a gradient of the sum of all logits"),
-    (of_predicted, True, "relevance that always asks for the predicted class"),
-    (class_gradient, False, "the input gradient of the class that is asked for"),
-    (rounded_differently, True, "a map that differs between classes by rounding only, one part in a million"),
+    (_rollout_map, True, "rollout, which takes no class"),
+    (_class_relevance, False, "relevance for the class that is asked for"),
+    (_of_all_logits, True, "a gradient of the sum of all logits"),
+    (_of_predicted, True, "relevance that always asks for the predicted class"),
+    (_class_gradient, False, "the input gradient of the class that is asked for"),
+    (_rounded_differently, True, "a map that differs between classes by rounding only, one part in a million"),
 )
 HINTS_CLASS = {
     True: "Ask for every class and compare the maps, with room for rounding (torch.allclose), and return True if all "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from einops import rearrange, repeat
 
+from ...explain import attention_maps
 from .registry import builds
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def my_weights(model: SpaceTime, clips: torch.Tensor) -> list[torch.Tensor]:
     found = []
 
     def look(attention, inputs):  # called just before an attention runs, with what goes into it
-        q, k, _ = rearrange(attention.qkv(inputs[0]), "b n (three h d) -> three b h n d", three=3, h=attention.heads)
+        qkv = attention.qkv(inputs[0])  # [B, N, 3·D]
+        q, k, _ = rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=attention.heads)
         found.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1))  # [B, heads, N, N]
 
     hooks = [block.attention.register_forward_pre_hook(look) for block in model.encoder.blocks]
@@ -41,16 +43,28 @@ def my_rollout(layers: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @builds("13.3")
-def my_lift(weights: torch.Tensor, kind: str, n_t: int, s: int) -> torch.Tensor:
+def my_lift(weights: torch.Tensor, kind: str, nt: int, s: int) -> torch.Tensor:
     """Attention of one kind, as an AttentionMap has it -> the mean over heads among all tokens, [B, N, N]"""
     a = weights.mean(dim=-3)  # over the heads
-    if kind == "space":  # [B, nt, S, S]: from place to place, within a time index
-        lifted = torch.einsum("b t i j, t u -> b t i u j", a, torch.eye(n_t, dtype=a.dtype))
-    elif a.ndim == 4:  # [B, S, nt, nt]: from time to time, at one place
-        lifted = torch.einsum("b i t u, i j -> b t i u j", a, torch.eye(s, dtype=a.dtype))
-    else:  # Model 2, [B, nt, nt]: a time index stands for the mean of its S tokens
-        lifted = repeat(a / s, "b t u -> b t i u j", i=s, j=s)
-    return rearrange(lifted, "b t i u j -> b (t i) (u j)")
+    lifted = a.new_zeros(len(a), nt, s, nt, s)
+    if kind == "space":  # a [B, nt, S, S]: from place to place, within a time index
+        for t in range(nt):
+            lifted[:, t, :, t] = a[:, t]
+    elif a.ndim == 4:  # a [B, S, nt, nt]: from time to time, at one place
+        for place in range(s):
+            lifted[:, :, place, :, place] = a[:, place]
+    else:  # Model 2, a [B, nt, nt]: a time index stands for the mean of its S tokens
+        lifted += a[:, :, None, :, None] / s
+    return lifted.reshape(len(a), nt * s, nt * s)
+
+
+@builds("13.3")
+def my_layers(model: ViViT, clips: torch.Tensor) -> list[torch.Tensor]:
+    """Models 2 to 4 and clips -> the matrices [B, 1, N, N] that follow each other, first layer first"""
+    lifted = [my_lift(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips)]
+    if model.attention_halves:  # Model 4: both kinds share the heads of one layer
+        return [(space + time) / 2 for space, time in zip(lifted[::2], lifted[1::2])]
+    return lifted
 
 
 @builds("13.4")
@@ -80,9 +94,10 @@ def blind_to_class(method: Callable, model: ViViT, clips: torch.Tensor) -> bool:
 @builds("13.6")
 def my_point(model: ViViT, clip: torch.Tensor, scores: torch.Tensor, k: int, label: int) -> torch.Tensor:
     """A clip [1, C, T, H, W], scores [nt, S] -> the probability of class `label` with the k best tubelets grey"""
-    (n_t, n_h, n_w), (pt, ph, pw) = model.embedding.grid, model.embedding.tubelet
-    gone = torch.zeros(n_t * n_h * n_w, dtype=torch.bool)
+    (nt, nh, nw), (pt, ph, pw) = model.embedding.grid, model.embedding.tubelet
+    gone = torch.zeros(nt * nh * nw, dtype=torch.bool)
     gone[scores.flatten().argsort(descending=True)[:k]] = True
-    gone = repeat(gone.view(n_t, n_h, n_w), "t h w -> (t pt) (h ph) (w pw)", pt=pt, ph=ph, pw=pw)  # [T, H, W]
+    gone = gone.view(nt, nh, nw)
+    gone = repeat(gone, "nt nh nw -> (nt pt) (nh ph) (nw pw)", pt=pt, ph=ph, pw=pw)  # [T, H, W]
     grey = clip.mean(dim=(2, 3, 4), keepdim=True)  # [1, C, 1, 1, 1]
     return model(torch.where(gone, grey, clip)).softmax(dim=-1)[0, label]
