@@ -927,7 +927,7 @@ test_reads_its_boxes = run_cases(
         ),
         "read: inverted": (both(read=lambda e, c, i, s: ~read_by_grad(e, c, i, s)), "not read"),
         "read: first channel": (both(read=lambda e, c, i, s: read_by_grad(e, c, i, s)[0]), "3 axes instead of 4"),
-        "read: in place": (both(read=read_in_place), "asks for gradients"),
+        "read: in place": (both(read=read_in_place), "requires_grad is another"),
         "read: i and s swapped": (both(read=read_swapped), "wrong for"),
         "read: no return": (both(read=lambda *_: None), "is None"),
         "read: not written": (both(read=not_written), "still to be written"),
