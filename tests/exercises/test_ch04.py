@@ -17,6 +17,11 @@ def pairs(check):
     return lambda both: check(*both)
 
 
+check_attention_weights = pairs(ch04.check_attention_weights)
+check_look_back = pairs(ch04.check_look_back)
+check_block_parts = pairs(ch04.check_block_parts)
+
+
 class Both(tuple):
     """Two answers of one exercise, with a name for the test."""
 
@@ -90,7 +95,7 @@ def softmax_without_keepdim(scores):
 
 
 test_softmax_and_weights = run_cases(
-    pairs(ch04.check_attention_weights),
+    check_attention_weights,
     right=[
         Both("amax", softmax, weights),
         Both("max and einsum", softmax_by_max, weights_by_einsum),
@@ -297,7 +302,7 @@ def hiding(answer):
 
 
 test_look_back = run_cases(
-    pairs(ch04.check_look_back),
+    check_look_back,
     right=[
         Both("compared", back, masked),
         Both("kron", back_by_kron, masked_by_where),
@@ -597,6 +602,14 @@ test_multi_head = run_cases(
             "called twice",
         ),
         "no weights": (multi(weights=None), "no method weights"),
+        "in float32": (
+            multi(join=lambda self, y: MultiHead.join(self, y).float()),
+            "your code raised RuntimeError|in float64 the module gives",
+        ),
+        "float32 at the end": (
+            multi(forward=lambda self, z: MultiHead.forward(self, z).float()),
+            "in float64 the module gives",
+        ),
         "mean weights": (
             multi(weights=lambda self, z: MultiHead.weights(self, z).mean(1)),
             "averaged over the heads",
@@ -818,7 +831,7 @@ def norm_in_place(z, w, b, eps=1e-5):
 
 
 test_block_parts = run_cases(
-    pairs(ch04.check_block_parts),
+    check_block_parts,
     right=[
         Both("var", norm, Mlp),
         Both("moments", norm_by_moments, MlpSequential),

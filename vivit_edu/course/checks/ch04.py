@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -45,6 +46,17 @@ def steady(module: nn.Module, z: torch.Tensor) -> torch.Tensor:
                 "use no dropout"
             )
     return first
+
+
+def keeps_type(module: nn.Module, z: torch.Tensor) -> None:
+    """Fails unless the module, its weights in float64, works for float64 and gives it."""
+    expected, found = module(z), call(copy.deepcopy(module).double(), z.double())
+    if getattr(found, "dtype", None) != torch.float64:
+        raise CheckFailed(
+            f"in float64 the module gives {argument_in_words('', found)}: leave the type as it comes in (no .float(); "
+            "new tensors with dtype=z.dtype)"
+        )
+    close(found, expected, what="in float64, what the module gives", tolerance=1e-4)
 
 
 # ---- 04.1
@@ -180,6 +192,7 @@ def check_head(Head: Callable) -> None:
     with torch.no_grad():
         expected = SDPA(head.query(one), head.key(one), head.value(one))
     close(call(head, one), expected, what="for one clip of 7 tokens, Head(10, 6)(z)")
+    keeps_type(head, z)
     learns(head, z, also=head.parameters())
     if extra := [name for name, _ in head.named_parameters() if name.split(".")[0] not in ("query", "key", "value")]:
         raise CheckFailed(f"the head has a parameter besides those of query, key and value: {extra[0]}")
@@ -363,6 +376,7 @@ def check_multi_head(MultiHead: Callable) -> None:
     close(found, expected, what="with torch's weights, MultiHead(18, heads=3)(z)")
     for heads, shape in ((1, (2, 6, 18)), (6, (1, 7, 18)), (2, (3, 4, 18))):
         _compare(MultiHead, nn.MultiheadAttention, dim, heads, drawn(*shape, seed=heads))
+    keeps_type(module, z)
     learns(module, z, also=module.parameters())
     _check_weights(module, z, weights)
     if len(list(module.parameters())) != 4:
@@ -739,6 +753,7 @@ def _check_mlp(MLP):
         }
     close(steady(module, z), expected, mistakes, what="MLP(6, 15)(z)")
     close(call(module, z[0, 0]), expected[0, 0], what="for one token [6], MLP(6, 15)(z)")
+    keeps_type(module, z)
     learns(module, z, also=module.parameters())
     if len(list(module.parameters())) != 4:
         raise CheckFailed("MLP: it has parameters besides those of its two linear layers")
