@@ -539,6 +539,7 @@ BROKEN = {
         ("5 minutes, hard, explain", ("5", "hard", "explain")),
         ("5 minutes, explain", ("5", "", "explain")),
         ("20 minutes, open", ("20", "", "open")),
+        ("20 minutes or more, medium, open", ("20", "medium", "open")),
         ("open", ("–", "", "open")),
         ("explain", None),
         ("5 minutes, break", None),

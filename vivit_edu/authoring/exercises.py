@@ -93,7 +93,7 @@ def heading_parts(heading: str) -> dict[str, str] | None:
         return None
     words = known["rest"].split(", ")
     kind = words.pop() if words[-1] in KINDS else "build"
-    minutes = words.pop(0).split()[0] if words and re.fullmatch(r"\d+ minutes?", words[0]) else ""
+    minutes = words.pop(0).split()[0] if words and re.fullmatch(r"\d+ minutes?( or more)?", words[0]) else ""
     difficulty = words.pop(0) if words and words[0].isalpha() else ""
     needed = {"explain": [minutes], "open": []}.get(kind, [minutes, difficulty])
     if words or not all(needed):
