@@ -101,7 +101,7 @@ def confident_mistakes(run: Run, logits: torch.Tensor, count: int = 6) -> tuple[
     sure, guesses = logits.softmax(dim=1).max(dim=1)
     wrong = (guesses != labels).nonzero().flatten()
     wrong = wrong[sure[wrong].argsort(descending=True, stable=True)][:count]
-    return wrong, [f"is {names[labels[i]]},\n{sure[i]:.0%} sure: {names[guesses[i]]}" for i in wrong.tolist()]
+    return wrong, [f"is {names[labels[i]]},\n{sure[i]:.1%} sure: {names[guesses[i]]}" for i in wrong.tolist()]
 
 
 def attention_on(run: Run, chosen: torch.Tensor) -> torch.Tensor:
