@@ -789,7 +789,7 @@ def learn_by_criterion(model, batches):
         optimiser.zero_grad(set_to_none=False)
         logits = model(x)
         loss = criterion(logits, y)
-        losses += [float(loss)]
+        losses += [float(loss.detach())]
         loss.backward()
         optimiser.step()
     return losses
