@@ -61,7 +61,7 @@ def test_a_gpu_or_the_variable_takes_the_whole_recipe(here, volumes, capsys):
     here.setenv("VIVIT_EDU_FULL", "1")
     plan = culmination.which_run(volumes)
     assert (plan.whole, plan.recipe.epochs) == (True, 120)
-    assert plan.folder == own_run("organphantom3d") == culmination.run_folder("organphantom3d")
+    assert plan.folder == own_run("organphantom3d") == culmination.chapter_folder("organphantom3d")
     assert "runs/chapter12-organphantom3d" in capsys.readouterr().out
     here.delenv("VIVIT_EDU_FULL")
     here.setattr(culmination, "best_device", lambda: torch.device("cuda"))
@@ -104,7 +104,7 @@ def test_a_finished_run_is_loaded_and_not_made_again(here, few, small_presets):
 
 
 def test_times_in_words():
-    assert [culmination.in_words(s) for s in (0.2, 42.4, 600, 9000)] == ["1 s", "42 s", "10 minutes", "2.5 hours"]
+    assert [culmination.duration(s) for s in (0.2, 42.4, 600, 9000)] == ["1 s", "42 s", "10 minutes", "2.5 hours"]
 
 
 def test_the_time_of_an_epoch_is_measured(few, small_presets):

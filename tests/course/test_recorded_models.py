@@ -11,7 +11,7 @@ from vivit_edu.course.recorded import load_own, own_or_recorded, own_run, record
 from vivit_edu.errors import CheckpointError
 from vivit_edu.experiments import trained
 from vivit_edu.experiments.runs import load_model, train_run
-from vivit_edu.experiments.trained import LARGEST, LOSS, RECORDED, Trained, record, volumes_hash, weights_path
+from vivit_edu.experiments.trained import LOSS, MOST_BYTES, RECORDED, Trained, record, volumes_hash, weights_path
 from vivit_edu.training import evaluate
 
 HERE = [name for name in RECORDED if weights_path(name).exists()]
@@ -31,7 +31,7 @@ def test_a_recorded_model_has_the_figures_that_stand_next_to_it(name, volumes):
     for figure in ("acc", "balanced_acc", "auc"):
         assert getattr(found, figure) == pytest.approx(facts["test"][figure], abs=LOSS), figure
     assert facts["data_sha256"] == volumes_hash(data)
-    assert weights_path(name).stat().st_size == facts["bytes"] <= LARGEST
+    assert weights_path(name).stat().st_size == facts["bytes"] <= MOST_BYTES
     assert not facts["own"] and not model.training
     assert trained.up_to_date(weights_path(name), RECORDED[name], 0), "recorded with another recipe than the table's"
 

@@ -24,7 +24,7 @@ FIGURES = {
     "unseen": lambda: draw.unseen_voxels(CLIP, CLIP[0] > 0.5, slices=(0, 5)),
     "read": lambda: draw.voxels_read(CLIP, {"one": CLIP[0] > 0.5}, slices=(0, 5, 7)),
     "rebuilt": lambda: draw.rebuilt_clips(CLIP, {"half": CLIP / 2}, slices=(1, 6)),
-    "side by side": lambda: draw.side_by_side({"one": CLIP[0, 0], "two": CLIP[0, 1]}),
+    "side by side": lambda: draw.two_pictures({"one": CLIP[0, 0], "two": CLIP[0, 1]}),
     "filters": lambda: draw.filter_pictures({"one": torch.randn(5, 2, 3, 4), "two": torch.randn(5, 2, 3, 4)}),
     "similarity": lambda: draw.similarity_maps({"one": torch.rand(2, 3, 4), "two": torch.rand(2, 3, 4)}, (1, 0, 2)),
     "by distance": lambda: draw.cosine_by_distance(torch.randn(24, 6), (2, 3, 4)),

@@ -378,7 +378,7 @@ def eleven_classes(dim, classes, pool):
 
 
 test_head = run_cases(
-    ch05.check_head,
+    ch05.check_classifier,
     right=[HeadWithIf, HeadLinearFirst, HeadPicksFirst],
     wrong={
         "always cls": (head(lambda s, z: s.linear(s.norm(z)[:, 0])), 'pool="mean", but the head reads the first token'),

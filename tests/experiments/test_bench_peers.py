@@ -49,7 +49,7 @@ def test_the_table_of_peers_has_every_comparison():
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_fast"])
 def test_twins_have_the_same_weights_and_sizes(activation):
-    ours, theirs = bench_peers.twins(SMALL, activation)
+    ours, theirs = bench_peers.equal_models(SMALL, activation)
     clips = torch.rand(3, 1, 28, 28, 28)
     torch.testing.assert_close(ours(clips), theirs(clips), atol=1e-5, rtol=0)
     assert count_parameters(ours) == count_parameters(theirs)
@@ -58,7 +58,7 @@ def test_twins_have_the_same_weights_and_sizes(activation):
 def test_twins_that_compute_something_else_are_not_timed(monkeypatch):
     monkeypatch.setattr(bench_peers, "load_pretrained", lambda *_: None)
     with pytest.raises(ConfigError, match="differ by .* would say nothing"):
-        bench_peers.twins(SMALL, "gelu")
+        bench_peers.equal_models(SMALL, "gelu")
 
 
 @pytest.mark.parametrize("name", PEERS)

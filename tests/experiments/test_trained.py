@@ -81,7 +81,7 @@ def test_weights_that_lose_accuracy_are_not_written(place, monkeypatch):
 
 
 def test_weights_that_are_too_large_are_not_written(place, monkeypatch):
-    monkeypatch.setattr(trained, "LARGEST", 1000)
+    monkeypatch.setattr(trained, "MOST_BYTES", 1000)
     with pytest.raises(CheckpointError, match="at most 1000"):
         record("small", device="cpu")
     huge = torch.nn.Linear(2, 2)

@@ -120,7 +120,7 @@ def which_run(volumes: Volumes, preset: str = "full") -> Plan:
     )
     print(
         f"What follows: {plan.recipe.epochs} of the {plan.epochs} epochs of preset {preset} on {volumes.name}, "
-        f"about {in_words(plan.seconds)} here."
+        f"about {duration(plan.seconds)} here."
     )
     if plan.whole:
         print(f"The run is kept in runs/{plan.folder.name}; if you stop it, run the next cell again and it goes on.")
@@ -143,11 +143,11 @@ def make_plan(volumes: Volumes, preset: str = "full") -> Plan:
     elif asked:
         why = "VIVIT_EDU_FULL is set, so the whole recipe runs, on the CPU."
     else:
-        long = in_words(an_epoch * all_epochs)
+        long = duration(an_epoch * all_epochs)
         why = f"There is no GPU, and the whole recipe would take about {long}; VIVIT_EDU_FULL=1 runs it all the same."
     if epochs != all_epochs and whole:
         why += f" VIVIT_EDU_EPOCHS shortens it to {epochs}."
-    folder = run_folder(volumes.name, preset, None if epochs == all_epochs else epochs) if whole else None
+    folder = chapter_folder(volumes.name, preset, None if epochs == all_epochs else epochs) if whole else None
     return Plan(preset, replace(recipe, epochs=epochs), all_epochs, whole, device, an_epoch * epochs, why, folder)
 
 
@@ -161,7 +161,7 @@ def epochs_asked() -> int | None:
     return int(text)
 
 
-def run_folder(dataset: str, preset: str = "full", epochs: int | None = None) -> Path:
+def chapter_folder(dataset: str, preset: str = "full", epochs: int | None = None) -> Path:
     """Where a whole run is kept: `own_run(dataset)`, where chapter 13 looks for it.
 
     epochs: of a run that was shortened, which goes next to it, so that it is never taken for the whole one.
@@ -190,7 +190,7 @@ def train_here(plan: Plan, volumes: Volumes, seed: int = 0) -> Run:
         train_run(volumes, plan.recipe, out=plan.folder, seed=seed, resume=True, device=plan.device, preset=plan.preset)
         model = load_model(plan.folder, volumes, device=plan.device).eval()
         history = History(read_history(plan.folder))
-        save_weights(model, plan.folder / "weights.safetensors")
+        keep_weights(model, plan.folder / "weights.safetensors")
         told = f"your run in runs/{plan.folder.name}"
     else:
         model = build_seeded(plan.recipe, volumes, seed).to(plan.device)
@@ -201,7 +201,7 @@ def train_here(plan: Plan, volumes: Volumes, seed: int = 0) -> Run:
     return Run(model, volumes, plan.recipe, history, sum(history["seconds"]) / 60, told)
 
 
-def trained(run: Run, plan: Plan) -> Run:
+def trained_network(run: Run, plan: Plan) -> Run:
     """The trained network that the rest of the chapter shows; says in one line which one it is.
 
     Of a whole run it is that run's own. After a short one it is the recorded model of that preset, together with the
@@ -251,7 +251,7 @@ def read_history(folder: Path) -> list[dict]:
     return json.loads((folder / "history.json").read_text(encoding="utf-8"))
 
 
-def save_weights(model: torch.nn.Module, path: Path) -> None:
+def keep_weights(model: torch.nn.Module, path: Path) -> None:
     """Writes a model's weights as a .safetensors file, whole or not at all."""
     from safetensors.torch import save
 
@@ -260,7 +260,7 @@ def save_weights(model: torch.nn.Module, path: Path) -> None:
         file.write(content)
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time to wait: "40 s", "6 minutes", "2.5 hours"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

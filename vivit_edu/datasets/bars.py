@@ -15,9 +15,9 @@ import torch
 from ..volumes import Mirror, Split, Volumes
 
 BAR_CLASSES = ("left", "right")
-MIRROR = Mirror(3, (1, 0))  # in a mirror what walks to the left walks to the right
+BAR_MIRROR = Mirror(3, (1, 0))  # in a mirror what walks to the left walks to the right
 DRAWS = {"train": 32, "val": 16, "test": 16}  # each gives eight clips
-FRAMES = COLUMNS = 4
+FRAMES = PLACES = 4
 SIZE, THICK = 8, 2  # pixels: side of a frame, width of a bar
 
 
@@ -33,16 +33,16 @@ def walking_bars(*, draws: Mapping[str, int] = DRAWS, seed: int = 0) -> Volumes:
     splits = {}
     for number, name in enumerate(DRAWS):
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        splits[name] = draw_split(draws.get(name, DRAWS[name]), generator)
-    return Volumes("walkingbars", BAR_CLASSES, **splits, mirror=MIRROR, film=True)
+        splits[name] = draw_bars(draws.get(name, DRAWS[name]), generator)
+    return Volumes("walkingbars", BAR_CLASSES, **splits, mirror=BAR_MIRROR, film=True)
 
 
-def draw_split(count: int, generator: torch.Generator) -> Split:
+def draw_bars(count: int, generator: torch.Generator) -> Split:
     """Draw the frames of `count` bars, and from each all clips that it can walk."""
     frames, masks = draw_frames(count, generator)  # [draws, columns, H, W], twice
-    start = torch.arange(COLUMNS).repeat(2)  # [8]
-    direction = torch.arange(2).repeat_interleave(COLUMNS)  # [8], the labels
-    column = (start[:, None] + (2 * direction[:, None] - 1) * torch.arange(FRAMES)) % COLUMNS  # [8, T]
+    start = torch.arange(PLACES).repeat(2)  # [8]
+    direction = torch.arange(2).repeat_interleave(PLACES)  # [8], the labels
+    column = (start[:, None] + (2 * direction[:, None] - 1) * torch.arange(FRAMES)) % PLACES  # [8, T]
     clips = frames[:, column].flatten(0, 1)[:, None]  # [8·draws, C, T, H, W]
     return Split(clips, direction.repeat(count), masks=masks[:, column].flatten(0, 1))
 
@@ -50,9 +50,7 @@ def draw_split(count: int, generator: torch.Generator) -> Split:
 def draw_frames(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one frame per column and its mask for `count` bars: uint8 [count, columns, H, W], twice."""
     column = torch.arange(SIZE) // THICK  # [W]
-    bar = (column == torch.arange(COLUMNS)[:, None])[None, :, None].expand(
-        count, -1, SIZE, -1
-    )  # [count, columns, H, W]
+    bar = (column == torch.arange(PLACES)[:, None])[None, :, None].expand(count, -1, SIZE, -1)  # [count, columns, H, W]
     brightness = 0.5 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator)
     pictures = brightness * bar + 0.02 * torch.randn(bar.shape, generator=generator)
     return (255 * pictures.clamp(0, 1)).round().to(torch.uint8), bar.to(torch.uint8)

@@ -33,7 +33,7 @@ from .runs import load_model, train_run, versions, write_json, written
 
 STORED = torch.float16  # 10 bits of fraction; bfloat16 has 7, and the weights need none of its range
 LOSS = 0.002  # how much of the accuracy may be lost when weights are rounded
-LARGEST = 3 * 2**20  # bytes of a file of weights
+MOST_BYTES = 3 * 2**20  # bytes of a file of weights
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def store(state: dict[str, torch.Tensor], name: str) -> bytes:
     from safetensors.torch import save
 
     content = save(state)
-    if len(content) > LARGEST:
-        raise CheckpointError(f"{name} would have {len(content)} bytes; at most {LARGEST} go into the repository")
+    if len(content) > MOST_BYTES:
+        raise CheckpointError(f"{name} would have {len(content)} bytes; at most {MOST_BYTES} go into the repository")
     return content
 
 

@@ -30,7 +30,7 @@ class StackedMuon(torch.optim.Muon):
             updates = torch._foreach_lerp(gradients, means, momentum) if group["nesterov"] else means
             updates = orthogonalised(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
             torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_mul_(updates, [-group["lr"] * length(p, group["adjust_lr_fn"]) for p in matrices])
+            torch._foreach_mul_(updates, [-group["lr"] * step_length(p, group["adjust_lr_fn"]) for p in matrices])
             torch._foreach_add_(matrices, updates)
 
     def _mean(self, matrix: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ def orthogonalised(
     return found
 
 
-def length(matrix: torch.Tensor, adjust: str | None) -> float:
+def step_length(matrix: torch.Tensor, adjust: str | None) -> float:
     """By how much the learning rate is multiplied for a matrix of this shape: torch.optim.Muon's `adjust_lr_fn`."""
     rows, columns = matrix.shape
     if adjust == "match_rms_adamw":

@@ -18,7 +18,7 @@ from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, le
 # B, C and the sizes differ on every axis, so that no two of them can be mixed up unnoticed; none is the notebook's
 BATCH, CHANNELS, GRID, TUBELET = 3, 2, (2, 4, 3), (3, 2, 5)
 SIZE = tuple(n * step for n, step in zip(GRID, TUBELET))
-CUT = "b c (nt pt) (nh ph) (nw pw) -> b nt (nh nw) (c pt ph pw)"
+CUT_PATTERN = "b c (nt pt) (nh ph) (nw pw) -> b nt (nh nw) (c pt ph pw)"
 JOIN = "b nt (nh nw) (c pt ph pw) -> b c (nt pt) (nh ph) (nw pw)"
 
 
@@ -383,7 +383,7 @@ def check_cut(cut: Callable) -> None:
                 start + "(b nt) (nh nw) (c pt ph pw)"
             ),
             "looks as if the tubelet's sizes were taken for the numbers of tubelets: give pt, ph, pw, not nt, nh, nw": (
-                lambda: rearrange(clips, CUT, nt=axes[1], nh=axes[2], nw=axes[3])
+                lambda: rearrange(clips, CUT_PATTERN, nt=axes[1], nh=axes[2], nw=axes[3])
             ),
         },
         what="cut(clips, tubelet)",
@@ -554,7 +554,9 @@ def copy_weights(reference: TubeletEmbedding, module: nn.Module) -> None:
                 )
 
 
-def mistakes_of_order(reference: TubeletEmbedding, clips: torch.Tensor, grid: Sequence[int], tubelet: Sequence[int]):
+def mistakes_of_order(
+    reference: TubeletEmbedding, clips: torch.Tensor, grid: Sequence[int], tubelet: Sequence[int]
+) -> dict[str, Callable[[], torch.Tensor]]:
     """What wrong axes give: {message: a function that computes it}."""
     maps = reference.projection(clips).detach()  # [B, D, nt, nh, nw]
     nt, nh, nw = grid
@@ -676,10 +678,10 @@ def sound_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict[
     return {
         "the package's TubeletEmbedding": package,
         "the cut by rearrange with nn.Linear": AsWritten(
-            lambda clips: linear(rearrange(clips, CUT, pt=pt, ph=ph, pw=pw)), linear
+            lambda clips: linear(rearrange(clips, CUT_PATTERN, pt=pt, ph=ph, pw=pw)), linear
         ),
         "an embedding with a small MLP for each tubelet": AsWritten(
-            lambda clips: second(F.gelu(linear(rearrange(clips, CUT, pt=pt, ph=ph, pw=pw)))), linear, second
+            lambda clips: second(F.gelu(linear(rearrange(clips, CUT_PATTERN, pt=pt, ph=ph, pw=pw)))), linear, second
         ),
     }
 

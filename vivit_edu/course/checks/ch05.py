@@ -205,7 +205,7 @@ def _mlp_is_right(mlp):
 
 
 @exercise
-def check_head(ClassifierHead: Callable) -> None:
+def check_classifier(ClassifierHead: Callable) -> None:
     """05.3: ClassifierHead(dim, classes, pool) maps tokens [B, N, D] to logits [B, K]."""
     for pool in ("cls", "mean"):
         head = _module(ClassifierHead, DIM, CLASSES, pool)

@@ -198,7 +198,7 @@ class Probe(nn.Module):
         return self.last(torch.tanh(3 * hidden))
 
 
-def probe(seed: int = 0) -> tuple[Probe, torch.optim.Optimizer]:
+def small_training(seed: int = 0) -> tuple[Probe, torch.optim.Optimizer]:
     """A model in eval mode, and an optimiser with two groups whose steps grow with the gradients, unlike AdamW's."""
     model = Probe(seed)
     groups = [{"params": list(model.first.parameters())}, {"params": list(model.last.parameters())}]
@@ -260,7 +260,7 @@ def end_of_epoch(
     epoch: Callable, sizes: Sequence[int], *, scaled: bool = False, dtype: torch.dtype = torch.float32, clip: float
 ) -> tuple[torch.Tensor, torch.Tensor, Any, Probe, int]:
     """An epoch on the probe: (weights, weights at each call of after_step, what was returned, the model, steps)."""
-    model, optimiser = probe()
+    model, optimiser = small_training()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, enabled=scaled)
     seen = []
     rates = [0.5 / (k + 1) for k in range(len(sizes))]
@@ -363,7 +363,7 @@ def compare_losses(returned: Any, sizes: Sequence[int], clip: float) -> None:
         )
     losses = []
     for k in range(len(sizes)):
-        model, optimiser = probe()
+        model, optimiser = small_training()
         rates = [0.5 / (j + 1) for j in range(len(sizes))]
         scaler = torch.amp.GradScaler("cpu", enabled=False)
         short = probe_batches(sizes)[: k + 1]
@@ -412,7 +412,7 @@ def check_scaled(train_epoch: Callable) -> None:
 
 def check_overflow(train_epoch: Callable) -> None:
     """Fails unless a step whose gradients overflow is skipped and the scale is halved."""
-    model, optimiser = probe()
+    model, optimiser = small_training()
     batches = probe_batches((4, 3, 4))
     batches[1][0][0] = math.inf  # an overflow in the second step
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
@@ -432,7 +432,7 @@ def check_overflow(train_epoch: Callable) -> None:
 # ---- 12.4
 
 
-def other_right_epoch(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
+def _other_right_epoch(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
     """A right loop in another style: it clips by hand and sums up with a list."""
     losses = []
     model.train()
@@ -481,7 +481,7 @@ def check_test_of_loops(scaling_changes_nothing: Callable) -> None:
             return flag(call(scaling_changes_nothing, epoch, make, batches, rates), "what your test returns")
 
     for sizes in ((5,), (4, 3, 5)):
-        rights = (lambda *given: epoch_with("", *given), other_right_epoch)
+        rights = (lambda *given: epoch_with("", *given), _other_right_epoch)
         said = [verdict(epoch, sizes) for epoch in rights]
         if not any(said):
             raise CheckFailed(
@@ -712,8 +712,8 @@ def check_resume(save_run: Callable, load_run: Callable) -> None:
             )
         resumed = end_of_run(fresh, fresh_average, fresh_optimiser, done)
         forgetful, forgetful_average, new_optimiser = little_run(seed=1)
-        fill(forgetful, halfway)
-        fill(forgetful_average, halfway_average)
+        fill_weights(forgetful, halfway)
+        fill_weights(forgetful_average, halfway_average)
         close(
             resumed,
             whole,
@@ -737,7 +737,7 @@ def check_halfway(found: torch.Tensor, halfway: torch.Tensor, whole: torch.Tenso
     new = little_run(seed=1)[0 if name == "model" else 1]
     first, parameters = flat(new), {part for part, _ in new.named_parameters()}
     saved = copy.deepcopy(new)
-    fill(saved, halfway)
+    fill_weights(saved, halfway)
     state, fresh = saved.state_dict(), new.state_dict()
     halves = [state[part] if part in parameters else value for part, value in fresh.items()]
     close(
@@ -754,7 +754,7 @@ def check_halfway(found: torch.Tensor, halfway: torch.Tensor, whole: torch.Tenso
     )
 
 
-def fill(model: nn.Module, values: torch.Tensor) -> None:
+def fill_weights(model: nn.Module, values: torch.Tensor) -> None:
     """Puts weights that were laid end to end by `flat` into a model."""
     state, start = {}, 0
     for name, value in model.state_dict().items():

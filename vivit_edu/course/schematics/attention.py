@@ -150,7 +150,7 @@ def masks(grid: Sequence[int] = GRID) -> Figure:
 # ---- the twins
 
 
-def twins(
+def puzzle(
     tubelets: torch.Tensor | np.ndarray,
     asks: int,
     twin: int | None = None,

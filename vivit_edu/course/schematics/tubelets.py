@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...plots import BLUE, GREEN, GREY, ORANGE, SMALLEST, new_figure
+from ..pictures import CUT
 from .pieces import (
     GRID,
     _draw_tubelet,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     Array = np.ndarray | torch.Tensor
 
 UNSEEN = "#F6D55C"  # painted over voxels that nothing reads
-CUT = "#56B4E9"  # lines between patches: seen on black, grey and white
 
 
 def taken_apart(clip: Array, grid: Sequence[int] = (4, 4, 4)) -> Figure:
@@ -172,7 +172,7 @@ def rebuilt_clips(clip: Array, versions: dict[str, Array], slices: Sequence[int]
     return figure
 
 
-def side_by_side(pictures: dict[str, Array]) -> Figure:
+def two_pictures(pictures: dict[str, Array]) -> Figure:
     """Grey pictures [H, W] in [0, 1] next to each other: {title: picture}."""
     figure = new_figure(2.6 * len(pictures), 2.8)
     for axes, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items()):

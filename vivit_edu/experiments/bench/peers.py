@@ -75,7 +75,7 @@ def pairs(sizes: PeerSizes, device: torch.device) -> Iterator[tuple[str, dict[st
         ("Model 1, transformers with our GELU", "gelu"),
         ("Model 1, transformers as published", "gelu_fast"),
     ):
-        ours, theirs = twins(sizes, activation)
+        ours, theirs = equal_models(sizes, activation)
         yield title, {"ours": ours.to(device), "theirs": theirs.to(device)}
     compiled = torch.compile(ours, backend=sizes.compiler)
     yield "Model 1 compiled, transformers as published", {"ours": compiled, "theirs": theirs}
@@ -91,7 +91,7 @@ def pairs(sizes: PeerSizes, device: torch.device) -> Iterator[tuple[str, dict[st
     )
 
 
-def twins(sizes: PeerSizes, activation: str) -> tuple[nn.Module, nn.Module]:
+def equal_models(sizes: PeerSizes, activation: str) -> tuple[nn.Module, nn.Module]:
     """Our Model 1 and transformers' with the same weights. Raises ConfigError where their logits differ."""
     theirs = build_transformers(sizes, activation).eval()
     ours_gelu = "gelu" if activation == "gelu" else "gelu_tanh"  # gelu_fast is the tanh formula, in separate operations
