@@ -72,13 +72,13 @@ def own_or_recorded(name: str = "full", dataset: str = "organphantom3d") -> tupl
     if (folder / "metrics.json").is_file():
         model, facts = load_own(folder)
         print(
-            f"Model: your own run of chapter 12 on {facts['dataset']}, seed {facts['seed']}: {scores_told(facts)}."
+            f"Model: your own run of chapter 12 on {facts['dataset']}, seed {facts['seed']}: {scored(facts)}."
         )
         return model, facts
     model, facts = recorded_model(name)
     reason = "" if facts["dataset"] == dataset else f" There is no run of yours on {dataset}, so the clips are its own."
     print(
-        f"Model: the recorded {name!r}, trained on {facts['dataset']}, seed {facts['seed']}: {scores_told(facts)}.{reason}"
+        f"Model: the recorded {name!r}, trained on {facts['dataset']}, seed {facts['seed']}: {scored(facts)}.{reason}"
     )
     return model, facts
 
@@ -115,6 +115,6 @@ def load_own(folder: Path | str) -> tuple[nn.Module, dict]:
     return model.eval(), facts | metrics | {"history": content["history"], "own": True}
 
 
-def scores_told(facts: dict) -> str:
+def scored(facts: dict) -> str:
     """How good a model is, in words."""
     return f"{100 * facts['test']['acc']:.1f} % of the test clips right"
