@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What takes longest is started first, so that no process is left with a long one at the end. The first two go to two
 # processes: chapter 12 waits for the phantom to be generated, a classroom does not need it.
 LONG = ("12_full", "test_classroom", "runs_again", "test_browser", "test_site", "test_distributed", "test_project")
+LONG += ("test_unsolved", "test_cli", "test_phantom", "test_bad_files", "test_video", "test_pretrain", "test_colab")
 
 
 def pytest_collection_modifyitems(items):

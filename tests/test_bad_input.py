@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -106,6 +107,15 @@ def test_a_model_of_another_precision_takes_clips_of_its_own():
     assert model(torch.rand(1, 1, 4, 4, 4, dtype=torch.float64)).dtype == torch.float64
     with pytest.raises(ConfigError, match=r"clips are torch.float32.*call clips.to\(torch.float64\)"):
         model(torch.rand(1, 1, 4, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["spacetime", "cnn3d"])
+@pytest.mark.parametrize("clips", [np.zeros((1, 1, 28, 28, 28)), [[0.5]], None], ids=["array", "list", "None"])
+def test_what_is_not_a_tensor_is_called_what_it_is(name, clips):
+    with pytest.raises(
+        ConfigError, match=rf"must be a tensor \[B, C, T, H, W\], got a {type(clips).__name__}: torch.as"
+    ):
+        build_model(name)(clips)
 
 
 def test_what_is_said_of_grey_values_and_of_nan():

@@ -1,14 +1,17 @@
 """The command line, end to end on the phantom: train, resume, evaluate, and messages instead of tracebacks."""
 
+import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
-from vivit_edu.cli import main
+from vivit_edu.cli import main, make_parser
+from vivit_edu.support.places import repository
 
 METRICS = {"acc", "balanced_acc", "auc"}
 # what is tested here does not depend on the model's size; tests/test_project.py trains one as the README has it
@@ -140,6 +143,129 @@ def test_arguments_that_do_not_parse_exit_with_2(arguments):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
+
+
+# ---- what no command is meant for
+
+
+def commands():
+    """(command, positional arguments that it needs, one of its options or arguments that takes a value)."""
+    (subparsers,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for name, parser in subparsers.choices.items():
+        needed = [a.dest for a in parser._actions if not a.option_strings and a.nargs not in ("?", "*")]
+        for action in parser._actions:
+            if action.nargs != 0:
+                yield pytest.param(name, needed, action, id=f"{name} {action.dest}")
+
+
+def with_value(name, needed, action, value):
+    if action.option_strings:
+        return [name, *("x" for _ in needed), f"{action.option_strings[-1]}={value}"]
+    values = [value if dest == action.dest else "x" for dest in needed]
+    return [name, *(values if action.dest in needed else [*values, value])]
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+@pytest.mark.parametrize("name, needed, action", [*commands()])
+def test_an_empty_value_is_not_taken_for_none(name, needed, action, value, capsys):
+    """A variable of the shell that nobody set must not train on another data set, or from scratch."""
+    with pytest.raises(SystemExit) as stop:
+        main(with_value(name, needed, action, value))
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and ("is empty: give a value" in said or "invalid" in said)
+
+
+PLACES = {"root", "out", "videos", "pretrained", "run", "folder"}
+
+
+@pytest.mark.parametrize("name, needed, action", [c for c in commands() if c.values[2].dest in PLACES])
+def test_every_path_knows_the_home_folder(name, needed, action, capsys, monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        main(with_value(name, needed, action, "~no-such-user/x"))
+    assert stop.value.code == 2 and "there is no user of that name" in capsys.readouterr().err
+    monkeypatch.setenv("HOME", "/home/ada")
+    options = make_parser().parse_args(with_value(name, needed, action, "~/x"))
+    assert getattr(options, action.dest) == "/home/ada/x"
+
+
+@pytest.mark.parametrize("others", [["--check"], ["--only", "03"], ["--force"], ["--repo", "https://github.com/a/b"]])
+def test_the_stamp_is_given_alone(others, monkeypatch, capsys):
+    monkeypatch.setattr("vivit_edu.authoring.stamp.stamp", lambda: pytest.fail("it was written, though nothing ran"))
+    assert main(["notebooks", "--stamp", *others]) == 2
+    assert "runs nothing itself" in capsys.readouterr().err
+
+
+def as_a_process(monkeypatch, error, *arguments):
+    """The command as the shell starts it; showing a data set ends in this error."""
+
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("vivit_edu.cli.run_data", fail)
+    monkeypatch.setattr(sys, "argv", ["vivit-edu", "data", *arguments])
+
+
+def test_what_nobody_foresaw_is_one_message_too(monkeypatch, capsys):
+    as_a_process(monkeypatch, ZeroDivisionError("division\nby zero"))
+    assert main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "vivit-edu: a fault in this program, ZeroDivisionError: division by zero (test_cli.py, line "
+    )
+    assert f"{repository()}/issues" in said and said.count("\n") == 1
+    with pytest.raises(ZeroDivisionError):  # who calls it from Python sees all of it
+        main(["data"])
+    monkeypatch.setenv("VIVIT_EDU_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_a_second_interrupt_changes_nothing(monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    as_a_process(monkeypatch, KeyboardInterrupt())
+    try:
+        assert main() == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "\nStopped.\n"
+    assert main(["data"]) == 130 and signal.getsignal(signal.SIGINT) is before
+
+
+PRINTS = "import sys; from vivit_edu import cli; cli.run_data = print; sys.exit(cli.main())"
+
+
+def command(*arguments, code=None, **options):
+    """The command in a process of its own, or code in its place. None of these loads torch."""
+    start = ["-c", code] if code else ["-m", "vivit_edu"]
+    return subprocess.run([sys.executable, *start, *arguments], text=True, **options)
+
+
+needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+
+
+def test_help_in_an_alphabet_without_our_signs():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
+    shown = command("train", "--help", env=environment, capture_output=True)
+    assert shown.returncode == 0 and shown.stderr == "" and "\\u2026" in shown.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+def test_a_reader_who_has_seen_enough_is_no_fault():
+    read, write = os.pipe()
+    os.close(read)
+    shown = command("data", code=PRINTS, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert shown.returncode == 141 and shown.stderr == ""
+
+
+@needs_dev_full
+def test_output_that_cannot_be_written_is_said_once():
+    with open("/dev/full", "w") as full:
+        shown = command("data", code=PRINTS, stdout=full, stderr=subprocess.PIPE)
+        assert shown.returncode == 2 and shown.stderr == "vivit-edu: [Errno 28] No space left on device\n"
+        shown = command("notebooks", "--stamp", "--check", stdout=subprocess.PIPE, stderr=full)
+        assert shown.returncode == 2 and shown.stdout == ""
 
 
 def test_the_module_is_the_command():

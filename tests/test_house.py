@@ -120,7 +120,7 @@ def test_each_name_has_one_home():
     """
     homes = defaultdict(set)
     for name, path in MODULES.items():
-        if name == "course.ready":
+        if name.startswith("course.ready."):
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import vivit_edu
 from tests.references import VIVITS, max_difference, noise, randomise, small
 from vivit_edu import ConfigError, build_model
+from vivit_edu.datasets.bars import walking_bars
 from vivit_edu.models import model_options
 from vivit_edu.vivit import (
     Block,
@@ -292,3 +294,29 @@ def test_drop_path_acts_on_branches_not_on_tokens():
     z = noise(3, *model.grid, 24)
     assert torch.equal(model.encoder.blocks[1](z), z)
     assert not torch.equal(model.encoder.blocks[0](z), z)  # the first block's rate is 0
+
+
+def bars_loss(name, seed, steps=120, std=None):
+    """The training loss on walking bars, whose classes differ only in the order of their frames."""
+    train = walking_bars(draws={"train": 4, "val": 1, "test": 1}).train
+    torch.manual_seed(seed)
+    model = build_model(name, clip_shape=(1, 4, 8, 8), num_classes=2, tubelet=(1, 8, 2), dim=32, depth=2, mlp_dim=64)
+    if std is not None:
+        torch.nn.init.normal_(model.temporal_positions, std=std)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(steps):
+        loss = F.cross_entropy(model(train.clips.float() / 255), train.labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize("name", VIVITS)
+def test_every_vivit_learns_what_only_time_tells(name):
+    """Model 2 needs temporal positions as large as the vectors that it adds them to."""
+    assert max(bars_loss(name, seed) for seed in range(3)) < 0.1
+
+
+def test_small_temporal_positions_drown_in_model_2():
+    assert bars_loss("factorised_encoder", seed=0, std=0.02) > 0.6

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tests.tiny import tiny_recipe
-from vivit_edu.data import Split
+from vivit_edu.data import Mirror, Split
 from vivit_edu.embedding import token_grid
 from vivit_edu.errors import CheckpointError, ConfigError
 from vivit_edu.support import devices
 from vivit_edu.support.checkpoint import LATEST, read_newest
+from vivit_edu.support.torch_faults import average_weights
 from vivit_edu.training import (
     GENTLE,
     PRESETS,
@@ -194,6 +195,87 @@ def test_loss_curves_of_half_precisions_follow_float32s(tiny_volumes, monkeypatc
         assert next(model.parameters()).dtype == torch.float32
     assert losses[0] != losses[1] and losses[0][-1] < losses[0][0]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+class NeverUnscales(torch.amp.GradScaler):
+    def unscale_(self, optimiser):
+        pass  # so that clipping sees gradients that are thousands of times as long
+
+
+class NeverScales(torch.amp.GradScaler):
+    def scale(self, loss):
+        super().scale(loss)
+        return loss  # so that small gradients vanish, and all of them are divided by the scale afterwards
+
+
+def stepped_gradients(volumes, monkeypatch, dtype, scaler=None):
+    """The gradients that the optimiser sees in one step, of a model whose gradients are too small for float16."""
+    recipe, seen = tiny_recipe(batch_size=48), []
+    model = build_seeded(recipe, volumes, 0)
+    model.register_forward_hook(lambda module, clips, logits: logits * 1e-6)
+    optimiser = make_optimiser(model, recipe)
+    optimiser.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in model.parameters()))
+    monkeypatch.setattr(devices, "precision", lambda *_: dtype)
+    train_epoch(model, volumes.train, volumes, recipe, optimiser, None, seed=0, epoch=0, scaler=scaler)
+    return torch.cat([grad.flatten() for grad in seen])
+
+
+def test_small_gradients_survive_float16_and_a_wrong_scaler_loses_them(tiny_volumes, monkeypatch):
+    exact = stepped_gradients(tiny_volumes, monkeypatch, torch.float32)
+
+    def error(scaler):
+        found = stepped_gradients(tiny_volumes, monkeypatch, torch.float16, scaler)
+        return float((found - exact).norm() / exact.norm())
+
+    assert error(torch.amp.GradScaler("cpu")) < 0.02
+    assert error(torch.amp.GradScaler("cpu", enabled=False)) > 0.2
+    assert error(NeverUnscales("cpu")) > 0.2
+    assert error(NeverScales("cpu")) > 0.2
+
+
+def test_nothing_in_an_epoch_waits_for_the_device(tiny_volumes, monkeypatch):
+    """On torch's "meta" device tensors have no values: to look at one, as .item(), nonzero and masks do, is an error.
+
+    Where a GPU computes, each such look would wait for all work queued before.
+    """
+    adamw = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *args, fused, **rest: adamw(*args, **rest))  # not on "meta"
+    scaler = torch.amp.GradScaler("cpu", enabled=False)  # as in bfloat16 and float32
+    augmentation = PRESETS["full"]["augmentation"]
+    everything = replace(augmentation, gain=0.1, noise=0.1, blur=0.5, erase=0.2, gamma=0.1, mixup=0.1, cutmix=0.1)
+    for optimiser, chosen in (("muon", augmentation), ("adamw", replace(everything, rand_layers=2, rand_magnitude=5))):
+        recipe = tiny_recipe(optimiser=optimiser, ema=0.9, augmentation=chosen, model="factorised_encoder")
+        model = build_seeded(recipe, tiny_volumes, 0).to("meta")
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+        volumes = replace(tiny_volumes, train=tiny_volumes.train.to("meta"), mirror=Mirror(3, (1, 0, 2)))
+        parts = (model, volumes.train, volumes, recipe, make_optimiser(model, recipe), averaged)
+        with pytest.raises(RuntimeError, match="item"):  # the one look, at the epoch's loss, when all steps are made
+            train_epoch(*parts, seed=0, epoch=0, scaler=scaler)
+        assert averaged.n_averaged == 3
+
+
+def test_weights_are_averaged_without_a_copy_of_the_count(monkeypatch):
+    """As torch's own average, on a device that is not the CPU; "meta" shows that the count is not moved there."""
+    models = [small_cnn(seed=seed) for seed in range(3)]
+    theirs, ours = (AveragedModel(models[0], multi_avg_fn=get_ema_multi_avg_fn(0.9)) for _ in range(2))
+    for model in models:
+        theirs.update_parameters(model)
+        average_weights(ours, model)
+    assert same(weights(theirs), weights(ours)) and ours.n_averaged == 3
+
+    class Elsewhere(torch.Tensor):  # a parameter that says it is on a GPU
+        device = property(lambda self: torch.device("cuda"))
+
+    by_hand = AveragedModel(models[0], multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    by_hand.update_parameters(models[0])
+    monkeypatch.setattr(AveragedModel, "update_parameters", None)
+    first = next(iter(by_hand.module._modules["0"]._parameters))
+    held = by_hand.module._modules["0"]._parameters[first]
+    by_hand.module._modules["0"]._parameters[first] = held.as_subclass(Elsewhere)
+    for model in models[1:]:
+        average_weights(by_hand, model)
+    by_hand.module._modules["0"]._parameters[first] = held
+    assert same(weights(theirs), weights(by_hand)) and by_hand.n_averaged == 3
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; nothing of it runs
     from .cost import count_parameters as count_parameters
     from .data import course_volumes as course_volumes
     from .data import load_volumes as load_volumes
+    from .datasets.bars import walking_bars as walking_bars
     from .datasets.video import load_clip as load_clip
     from .datasets.video import load_videos as load_videos
     from .embedding import FrameEmbedding as FrameEmbedding
@@ -58,6 +59,7 @@ _EXPORTS = {
     "errors": ["VivitEduError", "DataError", "ConfigError", "CheckpointError", "TrainingError"],
     "volumes": ["Volumes", "Split", "Mirror", "describe", "find_mirror_axis"],
     "data": ["load_volumes", "course_volumes"],
+    "datasets.bars": ["walking_bars"],
     "datasets.video": ["load_clip", "load_videos"],
     "embedding": ["TubeletEmbedding", "FrameEmbedding"],
     "attention": ["MultiHeadAttention", "FactorisedDotProductAttention"],

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError, LostProcessError, VivitEduError
@@ -21,50 +24,126 @@ ROOT_HELP = "folder that holds or gets the data files (default: $VIVIT_EDU_DATA,
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for bad input, 130 for a run stopped by Ctrl-C.
+    """Runs one command; returns the exit status: 0, 1 for a fault of ours, 2 for bad input, 130 for a run stopped by
+    Ctrl-C, 141 where whoever read the output, such as `head`, has seen enough.
 
-    arguments: the words after `vivit-edu`, by default those of the process.
+    arguments: the words after `vivit-edu`, by default those of the process. Of a process whatever happens is told in
+    a message; a caller in Python gets the exception that we did not foresee.
     """
     # Before torch is loaded: threads that wait for each other sleep. By default they spin, and on a busy machine a
     # training step then takes several times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options = make_parser().parse_args(arguments)
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to stop
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
-        options.command(options)
+        try:
+            options = make_parser().parse_args(arguments)
+            options.command(options)
+        finally:
+            flush()  # here and not when Python ends, where nothing could be said
     except VivitEduError as error:
         # of several processes that fail alike one speaks; that another one is lost, each survivor says
         if os.environ.get("RANK", "0") == "0" or isinstance(error, LostProcessError):
-            print(f"vivit-edu: {error}", file=sys.stderr)
+            say(f"vivit-edu: {error}")
         return 2
-    except OSError as error:  # of a path given: too long, a folder in a file's place, not ours to read
-        print(f"vivit-edu: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        give_up_output()
+        return 141
+    except OSError as error:  # of a path given: too long, a folder in a file's place, not ours to read; a full disk
+        say(f"vivit-edu: {error}")
+        give_up_output()
         return 2
     except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
+        if arguments is None:  # the process ends, whatever is typed meanwhile
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        say("\nStopped.")
         return 130
+    except Exception as error:
+        if arguments is not None or os.environ.get("VIVIT_EDU_TRACEBACK"):
+            raise
+        say(f"vivit-edu: {unforeseen(error)}")
+        return 1
     return 0
+
+
+def say(message: str) -> None:
+    """Prints a message to stderr. Where that cannot be written to, the exit status has to do."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def flush() -> None:
+    """Writes what was printed, if there is a stdout."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def give_up_output() -> None:
+    """Lets what stdout does not take go nowhere: Python would try once more when it ends, and complain."""
+    try:
+        flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def unforeseen(error: Exception) -> str:
+    """What is said of a fault of ours: what it is, where, and what to do."""
+    from .support.places import repository
+
+    *_, where = traceback.extract_tb(error.__traceback__)
+    kind, text = type(error).__name__, " ".join(str(error).split())[:300]
+    return (
+        f"a fault in this program, {kind}: {text} ({os.path.basename(where.filename)}, line {where.lineno}). Please "
+        f"report it with the command that you gave: {repository()}/issues. VIVIT_EDU_TRACEBACK=1 shows all of it."
+    )
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser to whose options an empty text, as of a shell's variable that was never set, is not a value."""
+
+    def __init__(self, **options: object):
+        super().__init__(**options)
+        self.register("type", None, text)  # of every argument that names no other type
+
+
+def text(value: str) -> str:
+    """Any text but an empty one, for argparse."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("is empty: give a value, or leave it out")
+    return value
+
+
+def place(value: str) -> str:
+    """The path of a file or folder, for argparse. In --out=~/runs the shell leaves the ~ to us."""
+    expanded = os.path.expanduser(text(value))
+    if expanded.startswith("~"):
+        raise argparse.ArgumentTypeError(
+            f"{value}: there is no user of that name; write ./{value} if the file itself is called so"
+        )
+    return expanded
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `command`, the function that runs it."""
-    parser = argparse.ArgumentParser(
-        prog="vivit-edu", description="Train, evaluate and explain video vision transformers."
-    )
+    parser = Parser(prog="vivit-edu", description="Train, evaluate and explain video vision transformers.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="fetch or generate a data set, verify it, show what is in it")
     data.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
     add_data_options(data)
-    data.add_argument("--out", default="runs", help="folder for the montage (default: runs)")
+    data.add_argument("--out", type=place, default="runs", help="folder for the montage (default: runs)")
     data.set_defaults(command=run_data)
 
     train = commands.add_parser("train", help="train a model; write its metrics and figures to a run folder")
     train.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
     add_data_options(train)
     train.add_argument(
-        "--videos", metavar="DIR", help="train on video files instead: DIR holds a sub-folder for each class"
+        "--videos",
+        type=place,
+        metavar="DIR",
+        help="train on video files instead: DIR holds a sub-folder for each class",
     )
     train.add_argument("--frames", type=positive, help="of each video (default: as many as --size)")
     train.add_argument("--model", help=f"{', '.join(MODELS)}, torchvision:r3d_18")
@@ -95,7 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="train in bfloat16 on a CPU (default: where the CPU has instructions for it)",
     )
     train.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
-    train.add_argument("--out", help="run folder (default: runs/NAME-MODEL-SEED-TIME)")
+    train.add_argument("--out", type=place, help="run folder (default: runs/NAME-MODEL-SEED-TIME)")
     train.add_argument(
         "--resume",
         action="store_true",
@@ -104,6 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--pretrained",
+        type=place,
         metavar="WEIGHTS",
         help="start from an image transformer: a file (.safetensors, .pt, "
         ".npz; see pretrain) or torchvision:vit_b_16; the model takes its width and depth",
@@ -118,8 +198,10 @@ def make_parser() -> argparse.ArgumentParser:
     train.set_defaults(command=run_train, size=None)  # what was not given is told from what was, for --resume
 
     evaluate = commands.add_parser("evaluate", help="measure a trained model on validation and test split")
-    evaluate.add_argument("run", help="a run folder")
-    evaluate.add_argument("--root", help="folder that holds the data files (default: where training found them)")
+    evaluate.add_argument("run", type=place, help="a run folder")
+    evaluate.add_argument(
+        "--root", type=place, help="folder that holds the data files (default: where training found them)"
+    )
     evaluate.add_argument(
         "--views", action="store_true", help="average over shifted and mirrored views of each clip (slower)"
     )
@@ -133,15 +215,28 @@ def make_parser() -> argparse.ArgumentParser:
         "table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe or hunger"
     )
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
-    ablate.add_argument("--root", help=ROOT_HELP)
+    ablate.add_argument("--root", type=place, help=ROOT_HELP)
     ablate.add_argument(
         "--seeds", type=positive, default=3, metavar="N", help="runs of each row, seeds 0 to N-1 (default: 3)"
     )
     ablate.add_argument("--epochs", type=positive, help="of each run, instead of the table's")
     ablate.add_argument("--bfloat16", action="store_true", help="train in bfloat16 on a CPU, too, where that is faster")
-    ablate.add_argument("--out", help="folder; a table begun there goes on (default: runs/ablate-TABLE-DATASET)")
+    ablate.add_argument(
+        "--out", type=place, help="folder; a table begun there goes on (default: runs/ablate-TABLE-DATASET)"
+    )
     add_device_option(ablate)
     ablate.set_defaults(command=run_ablate, size=28)
+
+    record = commands.add_parser(
+        "record", help="train the models that the chapters show, resumably; write their weights and figures"
+    )
+    record.add_argument("names", nargs="*", metavar="NAME", help="of a recorded model (default: all of them)")
+    record.add_argument(
+        "--seed", type=int, default=0, help="of the run (default: 0, the one that chapters show; others stay in runs/)"
+    )
+    record.add_argument("--root", type=place, help=ROOT_HELP)
+    add_device_option(record)
+    record.set_defaults(command=run_record)
 
     bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
     bench.add_argument(
@@ -159,7 +254,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DATASET",
         help="models: for clips of this set (default: 28³, one channel); accuracy: on this set (default: the phantom)",
     )
-    bench.add_argument("--root", help=ROOT_HELP)
+    bench.add_argument("--root", type=place, help=ROOT_HELP)
     bench.add_argument(
         "--train", action="store_true", help="models: train each, too, resumably, as `ablate all-models` does"
     )
@@ -183,14 +278,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     pretrain.add_argument("--epochs", type=positive, help="passes over the training volumes")
     pretrain.add_argument("--seed", type=int, default=0, help="of weights and slices (default: 0)")
-    pretrain.add_argument("--out", metavar="FILE", help="the weights (default: runs/NAME-slices-SEED.safetensors)")
+    pretrain.add_argument(
+        "--out", type=place, metavar="FILE", help="the weights (default: runs/NAME-slices-SEED.safetensors)"
+    )
     add_device_option(pretrain)
     pretrain.set_defaults(command=run_pretrain)
 
     explain = commands.add_parser(
         "explain", help="draw what a trained model looked at in one clip: a figure and a film"
     )
-    explain.add_argument("run", help="a run folder")
+    explain.add_argument("run", type=place, help="a run folder")
     explain.add_argument(
         "--sample", type=int, default=0, metavar="K", help="the clip's number in its split (default: 0)"
     )
@@ -200,7 +297,9 @@ def make_parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--method", default="rollout", help="last-layer, rollout (default), relevance, input-gradient or occlusion"
     )
-    explain.add_argument("--root", help="folder that holds the data files (default: where training found them)")
+    explain.add_argument(
+        "--root", type=place, help="folder that holds the data files (default: where training found them)"
+    )
     add_device_option(explain)
     explain.set_defaults(command=run_explain)
 
@@ -218,14 +317,16 @@ def make_parser() -> argparse.ArgumentParser:
 
     classroom = commands.add_parser("classroom", help="lay out an nbgrader course: assignments, configuration, README")
     classroom.add_argument(
-        "folder", metavar="DIR", help="a new folder, or a course made here before, to renew its sources"
+        "folder", type=place, metavar="DIR", help="a new folder, or a course made here before, to renew its sources"
     )
     classroom.add_argument("--chapters", metavar="03,05", help="these chapters only")
     classroom.set_defaults(command=run_classroom)
 
     site = commands.add_parser("site", help="build the course as a web site of plain files, to read without running")
     where = site.add_mutually_exclusive_group(required=True)
-    where.add_argument("folder", metavar="DIR", nargs="?", help="a new folder, or a site made here before, to renew it")
+    where.add_argument(
+        "folder", type=place, metavar="DIR", nargs="?", help="a new folder, or a site made here before, to renew it"
+    )
     where.add_argument("--links", action="store_true", help="build nothing: check the links to other sites (network)")
     site.set_defaults(command=run_site)
     return parser
@@ -233,7 +334,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds --root and --size."""
-    parser.add_argument("--root", help=ROOT_HELP)
+    parser.add_argument("--root", type=place, help=ROOT_HELP)
     parser.add_argument("--size", type=int, choices=(28, 64), default=28, help="voxels along each axis (default: 28)")
 
 
@@ -349,6 +450,24 @@ def run_ablate(options: argparse.Namespace) -> None:
     print(f"The table as JSON, CSV, Markdown and picture: {out}")
 
 
+def run_record(options: argparse.Namespace) -> None:
+    """Trains the recorded models, one after the other."""
+    from .experiments.trained import RECORDED, record, weights_path
+
+    names = options.names or list(RECORDED)
+    for name in names:  # before any is trained
+        weights_path(name, options.seed)
+    for name in names:
+        print(f"{name}, seed {options.seed}: {RECORDED[name].recipe.epochs} epochs on {RECORDED[name].dataset}")
+        try:
+            path, facts = record(name, seed=options.seed, device=options.device, root=options.root)
+        except KeyboardInterrupt:
+            print("\nFinished epochs are kept. To go on, give the same command again.", file=sys.stderr)
+            raise
+        print_metrics(facts)
+        print(f"{path}: {facts['bytes']} bytes, {facts['minutes']} minutes")
+
+
 def run_benches(options: argparse.Namespace) -> None:
     """Prints what was measured; with --train trains the models, too."""
     from .experiments.bench.benches import bench_table
@@ -399,6 +518,8 @@ def run_explain(options: argparse.Namespace) -> None:
 def run_notebooks(options: argparse.Namespace) -> None:
     """Executes the course's notebooks and makes those of the students."""
     if options.stamp:
+        if options.check or options.only or options.force or options.repo:
+            raise ConfigError("--stamp notes that all ran whole, and runs nothing itself: give it alone")
         from .authoring.stamp import stamp
 
         print(stamp())

@@ -10,9 +10,10 @@ import os
 import sys
 from pathlib import Path
 
+from .datasets.bars import walking_bars  # noqa: F401  (notebooks take it from here)
 from .datasets.medmnist import MEDMNIST3D, UnreachableError, load_medmnist
 from .errors import ConfigError
-from .support.places import ROOT
+from .support.places import ROOT, kept
 from .volumes import SPLITS, Mirror, Split, Volumes, describe, find_mirror_axis  # noqa: F401
 
 NAMES = (*MEDMNIST3D, "organphantom3d", "movingshapes")
@@ -76,8 +77,9 @@ def course_volumes(size: int = 28, *, root: Path | str | None = None) -> Volumes
 
 
 def data_root(root: Path | str | None = None) -> Path:
-    """Return the folder of the data files: `root`, else $VIVIT_EDU_DATA, else `data/` of the checkout that the package
-    runs from, else the user's cache folder. The last three do not depend on the working directory.
+    """Return the folder of the data files: `root`, else $VIVIT_EDU_DATA, else, in Colab, a folder on Google Drive if
+    that is mounted, else `data/` of the checkout that the package runs from, else the user's cache folder. Only `root`
+    may depend on the working directory.
 
     Raises ConfigError where `root` or the variable does not name a folder.
     """
@@ -91,6 +93,8 @@ def data_root(root: Path | str | None = None) -> Path:
                 "give the whole path, from the root or from ~."
             )
         return folder
+    if lasting := kept():
+        return lasting / "data"
     project = ROOT / "pyproject.toml"
     if project.is_file() and 'name = "vivit-edu"' in project.read_text(encoding="utf-8"):
         return ROOT / "data"

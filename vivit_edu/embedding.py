@@ -55,8 +55,8 @@ def fit_to_grid(clips: torch.Tensor, grid: tuple[int, int, int], tubelet: tuple[
     return F.pad(clips, padding)  # a negative amount crops
 
 
-class TubeletEmbedding(nn.Module):
-    """Non-overlapping t×h×w tubelets, each mapped to a token by one linear map: a strided 3D convolution.
+class Embedding(nn.Module):
+    """What the two embeddings share: the grid of tubelets, and a projection that makes a token of each.
 
     clip_shape: (C, T, H, W); `grid` is (n_t, n_h, n_w) = (T', …), S = n_h·n_w.
     forward: clips float [B, C, T, H, W] -> tokens [B, T', S, D].
@@ -74,8 +74,15 @@ class TubeletEmbedding(nn.Module):
         channels, *size = clip_shape
         self.grid = token_grid(size, tubelet, remainder)
         self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
-        self.projection = nn.Conv3d(channels, dim, kernel_size=self.tubelet, stride=self.tubelet)
+        self.projection = self.make_projection(channels, dim)
         init_projection(self.projection)
+
+
+class TubeletEmbedding(Embedding):
+    """Non-overlapping t×h×w tubelets, each mapped to a token by one linear map: a strided 3D convolution."""
+
+    def make_projection(self, channels: int, dim: int) -> nn.Conv3d:
+        return nn.Conv3d(channels, dim, kernel_size=self.tubelet, stride=self.tubelet)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         check_clips(clips, self.projection.weight, self.clip_shape)
@@ -84,29 +91,16 @@ class TubeletEmbedding(nn.Module):
         return rearrange(tokens, "b d t h w -> b t (h w) d").contiguous()
 
 
-class FrameEmbedding(nn.Module):
+class FrameEmbedding(Embedding):
     """Uniform frame sampling: T/t frames, each cut into h×w patches as an image ViT would cut it.
 
     Of each stretch of t frames the one at ⌊t/2⌋ is taken, the frame on which central-frame
     initialisation puts the image filter: with it, tubelets start as this very embedding.
     With remainder="pad" the last stretch may end before its ⌊t/2⌋: then the clip's last frame is taken.
-    forward: clips float [B, C, T, H, W] -> tokens [B, T', S, D].
     """
 
-    def __init__(
-        self,
-        clip_shape: tuple[int, int, int, int],
-        dim: int,
-        tubelet: tuple[int, int, int] = (7, 7, 7),
-        remainder: str = "refuse",
-    ):
-        super().__init__()
-        check_sizes("clip_shape", clip_shape, "C, T, H, W")
-        channels, *size = clip_shape
-        self.grid = token_grid(size, tubelet, remainder)
-        self.clip_shape, self.tubelet = tuple(clip_shape), tuple(tubelet)
-        self.projection = nn.Conv2d(channels, dim, kernel_size=self.tubelet[1:], stride=self.tubelet[1:])
-        init_projection(self.projection)
+    def make_projection(self, channels: int, dim: int) -> nn.Conv2d:
+        return nn.Conv2d(channels, dim, kernel_size=self.tubelet[1:], stride=self.tubelet[1:])
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         check_clips(clips, self.projection.weight, self.clip_shape)
@@ -120,9 +114,9 @@ class FrameEmbedding(nn.Module):
 TOKENIZERS = {"tubelet": TubeletEmbedding, "frames": FrameEmbedding}
 
 
-def learned_positions(*shape: int) -> nn.Parameter:
-    """A position embedding to be learned, [1, …, D]: a parameter, drawn with standard deviation 0.02."""
-    return nn.Parameter(torch.randn(1, *shape) * 0.02)
+def learned_positions(*shape: int, std: float = 0.02) -> nn.Parameter:
+    """A position embedding to be learned, [1, …, D]: a parameter, drawn with this standard deviation."""
+    return nn.Parameter(torch.randn(1, *shape) * std)
 
 
 def prepend_cls(tokens: torch.Tensor, cls: torch.Tensor) -> torch.Tensor:
@@ -142,6 +136,10 @@ def check_clips(clips: torch.Tensor, weight: torch.Tensor, clip_shape: tuple[int
     clips: float [B, *clip_shape] of the type that `weight` has, finite, in [0, 1] or near it; where they are on a
     GPU, their values are not looked at. Raises ConfigError where they are not so.
     """
+    if not isinstance(clips, torch.Tensor):
+        raise ConfigError(
+            f"clips must be a tensor [B, C, T, H, W], got a {type(clips).__name__}: torch.as_tensor makes one"
+        )
     if clips.ndim != 5 or tuple(clips.shape[1:]) != clip_shape:
         expected = ", ".join(map(str, clip_shape))
         raise ConfigError(

@@ -22,11 +22,27 @@ if TYPE_CHECKING:
     from .training import History
     from .volumes import Split
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+# What a colour means, in every figure of the course: space, time, both at once, and all the rest (the MLP, for one).
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+COLOURS = {"space": BLUE, "time": ORANGE, "joint": GREEN, "rest": GREY}
+# Models 1 to 4. Chosen so that readers with each kind of colour blindness can tell them apart, and from those above.
+PURPLE, MAGENTA, BROWN, TEAL = "#4A1A7F", "#C8389A", "#7A4B1E", "#5BC0BE"
+MODEL_COLOURS = {
+    "spacetime": PURPLE,
+    "factorised_encoder": MAGENTA,
+    "factorised_self_attention": BROWN,
+    "factorised_dot_product": TEAL,
+}
+SMALLEST = 9  # points: no text in a figure is smaller
+SHARPNESS = 2  # pixels of the file per pixel of the page, for screens that have them
+MANY_BYTES = 60_000  # a larger file is written with 256 colours
 
 
-def new_figure(width: float, height: float, alt: str) -> Figure:
-    """An empty Figure of this size in inches, on white even where a reader's page is dark."""
+def new_figure(width: float, height: float, alt: str = "") -> Figure:
+    """An empty Figure of this size in inches, on white even where a reader's page is dark.
+
+    alt: what it shows, for readers who cannot see it; without it the caption that `show` is given says so.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -43,18 +59,45 @@ def save(figure: Figure, path: Path | str, dpi: int = 110) -> None:
         figure.savefig(file, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
 
 
-def show(figure: Figure, dpi: int = 80) -> None:
-    """Shows a figure in a notebook, with its alt text for readers who cannot see it."""
+def show(figure: Figure, dpi: int = 80, *, caption: str = "") -> None:
+    """Shows a figure in a notebook, and below it its caption.
+
+    dpi: pixels of the page per inch; the picture itself has twice as many. caption: one sentence on what there is to
+    see. It is the alt text too, for readers who cannot see the figure, unless the figure brings a longer one.
+    """
+    from IPython.display import display
+
+    show_png(as_png(figure, dpi), alt=getattr(figure, "alt_text", "") or caption)
+    if caption:
+        display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
+
+
+def show_png(png: bytes, alt: str) -> None:
+    """Shows the content of a PNG file that `as_png` made, with its alt text."""
     from base64 import b64encode
-    from io import BytesIO
+    from struct import unpack
 
     from IPython.display import display
 
-    png = BytesIO()
-    figure.savefig(png, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
+    width, height = (side // SHARPNESS for side in unpack(">II", png[16:24]))
     # the alt text is there twice: as metadata for what makes pages of notebooks, as plain text for the rest
-    bundle = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": figure.alt_text}
-    display(bundle, raw=True, metadata={"image/png": {"alt": figure.alt_text}})
+    bundle = {"image/png": b64encode(png).decode(), "text/plain": alt}
+    display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width, "height": height}})
+
+
+def as_png(figure: Figure, dpi: int = 80) -> bytes:
+    """A figure as the content of a PNG file, twice as sharp as its dpi on the page; large ones in 256 colours."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    png = BytesIO()
+    figure.savefig(png, dpi=SHARPNESS * dpi, format="png")
+    if png.tell() > MANY_BYTES:
+        picture = Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        png = BytesIO()
+        picture.save(png, format="PNG", optimize=True)
+    return png.getvalue()
 
 
 def montage(split: Split, class_names: Sequence[str], *, slices: int = 7, example: int = 0) -> Figure:
@@ -85,7 +128,7 @@ def montage(split: Split, class_names: Sequence[str], *, slices: int = 7, exampl
     )
     axes = figure.subplots()
     axes.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
-    axes.set_yticks(np.arange(len(class_names)) * (height + 1) + height / 2, class_names)
+    axes.set_yticks(np.arange(len(class_names)) * (height + 1) + height / 2, class_names, parse_math=False)
     axes.set_xticks(np.arange(slices) * (width + 1) + width / 2, frames)
     axes.set(xlabel="slice (time, the first axis of the volume)")
     axes.tick_params(length=0)
@@ -159,11 +202,12 @@ def confusion(
             f"{shares[i, j]:.0f}",
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=9,
             color="black" if shares[i, j] > 50 else "white",
         )
-    axes.set_xticks(range(k), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(k), [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))])
+    axes.set_xticks(range(k), class_names, rotation=45, ha="right", parse_math=False)
+    rows = [f"{name} ({n})" for name, n in zip(class_names, counts.sum(axis=1))]
+    axes.set_yticks(range(k), rows, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true (number of clips)", title="per cent of each true class")
     return figure
 
@@ -181,16 +225,16 @@ def attention_slices(clips: torch.Tensor, scores: torch.Tensor, titles: Sequence
         "with the model's attention in colour.",
     )
     for part, clip, score, title in zip(np.atleast_1d(figure.subfigures(len(clips), 1)), clips, scores, titles):
-        part.suptitle(title)
+        part.suptitle(title, parse_math=False)
         rows = part.subplots(2, slices)
         for column, frame in enumerate(frames):
             for axes in rows[:, column]:
                 axes.imshow(clip[:, frame].float().mean(dim=0), cmap="gray", vmin=0, vmax=255)
                 axes.set_axis_off()
             heat = axes.imshow(score[frame], cmap="inferno", alpha=0.55, vmin=0, vmax=float(score.max()))
-            rows[0, column].set_title(f"slice {frame}", fontsize=8)
+            rows[0, column].set_title(f"slice {frame}", fontsize=9)
         bar = part.colorbar(heat, ax=rows[1, :], location="right", shrink=0.8, ticks=[0, float(score.max())])
-        bar.ax.set_yticklabels(["none", "most"], fontsize=7)
+        bar.ax.set_yticklabels(["none", "most"], fontsize=9)
     return figure
 
 
@@ -258,6 +302,6 @@ def faithful_maps(content: dict[str, Any]) -> Figure:
         axes.set_yticks(range(len(methods)), methods)
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=9)
     figure.supxlabel("gain over a random order (0: chance)", fontsize=9)
     return figure

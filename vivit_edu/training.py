@@ -48,9 +48,10 @@ class Recipe:
     averaged weights that is kept in each step; the averaged weights are evaluated and returned, 0 keeps the raw ones.
     augmentation: what happens to the clips of a batch.
     optimiser: "adamw", or for a ViViT "muon": `torch.optim.Muon` for the matrices of its encoders and AdamW for
-    everything else. compile: torch.compile, which takes a minute at the start and is meant for a GPU: on two CPU cores
-    it gained nothing. bfloat16: training steps in bfloat16 on a CPU, 1.8 times as fast where it has instructions for
-    them (AVX512-BF16, AMX) and slower on others; a GPU has its own precision (`support.devices.precision`).
+    everything else. compile: torch.compile, which takes a minute at the start; on two CPU cores it gained nothing, and
+    on a GPU it was not measured. bfloat16: training steps in bfloat16 on a CPU, 1.8 times as fast where it has
+    instructions for them (AVX512-BF16, AMX) and slower on others; a GPU has its own precision
+    (`support.devices.precision`).
     pretrained: where the first weights come from, as for `load_pretrained`: a file, or "torchvision:vit_b_16";
     "" draws them at random. inflate: what its image filters become in a tubelet, the method of `load_pretrained`.
     `runs.train_run` reads these two; `fit` goes on from the weights that the model has.
@@ -359,6 +360,7 @@ def train_epoch(
     averaged: takes part in every step that is made, if given. scaler: scales the loss in float16, and skips the steps
     whose gradients overflow; such a step does not count in the mean if its loss overflowed too.
     """
+    from .support.torch_faults import average_weights
     from .support.wrapped import unwrapped
 
     device, classes = train.clips.device, len(volumes.class_names)
@@ -390,7 +392,7 @@ def train_epoch(
         scaler.update()
         made = scaler.get_scale() >= scale  # after a step that was skipped the scale is smaller
         if averaged is not None and made:
-            averaged.update_parameters(unwrapped(model))
+            average_weights(averaged, unwrapped(model))
         if made or distributed.mean(loss.detach().clone()).isfinite():
             total += loss.detach()
         else:
@@ -452,7 +454,10 @@ def make_optimiser(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
     if not turned:
         return adamw
     # steps as large as AdamW's, so that both share lr and schedule
-    muon = torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    kind = torch.optim.Muon
+    if matrices[0].is_cuda:  # the same steps, with fewer kernels to start
+        from .support.stacked_muon import StackedMuon as kind
+    muon = kind(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together(muon, adamw)
 
 

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from tests.sample_chapter import CHECKED, HINTS, REPO, sample_notebook
 from vivit_edu.authoring import notebooks as harness
-from vivit_edu.authoring.exercises import clear_guesses, move_links, student_notebook
+from vivit_edu.authoring.exercises import clear_guesses, move_links, readers_lines, student_notebook
 from vivit_edu.authoring.masters import (
     Master,
     bootstrap_cell,
@@ -338,6 +338,29 @@ def stream(text, name="stdout"):
     return new_output("stream", name=name, text=text)
 
 
+def rewritten(*changes, share=0.0):
+    """A chapter that the reader builds, with further changes; its second exercise is a question to explain."""
+
+    def change(nb):
+        nb.metadata.vivit_edu.update(readers_share=share)
+        edit(14, "easy)", "easy, explain)")(nb)
+        for further in changes:
+            further(nb)
+
+    return change
+
+
+def answer(source, **values):
+    """A cell for an answer that a person grades."""
+    ids = {"grade_id": "ch03-words", "schema_version": 3, "task": False, "locked": False}
+    grading = {"grade": True, "solution": True, "points": 3, **ids, **values}
+    return new_markdown_cell(source, metadata={"nbgrader": grading})
+
+
+RUBRIC = (
+    "<details><summary>A possible answer, and how it is marked</summary>\n\nIt doubles.\n\n"
+    "**Marking (3 points).** 1 for it, 2 for why.\n\n</details>"
+)
 SHOWN = "A picture without words"
 LONG = "\n".join(f"x{i} = {i}" for i in range(35))
 MODULE = "class Block(nn.Module):\n    depth = 1"
@@ -379,7 +402,6 @@ BROKEN = {
     "too slow": (lambda nb: nb.metadata.vivit_edu.update(seconds=91), "took 91 s, at most 90"),
     # the frame
     "another number": (edit(1, "# 03 ·", "# 04 ·"), "must begin with '# 03 · Title'"),
-    "no aims": (edit(1, "You will be able to", "You will"), "does not say 'You will be able to'"),
     "no minutes": (lambda nb: nb.cells[0].update(source=nb.cells[0].source.replace("minutes", "hours")), "course map"),
     "nothing built": (edit(1, "Builds: doubling · a", "A"), "lacks the line that the course map is made of"),
     "no hardware": (edit(1, " · a CPU is enough", ""), "course map"),
@@ -462,7 +484,7 @@ BROKEN = {
     "a link to no heading": (put(5, new_markdown_cell("[up](#Nowhere)")), "#Nowhere leads nowhere: no such heading"),
     "a link to no heading elsewhere": (put(5, new_markdown_cell("[up](03_sample.ipynb#X)")), "no such heading"),
     # exercises
-    "one exercise": (edit(14, "### Exercise", "### About"), "has 1 exercises, expected 2 to 4"),
+    "one exercise": (edit(14, "### Exercise", "### About"), "has 1 exercises, expected 2 to 9"),
     "an exercise without minutes": (edit(11, "(5 minutes, easy)", "(easy)"), "is not of the form '### Exercise 03.1"),
     "an exercise out of order": (edit(14, "03.2", "03.3"), "is not of the form '### Exercise 03.2"),
     "no hints": (edit(11, HINTS, ""), "has 0 hints, expected two or three"),
@@ -476,6 +498,25 @@ BROKEN = {
     "a check without points": (grader(13, points=0), "not locked or gives no points"),
     "a check that checks nothing": (edit(13, "ch03.check_double(double)", "double"), "graded but calls no check"),
     "solution and check in one": (grader(12, grade=True, points=1), "solution and check in one"),
+    "a folded cell that draws nothing": (
+        lambda nb: nb.cells[4].metadata.update(tags=["plot"]),
+        "cell 5 .*tagged plot, .*shows no figure",
+    ),
+    "a folded exercise": (lambda nb: nb.cells[12].metadata.update(tags=["plot"]), "cell 13 .*part of an exercise"),
+    "an unknown kind": (edit(11, "(5 minutes, easy)", "(5 minutes, easy, guess)"), "with its kind: "),
+    "an open task with points": (edit(14, "easy)", "easy, open)"), "open task but gives points"),
+    "a question without an answer cell": (edit(14, "easy)", "easy, explain)"), "no markdown cell for the answer"),
+    # a rewritten chapter
+    "too little is the reader's": (rewritten(share=0.5), r"2 of its \d+ lines of code are the reader's, \d%: .* 50%"),
+    "a kind is missing": (rewritten(), "no exercise of the kind 'break'"),
+    "a made-up guess": (rewritten(), "cell 8 .*fills in a guess"),
+    "three predictions": (rewritten(*[put(9, code(f"predict('03.{k}', 'How?')")) for k in "xy"]), "third prediction"),
+    "a long cell that draws": (rewritten(put(9, code("a = 1\n" * 4 + "plots.show(f)"))), "in 5 lines: tag it plot"),
+    "heads called h": (rewritten(put(5, code("p = 'b n (h d) -> b h n d'"))), "heads are 'heads'"),
+    "tokens and voxels mixed": (rewritten(put(5, code("p = 'b t s d -> (b t) s d'"))), "tokens and voxels are mixed"),
+    "an axis of no meaning": (rewritten(put(5, code("rearrange(z, 'b x d -> b d x')"))), "'x' is no axis"),
+    "an answer without a rubric": (rewritten(put(17, answer("Because."))), "cell 17 .*lacks the answer and its rubric"),
+    "an answer without points": (rewritten(put(17, answer(RUBRIC, points=0))), "cell 17 .*graded by hand: grade"),
     "metadata that nbgrader refuses": (
         lambda nb: nb.cells[12].metadata.nbgrader.pop("schema_version"),
         "nbgrader cannot read",
@@ -493,6 +534,20 @@ def test_a_broken_rule_is_found(sample, name):
 
 
 ALLOWED = {
+    "a figure in a folded cell": (lambda nb: nb.cells[8].metadata.update(tags=["plot"]), "is tagged plot"),
+    "a short figure of a rewritten chapter": (rewritten(), "tag it plot"),
+    "the course's notation": (
+        rewritten(
+            put(5, code("rearrange(x, 'b c (nt pt) (nh ph) (nw pw) -> b nt (nh nw) (c pt ph pw)')")),
+            put(5, code("a = 'b n (three heads d) -> three b heads n d', '1 t h w -> h (t w)', 'x says -> it is'")),
+        ),
+        "no axis of|stands for|are mixed",
+    ),
+    "an answer with its rubric": (rewritten(put(17, answer(RUBRIC))), "rubric|by hand|no markdown cell"),
+    "two predictions without a guess": (
+        rewritten(edit(8, ", guess=(SIDE // 7) ** 2", ""), put(9, code("predict('03.y', 'How?', guess=None)"))),
+        "fills in a guess|third prediction",
+    ),
     "a long class": (put(9, code(f"{MODULE}\n{LONG}\nprint(Block().x.shape)")), "lines: only a class|defines"),
     "lessons and exported names": (
         put(
@@ -614,6 +669,34 @@ def test_students_get_neither_solutions_nor_outputs_nor_guesses(sample):
     assert "return 2 * x" in notebook_text(sample.nb), "the master stays as it was"
     ids = [cell.id for cell in student.cells]
     assert ids == [cell.id for cell in sample.nb.cells]
+
+
+def test_students_get_no_rubric_and_folded_code_stays_folded(sample):
+    sample.nb.cells.insert(16, answer(RUBRIC))
+    sample.nb.cells[8].metadata.update(tags=["plot"])
+    clean(sample)
+    student = student_notebook(sample, [])
+    assert student.cells[16].source == "YOUR ANSWER HERE" and "Marking" not in notebook_text(student)
+    assert student.cells[8].metadata.jupyter == {"source_hidden": True} and student.cells[8].metadata.cellView == "form"
+
+
+def test_the_readers_lines_are_counted(sample):
+    assert readers_lines(sample)[0] == 2, "one line in each of two exercises"
+    before = readers_lines(sample)[1]
+    sample.nb.cells[4].source += "\n\n# a remark\n\nx = 1"
+    assert readers_lines(sample) == (2, before + 1)
+    table = harness.overview([sample.path]).splitlines()
+    assert table[0].split()[-4:] == ["build", "break", "explain", "open"]
+    assert table[2].split() == ["03", str(before), "2", f"{2 / before:.0%}", "1", "2", "0", "0", "0"]
+
+
+def test_a_run_keeps_what_a_chapter_promises(sample, tmp_path, monkeypatch):
+    sample.nb.metadata.vivit_edu.readers_share = 0.25
+    sample.nb.cells[4].source += "\nSIDE"
+    path = tmp_path / "03_sample.ipynb"
+    path.write_text(notebook_text(sample.nb), encoding="utf-8")
+    harness.renew(path)
+    assert read(path).nb.metadata.vivit_edu["readers_share"] == 0.25
 
 
 def test_student_notebooks_do_not_depend_on_the_run(sample):

@@ -394,7 +394,6 @@ test_run_cases = run_cases(
         ("Model 3", "Model 2", "Model 2 tokens. You guessed Model 3."),
         (torch.tensor([2, 64]), (2, 64), "(2, 64) tokens. Your guess was right."),
         (True, False, "False tokens. You guessed True."),
-        (None, 64, "64 tokens. You made no guess."),
         (1030301, torch.tensor(1030301), "1,030,301 tokens. Your guess was right."),
         (0.3, 1 / 3, "0.3333 tokens. Your guess, 0.3, was near enough."),
     ],
@@ -416,9 +415,18 @@ def test_predict_prints_the_question_and_the_choices(capsys):
         "  Model 5 is not among the choices.",
     ]
     reveal("06.model", "Model 2")
-    assert capsys.readouterr().out == "06.model: Model 2. You made no guess.\n"
+    assert capsys.readouterr().out == "06.model: Model 2.\n"
     reveal("06.never_asked", 3)
-    assert capsys.readouterr().out == "06.never_asked: 3. You made no guess.\n"
+    assert capsys.readouterr().out == "06.never_asked: 3.\n"
+    progress(6)
+    assert "predictions" not in capsys.readouterr().out, "only guesses are counted"
+
+
+def test_a_question_without_a_guess_asks_for_one(capsys):
+    predict("06.model", "Which one?", choices=["Model 1", "Model 2"])
+    assert capsys.readouterr().out.splitlines()[2] == (
+        "  What is your guess? Write it into this cell as guess=..., or on paper, before you run on."
+    )
 
 
 def test_tolerance(capsys):
@@ -437,6 +445,7 @@ def test_progress_counts_this_run_and_this_chapter_only(capsys):
     passed("04.1", "another chapter's")
     predict("03.a", "?", 1)
     reveal("03.a", 2)
+    predict("04.a", "?", 1)
     reveal("04.a", 2)
     capsys.readouterr()
     progress(3)

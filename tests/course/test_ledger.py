@@ -1,4 +1,4 @@
-"""The shape ledger grows by chapter, and its numbers are those of the modules when they run."""
+"""The shape ledger shows what a chapter adds, and its numbers are those of the modules when they run."""
 
 import re
 
@@ -14,23 +14,22 @@ ROWS = {row.module: row for row in rows()}
 MODELS = dict(zip(PAPER, [name for name in ROWS if "(Model" in name]))
 
 
-def shown(chapter, monkeypatch):
-    """What ledger(chapter) displays: {mime type: content}."""
+def shown(chapter, monkeypatch, since=None):
+    """What ledger(chapter, since) displays: {mime type: content}."""
     displays = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: displays.append(bundle))
-    ledger(chapter)
+    ledger(chapter, since)
     (bundle,) = displays
     return bundle
 
 
-def test_it_grows_by_chapter_and_marks_what_is_new(monkeypatch):
-    for chapter in range(3, 15):
-        lines = shown(chapter, monkeypatch)["text/plain"].splitlines()[1:-1]
-        new = [line for line in lines if line.startswith("new")]
-        assert len(lines) == sum(row.chapter <= chapter for row in rows())
-        assert len(new) == sum(row.chapter == chapter for row in rows())
-        assert bool(new) == (chapter <= 8)
-        assert lines == sorted(lines, key=lambda line: line.split()[line.startswith("new")])
+@pytest.mark.parametrize("chapter, since", [(3, None), ("08", None), (5, 3), ("05", "03"), (8, 6)])
+def test_it_shows_what_is_new_in_a_chapter_or_in_several(chapter, since, monkeypatch):
+    lines = shown(chapter, monkeypatch, since)["text/plain"].splitlines()[1:-1]
+    named = [line.split()[0] for line in lines]
+    chapters = [f"{n:02d}" for n in range(int(since or chapter), int(chapter) + 1)]
+    assert named == [f"{row.chapter:02d}" for row in rows() if f"{row.chapter:02d}" in chapters]
+    assert set(named) == set(chapters)
 
 
 def test_page_and_text_hold_the_same_cells(monkeypatch):
@@ -42,9 +41,10 @@ def test_page_and_text_hold_the_same_cells(monkeypatch):
         assert " ".join(cells).split() == line.split()
 
 
-def test_before_the_first_tokens_there_is_none(capsys):
-    ledger(2)
-    assert "begins in chapter 03" in capsys.readouterr().out
+@pytest.mark.parametrize("chapter", [2, "09"])
+def test_a_chapter_that_adds_nothing_says_so(chapter, capsys):
+    ledger(chapter)
+    assert f"Chapter {int(chapter):02d} adds no module" in capsys.readouterr().out
 
 
 def test_the_courses_sizes():

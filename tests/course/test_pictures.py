@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.references import VIVITS
+from vivit_edu import plots
 from vivit_edu.attention import FactorisedDotProductAttention, MultiHeadAttention, over_space, over_time
 from vivit_edu.cost import attention_pairs
 from vivit_edu.course import pictures
@@ -116,8 +117,8 @@ def test_the_token_that_looks_is_where_it_was_asked_for():
     assert strip.shape == (H, T * (W + 1) - 1, 3)
     black = (strip == 0).all(axis=-1).nonzero()
     assert [index.tolist() for index in black] == [[1], [W + 1]]
-    assert tuple(strip[1, 0]) == tuple(strip[1, 2 * (W + 1)]) == to_rgb(pictures.ORANGE)
-    assert tuple(strip[0, W + 1]) == to_rgb(pictures.BLUE)
+    assert tuple(strip[1, 0]) == tuple(strip[1, 2 * (W + 1)]) == to_rgb(plots.ORANGE)
+    assert tuple(strip[0, W + 1]) == to_rgb(plots.BLUE)
 
 
 @pytest.mark.parametrize("tubelet", [(7, 7, 7), (1, 28, 28), (14, 2, 7), (8, 8, 8), (28, 28, 28), (5, 7, 9)])

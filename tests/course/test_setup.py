@@ -1,13 +1,18 @@
 """The set-up check says what is missing, what is too old and how to get it."""
 
 import re
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from vivit_edu.course import setup
+from vivit_edu.course.recorded import own_run
+from vivit_edu.data import data_root
+from vivit_edu.support import places
 
 
 def installed(monkeypatch, **changes):
@@ -82,3 +87,24 @@ def test_the_data_are_looked_for_and_not_fetched(monkeypatch, tmp_path, here, wo
     line = setup.data_line()
     assert words in line and str(tmp_path) not in line
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.npz" for name in here]
+
+
+def test_in_colab_it_is_said_whether_anything_is_kept(monkeypatch, tmp_path):
+    assert setup.session_line() is None  # not in Colab
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setattr(places, "DRIVE", tmp_path / "MyDrive")
+    assert "are lost" in setup.session_line() and "drive.mount" in setup.session_line()
+    (tmp_path / "MyDrive").mkdir()
+    assert "kept on your Google Drive" in setup.session_line()
+
+
+def test_on_a_mounted_drive_data_and_runs_outlive_the_session(monkeypatch, tmp_path):
+    for name in ("VIVIT_EDU_DATA", "VIVIT_EDU_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    here = data_root(), own_run("tiny")
+    monkeypatch.setattr(places, "DRIVE", tmp_path)
+    kept = tmp_path / "vivit-edu"
+    assert (data_root(), own_run("tiny")) == (kept / "data", kept / "runs" / "chapter12-tiny")
+    assert here == (places.checkout() / "data", places.checkout() / "runs" / "chapter12-tiny")
+    monkeypatch.setenv("VIVIT_EDU_DATA", str(tmp_path / "mine"))
+    assert data_root() == tmp_path / "mine"

@@ -35,15 +35,21 @@ def displayed(monkeypatch):
     def display(bundle, raw, metadata):
         assert raw and metadata["image/png"]["alt"] == bundle["text/plain"]
         image = Image.open(BytesIO(b64decode(bundle["image/png"])))
-        shown.append((image.convert("RGB"), bundle["text/plain"]))
+        shown.append((on_the_page(image, metadata["image/png"]["width"]), bundle["text/plain"]))
 
     monkeypatch.setattr("IPython.display.display", display)
     return shown
 
 
+def on_the_page(image, width):
+    """An image as large as a page shows it; its file has twice as many pixels."""
+    assert image.width == 2 * width
+    return image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
+
+
 def picture_of(box):
-    data = re.search(r'src="data:image/png;base64,([^"]+)"', box.children[-1].value)[1]
-    return Image.open(BytesIO(b64decode(data))).convert("RGB")
+    width, data = re.search(r'width="(\d+)" src="data:image/png;base64,([^"]+)"', box.children[-1].value).groups()
+    return on_the_page(Image.open(BytesIO(b64decode(data))), int(width))
 
 
 def alt(box):

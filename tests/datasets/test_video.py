@@ -550,6 +550,9 @@ def test_left_and_right_in_names_swap_in_the_mirror():
     assert video.sides(["turn-left", "turn-right", "wave"]).permutation == (1, 0, 2)
     assert video.sides(["Left hand", "other", "Right hand"]).permutation == (2, 1, 0)
     assert video.sides(["left", "jump"]).permutation == (0, 1)
+    # names that differ in capitals or dashes only: which of them would the other side be?
+    assert video.sides(["A", "a"]).permutation == (0, 1)
+    assert video.sides(["Turn left", "turn right", "turn-left"]).permutation == (0, 1, 2)
 
 
 @pytest.mark.parametrize(

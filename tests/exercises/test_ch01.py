@@ -171,7 +171,7 @@ test_split_by_patient = run_cases(
         "cut off": (cut_off, "takes to 3 and int"),
         "kept": (lambda p, s, g: ~by_isin(p, s, g), "share to keep"),
         "first patients": (lambda p, s, g: torch.isin(p, p.unique()[:3]), "every seed"),
-        "generator not used": (lambda p, s, g: torch.isin(p, draw(p.unique(), s)), "same seed"),
+        "generator not used": (lambda p, s, g: torch.isin(p, draw(p.unique(), s)), "draws from the global generator"),
         "one draw a patient": (
             lambda p, s, g: (torch.rand(10, generator=g) < s)[p.unique(return_inverse=True)[1]],
             "patients are held out|differs",

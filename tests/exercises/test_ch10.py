@@ -12,13 +12,13 @@ from .cases import run_cases
 
 
 def into_zeros(filters, t):
-    inflated = torch.zeros(*filters.shape[:2], t, *filters.shape[2:])
+    inflated = torch.zeros(*filters.shape[:2], t, *filters.shape[2:], dtype=filters.dtype)
     inflated[:, :, t // 2] = filters
     return inflated
 
 
 def by_product(filters, t):
-    return torch.einsum("dchw,t->dcthw", filters, F.one_hot(torch.tensor(t // 2), t).float())
+    return torch.einsum("dchw,t->dcthw", filters, F.one_hot(torch.tensor(t // 2), t).to(filters.dtype))
 
 
 def by_padding(filters, t):

@@ -1,16 +1,41 @@
-"""Chapter 12: what its checks accept and refuse, and what its cells define."""
+"""Chapter 12: the schedule, averaged weights, one epoch, a test of loops, `fit`, a run that can be resumed, the paired
+bootstrap."""
 
+import copy
+import inspect
 import math
+import random  # noqa: F401  (an edited function draws by it)
 
 import numpy as np
-import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vivit_edu.authoring.masters import checkout, load_definitions
 from vivit_edu.course.checks import ch12
-from vivit_edu.training import Recipe, learning_rate
+from vivit_edu.course.culmination import epoch_batches, precision
+from vivit_edu.training import grad_scaler, learning_rate, make_optimiser
 
 from .cases import run_cases
+
+
+def unwritten(*_):
+    raise NotImplementedError()
+
+
+def edited(function, edit, **returns):
+    """A function with parts of its source replaced: "old -> new ; old -> new"; nothing on the right is `pass`."""
+    source = inspect.getsource(function)
+    changes = [change.split(" -> ") for change in filter(None, edit.split(" ; "))]
+    for k, (old, _) in enumerate(changes):
+        assert source.count(old) == 1, old
+        source = source.replace(old, f"<{k}>")
+    for k, (_, new) in enumerate(changes):
+        source = source.replace(f"<{k}>", new or "pass")
+    names = dict(globals())
+    exec(source, names)
+    return names[function.__name__]
+
 
 # ---- 12.1
 
@@ -18,27 +43,36 @@ from .cases import run_cases
 def by_cases(step, total, peak, warmup):
     first = warmup * total
     if step < first:
-        return peak * step / first
+        return peak * (step + 1) / (first + 1)
     return peak * (1 + math.cos(math.pi * (step - first) / (total - first))) / 2
 
 
 def the_packages(step, total, peak, warmup):
-    return learning_rate(Recipe(lr=peak, warmup=warmup), step, total)
+    class Recipe:
+        lr = peak
+
+    Recipe.warmup = warmup
+    return learning_rate(Recipe, step, total)
 
 
-def whole_steps(step, total, peak, warmup):
-    first = int(round(warmup * total))
-    if step < first:
-        return torch.tensor(peak * (step + 1) / first)
-    return torch.tensor(peak * math.cos(math.pi / 2 * (step - first) / (total - first)) ** 2)
+def with_numpy(step, total, peak, warmup):
+    first = total * warmup
+    x = np.clip((step - first) / (total - first), 0, 1)
+    return np.minimum((step + 1) / (first + 1), 1) * peak * np.float64(0.5) * (1 + np.cos(np.pi * x))
 
 
-def down(shape):
-    """A solution with another way down: shape(x), x from 0 to 1 after the warm-up."""
+def with_torch(step, total, peak, warmup):
+    warm = warmup * total
+    if step >= warm:
+        x = torch.tensor((step - warm) / (total - warm))
+        return peak * torch.cos(math.pi / 2 * x) ** 2  # the same curve
+    return torch.tensor(peak / (warm + 1)) * (step + 1)
 
+
+def down(curve):
     def solution(step, total, peak, warmup):
         first = warmup * total
-        return peak * step / first if step < first else peak * shape((step - first) / (total - first))
+        return peak * (step + 1) / (first + 1) if step < first else peak * curve((step - first) / (total - first))
 
     return solution
 
@@ -56,36 +90,45 @@ def half(x):
 
 def after(share):
     def solution(step, total, peak, warmup):
-        return (
-            peak * step / (warmup * total) if step < warmup * total else peak * half(share(step, total, warmup * total))
-        )
+        first = warmup * total
+        return by_cases(step, total, peak, warmup) if step < first else peak * half(share(step, total, first))
 
     return solution
 
 
+def in_integers(step, total, peak, warmup):
+    if step < warmup * total:
+        return peak * ((step + 1) // (warmup * total + 1))
+    return by_cases(step, total, peak, warmup)
+
+
 test_schedule = run_cases(
     ch12.check_schedule,
-    right=[by_cases, the_packages, whole_steps],
+    right=[by_cases, the_packages, with_numpy, with_torch],
     wrong={
+        "from zero": (up(lambda s, n, w: s / (w * n)), "its batch is read for nothing"),
+        "one step early": (up(lambda s, n, w: (s + 1) / (w * n)), "one step too early"),
+        "one step short": (up(lambda s, n, w: s / (w * n + 1)), "count the steps from 1"),
         "a line down": (down(lambda x: 1 - x), "falls in a line"),
         "never down": (down(lambda x: 1.0), "stays at the peak"),
         "a whole turn": (down(lambda x: half(2 * x)), "whole turn"),
         "a quarter of a turn": (down(lambda x: math.cos(math.pi / 2 * x)), "quarter of a turn"),
         "down to minus one": (down(lambda x: math.cos(math.pi * x)), "must not be negative"),
         "not halved": (down(lambda x: 2 * half(x)), "halve it"),
-        "upside down": (down(lambda x: 1 - half(x)), "wrong in"),
+        "upside down": (down(lambda x: 1 - half(x)), "upside down"),
+        "degrees": (down(lambda x: (1 + math.cos(180 * x)) / 2), "degrees"),
         "cosine of all steps": (after(lambda step, total, first: step / total), "began with step 0"),
         "stretched over all steps": (after(lambda step, total, first: (step - first) / total), "does not reach 0"),
         "no warm-up": (up(lambda step, total, warmup: 1.0), "no warm-up"),
         "warm-up over all steps": (up(lambda step, total, warmup: step / total), "divide by the steps of the warm-up"),
         "warmup is a number of steps": (up(lambda step, total, warmup: step / warmup), "above the peak"),
         "warm-up down": (up(lambda step, total, warmup: 1 - step / (warmup * total)), "falls"),
-        "a curve up": (up(lambda step, total, warmup: (step / (warmup * total)) ** 2), "straight line"),
-        "degrees": (down(lambda x: (1 + math.cos(180 * x)) / 2), "wrong in"),
+        "a curve up": (up(lambda s, n, w: ((s + 1) / (w * n + 1)) ** 2), "straight line"),
+        "whole division": (in_integers, "divide by the steps|wrong in"),
         "a pair": (lambda step, total, peak, warmup: (step, peak), "is 2 numbers, expected one"),
         "no return": (lambda *_: None, "None"),
         "error": (lambda step, total, peak, warmup: peak * step / (warmup * 0), "ZeroDivision"),
-        "not written": (lambda *_: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
+        "not written": (unwritten, "still to be written"),
     },
 )
 
@@ -108,6 +151,15 @@ def by_data(average, weights, decay):
     for a, w in zip(average, weights):
         a.mul_(decay)
         a.add_(w.data, alpha=1 - decay)
+
+
+def by_index(average, weights, decay):
+    for a, w in zip(average, weights):
+        a[...] = decay * a + (1 - decay) * w.detach()
+
+
+def all_at_once(average, weights, decay):
+    torch._foreach_lerp_(average, [w.detach() for w in weights], 1 - decay)
 
 
 def averaged(rule):
@@ -149,9 +201,14 @@ def replaced(average, weights, decay):
         average[i] = decay * average[i] + (1 - decay) * w.detach()
 
 
+def grad_off_for_good(average, weights, decay):
+    torch.set_grad_enabled(False)
+    by_data(average, weights, decay)
+
+
 test_average = run_cases(
     ch12.check_average,
-    right=[by_lerp, by_copy, by_data],
+    right=[by_lerp, by_copy, by_data, by_index, all_at_once],
     wrong={
         "shares exchanged": (averaged(lambda a, w, d: (1 - d) * a + d * w), "shares are exchanged"),
         "new tensors in the list": (replaced, "the list holds other tensors"),
@@ -167,60 +224,489 @@ test_average = run_cases(
         "the first alone": (first_only, "go through all"),
         "no sum": (averaged(lambda a, w, d: a * w), "wrong in"),
         "nothing": (lambda *_: None, "has not changed"),
-        "not written": (lambda *_: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
+        "gradients off for good": (grad_off_for_good, "gradients switched off"),
+        "not written": (unwritten, "still to be written"),
     },
 )
+
+
+def test_the_average_is_torchs():
+    layer, chapter = nn.Linear(4, 3), copy.deepcopy
+    theirs, ours = AveragedModel(layer, multi_avg_fn=get_ema_multi_avg_fn(0.9)), chapter(layer)
+    theirs.update_parameters(layer)  # the first call only copies
+    for _ in range(5):
+        with torch.no_grad():
+            layer.weight += torch.randn(3, 4)
+        theirs.update_parameters(layer)
+        by_lerp(list(ours.parameters()), list(layer.parameters()), 0.9)
+    torch.testing.assert_close(theirs.module.weight, ours.weight)
+
 
 # ---- 12.3
 
 
-def save_dict(path, model, optimiser, epochs_done):
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epochs_done": epochs_done}, path)
+def plain_epoch(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
+    device = next(model.parameters()).device
+    model.train()
+    total = 0
+    for (clips, targets), rate in zip(batches, rates):
+        clips, targets = clips.to(device), targets.to(device)
+        for g in optimiser.param_groups:
+            g["lr"] = rate
+        optimiser.zero_grad()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = F.cross_entropy(model(clips), targets)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        scaler.step(optimiser)
+        scaler.update()
+        after_step()
+        total = total + loss.detach()
+    return total / len(rates)
 
 
-def load_dict(path, model, optimiser):
+def indexed_epoch(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
+    losses = []
+    model.train(True)
+    for step, batch in enumerate(batches):
+        set_rate(optimiser, rates[step])
+        if dtype == torch.float32:
+            loss = nn.CrossEntropyLoss()(model(batch[0]), batch[1])
+        else:
+            with torch.autocast("cpu", dtype):
+                loss = nn.CrossEntropyLoss()(model(batch[0]), batch[1])
+        model.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], max_norm=clip_norm)
+        scaler.step(optimiser)
+        scaler.update()
+        losses.append(loss.item())
+        after_step()
+    return float(np.mean(losses))
+
+
+def set_rate(optimiser, rate):
+    for group in optimiser.param_groups:
+        group.update(lr=float(rate))
+
+
+def with_log_softmax(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
+    total, steps = 0.0, 0
+    for (clips, targets), rate in zip(batches, rates):
+        model.train()
+        set_rate(optimiser, rate)
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(clips.device.type, dtype, enabled=dtype is not torch.float32):
+            logits = model(clips)
+        loss = -(targets * logits.float().log_softmax(1)).sum(1).mean()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        scaler.step(optimiser)
+        scaler.update()
+        after_step()
+        total, steps = total + loss.item(), steps + 1
+    return np.float64(total / steps)
+
+
+def late_after_step(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
+    found = plain_epoch(model, batches, optimiser, rates, scaler, dtype, clip_norm, lambda: None)
+    after_step()
+    return found
+
+
+def moves_the_model(model, *rest):
+    model.to(torch.bfloat16)
+    return plain_epoch(model, *rest)
+
+
+def epoch(edit="", *, returns="total / len(rates)"):
+    """`plain_epoch`, edited."""
+    return edited(plain_epoch, f"return total / len(rates) -> return {returns}" + (f" ; {edit}" if edit else ""))
+
+
+CLIP = "torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)"
+test_epoch = run_cases(
+    ch12.check_epoch,
+    right=[plain_epoch, indexed_epoch, with_log_softmax],
+    wrong={
+        "eval mode": (epoch("model.train() -> model.eval()"), "eval mode"),
+        "mode forgotten": (epoch("model.train() -> "), "eval mode"),
+        "no zero_grad": (epoch("optimiser.zero_grad() -> "), "gradients of earlier steps"),
+        "zero_grad before the step": (
+            epoch(f"{CLIP} -> {CLIP}; optimiser.zero_grad() ; optimiser.zero_grad() -> "),
+            "wipes the gradients out|have not moved|wrong",
+        ),
+        "rates ignored": (epoch('g["lr"] = rate -> '), "not the one in `rates`"),
+        "first group only": (epoch('g["lr"] = rate -> optimiser.param_groups[0]["lr"] = rate'), "only the first group"),
+        "first rate": (epoch('g["lr"] = rate -> g["lr"] = rates[0]'), "all steps have the first rate"),
+        "no clipping": (epoch(f"{CLIP} -> "), "not clipped"),
+        "values clipped": (
+            epoch(f"{CLIP} -> torch.nn.utils.clip_grad_value_(model.parameters(), clip_norm)"),
+            "clip the length of the whole",
+        ),
+        "clipped too late": (
+            epoch(f"{CLIP} ->  ; scaler.step(optimiser) -> scaler.step(optimiser); {CLIP}"),
+            "not clipped",
+        ),
+        "softmax first": (epoch("model(clips), targets -> model(clips).softmax(1), targets"), "went through softmax"),
+        "hard targets": (epoch("model(clips), targets -> model(clips), targets.argmax(1)"), "without argmax"),
+        "clipped before it is unscaled": (
+            epoch(f"scaler.unscale_(optimiser) -> {CLIP}; scaler.unscale_(optimiser) ; {CLIP} -> "),
+            "still scaled",
+        ),
+        "never unscaled": (epoch("scaler.unscale_(optimiser) -> "), "never unscaled"),
+        "backward without scale": (epoch("scaler.scale(loss).backward() -> loss.backward()"), "scaler.scale"),
+        "the optimiser steps": (
+            epoch("scaler.step(optimiser) -> optimiser.step()"),
+            "overflowed was made all the same",
+        ),
+        "no scaler at all": (
+            epoch(
+                "scaler.scale(loss).backward() -> loss.backward() ; scaler.unscale_(optimiser) ->  ; "
+                "scaler.step(optimiser) -> optimiser.step() ; scaler.update() -> "
+            ),
+            "overflowed was made all the same",
+        ),
+        "no update of the scale": (epoch("scaler.update() -> "), r"scaler.update\(\)|called since"),
+        "no autocast": (epoch("enabled=dtype != torch.float32 -> enabled=False"), "inside `with torch.autocast"),
+        "always autocast": (
+            epoch("dtype=dtype, enabled=dtype != torch.float32 -> dtype=torch.bfloat16"),
+            "wrong in|switch autocast off",
+        ),
+        "the model in bfloat16": (moves_the_model, "wrong|float32 was asked|raised"),
+        "the sum": (epoch(returns="total.item()"), "divide it by the number of steps"),
+        "the last loss": (epoch(returns="loss.item()"), "the mean of all steps"),
+        "divided by clips": (epoch(returns="total.item() / 12"), "number of clips|mean loss is wrong"),
+        "with its graph": (epoch("total + loss.detach() -> total + loss"), "holds the graph"),
+        "average before the step": (
+            epoch("scaler.step(optimiser) -> after_step(); scaler.step(optimiser) ; after_step()\n -> \n"),
+            "before the step was made",
+        ),
+        "average once": (late_after_step, "1 times in an epoch of 3 steps"),
+        "average forgotten": (epoch("after_step() -> "), "0 times in an epoch"),
+        "no return": (epoch(returns="None"), "None"),
+        "not written": (unwritten, "still to be written"),
+    },
+)
+
+# ---- 12.4
+
+
+def weights_after(train_epoch, make, batches, rates, enabled):
+    model, optimiser = make()
+    scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+    train_epoch(model, batches, optimiser, rates, scaler, torch.float32, 1.0, lambda: None)
+    return model
+
+
+def by_parameters(train_epoch, make, batches, rates):
+    with_scaler, without = (weights_after(train_epoch, make, batches, rates, on) for on in (True, False))
+    return all(torch.allclose(p, q, atol=1e-6) for p, q in zip(with_scaler.parameters(), without.parameters()))
+
+
+def by_state(train_epoch, make, batches, rates):
+    a = weights_after(train_epoch, make, batches, rates, True).state_dict()
+    b = weights_after(train_epoch, make, batches, rates, False).state_dict()
+    for name in a:
+        if (a[name] - b[name]).abs().max() > 1e-5:
+            return False
+    return True
+
+
+def by_logits(train_epoch, make, batches, rates):
+    ends = [weights_after(train_epoch, make, batches, rates, on) for on in (True, False)]
+    with torch.no_grad():
+        logits = [torch.cat([model(clips) for clips, _ in batches]) for model in ends]
+    return (logits[0] - logits[1]).abs().max() < 1e-4
+
+
+def by_losses(train_epoch, make, batches, rates):
+    found = []
+    for enabled in (True, False):
+        model, optimiser = make()
+        scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+        found.append(train_epoch(model, batches, optimiser, rates, scaler, torch.float32, 1.0, lambda: None))
+    return abs(found[0] - found[1]) < 1e-6
+
+
+def one_model(train_epoch, make, batches, rates):
+    model, optimiser = make()
+    ends = []
+    for enabled in (True, False):
+        scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+        train_epoch(model, batches, optimiser, rates, scaler, torch.float32, 1.0, lambda: None)
+        ends.append([p.detach().clone() for p in model.parameters()])
+    return all(torch.allclose(p, q) for p, q in zip(*ends))
+
+
+def without_clone(train_epoch, make, batches, rates):
+    model, optimiser = make()
+    ends = []
+    for enabled in (True, False):
+        scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+        train_epoch(model, batches, optimiser, rates, scaler, torch.float32, 1.0, lambda: None)
+        ends.append(list(model.parameters()))
+    return all(torch.allclose(p, q) for p, q in zip(*ends))
+
+
+def never_on(train_epoch, make, batches, rates):
+    a, b = (weights_after(train_epoch, make, batches, rates, False) for _ in range(2))
+    return all(torch.allclose(p, q) for p, q in zip(a.parameters(), b.parameters()))
+
+
+def always_on(train_epoch, make, batches, rates):
+    a, b = (weights_after(train_epoch, make, batches, rates, True) for _ in range(2))
+    return all(torch.allclose(p, q) for p, q in zip(a.parameters(), b.parameters()))
+
+
+def loosely(train_epoch, make, batches, rates):
+    a, b = (weights_after(train_epoch, make, batches, rates, on) for on in (True, False))
+    return all(torch.allclose(p, q, atol=5.0) for p, q in zip(a.parameters(), b.parameters()))
+
+
+def own_loop(train_epoch, make, batches, rates):
+    return by_parameters(plain_epoch, make, batches, rates)
+
+
+def turned_round(train_epoch, make, batches, rates):
+    return not by_parameters(train_epoch, make, batches, rates)
+
+
+def a_list(train_epoch, make, batches, rates):
+    a, b = (weights_after(train_epoch, make, batches, rates, on) for on in (True, False))
+    return [torch.allclose(p, q) for p, q in zip(a.parameters(), b.parameters())]
+
+
+def seeded(train_epoch, make, batches, rates):
+    torch.manual_seed(0)
+    return by_parameters(train_epoch, make, batches, rates)
+
+
+test_test_of_loops = run_cases(
+    ch12.check_test_of_loops,
+    right=[by_parameters, by_state, by_logits],
+    wrong={
+        "losses compared": (by_losses, "True to every loop|compare the weights"),
+        "one model for both": (one_model, "begin with the same weights"),
+        "compared with itself": (without_clone, "True to every loop"),
+        "the scaler never on": (never_on, "True to every loop"),
+        "the scaler always on": (always_on, "True to every loop"),
+        "compared loosely": (loosely, "True to every loop"),
+        "its own loop tried": (own_loop, "True to every loop"),
+        "always True": (lambda *_: True, "True to every loop"),
+        "always False": (lambda *_: False, "False to a loop that is right"),
+        "turned round": (turned_round, "False to a loop that is right"),
+        "a list": (a_list, "must be True or False"),
+        "a global seed": (seeded, "global seed"),
+        "no return": (lambda *_: None, "None"),
+        "not written": (unwritten, "still to be written"),
+    },
+)
+
+# ---- 12.5
+
+
+def own_fit(model, volumes, recipe, seed=0):
+    device = next(model.parameters()).device
+    average = copy.deepcopy(model)
+    optimiser = make_optimiser(model, recipe)
+    scaler = grad_scaler(device)
+    steps = len(volumes.train) // recipe.batch_size
+    losses = []
+    for epoch in range(recipe.epochs):
+        rates = []
+        for k in range(steps):
+            rates.append(by_cases(epoch * steps + k, steps * recipe.epochs, recipe.lr, recipe.warmup))
+        loss = plain_epoch(
+            model,
+            epoch_batches(volumes, recipe, seed, epoch),
+            optimiser,
+            rates,
+            scaler,
+            precision(device, recipe.bfloat16),
+            recipe.clip_norm,
+            lambda: by_lerp(list(average.parameters()), list(model.parameters()), recipe.ema),
+        )
+        losses.append(float(loss))
+    model.load_state_dict(average.state_dict())
+    model.eval()
+    return losses
+
+
+def with_averaged_model(model, volumes, recipe, seed=0):
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+    optimiser, scaler, losses = make_optimiser(model, recipe), torch.amp.GradScaler("cpu", enabled=False), []
+    steps = len(volumes.train) // recipe.batch_size
+    rates = [by_cases(k, steps * recipe.epochs, recipe.lr, recipe.warmup) for k in range(steps * recipe.epochs)]
+    for epoch in range(recipe.epochs):
+        mine, batches = rates[epoch * steps :][:steps], list(epoch_batches(volumes, recipe, seed, epoch))
+        args = (optimiser, mine, scaler, torch.float32, recipe.clip_norm, lambda: average.update_parameters(model))
+        losses.append(indexed_epoch(model, batches, *args))
+    with torch.no_grad():
+        for p, q in zip(model.parameters(), average.module.parameters()):
+            p.copy_(q)
+    return torch.tensor(losses) if not model.eval().training else None
+
+
+def with_a_list(model, volumes, recipe, seed=0):
+    average = [p.detach().clone() for p in model.parameters()]
+
+    def after_step():
+        by_data(average, model.parameters(), recipe.ema)
+
+    optimiser, scaler, n = make_optimiser(model, recipe), grad_scaler(torch.device("cpu")), len(volumes.train)
+    per_epoch = n // recipe.batch_size
+    total, losses, count = per_epoch * recipe.epochs, [], 0
+    for epoch in range(recipe.epochs):
+        rates = [the_packages(count + k, total, recipe.lr, recipe.warmup) for k in range(per_epoch)]
+        count += per_epoch
+        batches = epoch_batches(volumes, recipe, seed, epoch)
+        args = (model, batches, optimiser, rates, scaler, torch.float32, recipe.clip_norm, after_step)
+        losses.append(with_log_softmax(*args))
+    for p, mean in zip(model.parameters(), average):
+        p.data = mean
+    model.train(False)
+    return losses
+
+
+def writes_into_the_volumes(model, volumes, recipe, seed=0):
+    volumes.train.clips.zero_()
+    return own_fit(model, volumes, recipe, seed)
+
+
+def fitting(edit):
+    return edited(own_fit, edit)
+
+
+EMA = "by_lerp(list(average.parameters()), list(model.parameters()), recipe.ema)"
+test_fit = run_cases(
+    ch12.check_fit,
+    right=[own_fit, with_averaged_model, with_a_list],
+    wrong={
+        "raw weights": (fitting("model.load_state_dict(average.state_dict()) -> "), "weights of the last step"),
+        "no copy": (fitting("average = copy.deepcopy(model) -> average = model"), "weights of the last step"),
+        "schedule restarts": (
+            fitting("epoch * steps + k, steps * recipe.epochs -> k, steps"),
+            "begins anew in each epoch",
+        ),
+        "steps count in the epoch": (fitting("epoch * steps + k -> k"), "rates of the first one"),
+        "one rate for an epoch": (
+            fitting("epoch * steps + k, steps * recipe.epochs -> epoch, recipe.epochs"),
+            "counts steps, not epochs",
+        ),
+        "constant rate": (
+            fitting("by_cases(epoch * steps + k, steps * recipe.epochs, recipe.lr, recipe.warmup) -> recipe.lr"),
+            "the rate is constant",
+        ),
+        "rounded up": (
+            fitting("epoch * steps + k, steps * recipe.epochs -> epoch * (steps + 1) + k, (steps + 1) * recipe.epochs"),
+            "left over",
+        ),
+        "the same batches": (fitting("recipe, seed, epoch) -> recipe, seed, 0)"), "same batches"),
+        "another seed": (fitting("recipe, seed, epoch) -> recipe, 0, epoch)"), "the seed has no effect"),
+        "a new optimiser in each epoch": (
+            fitting("rates = [] -> rates = []; optimiser = make_optimiser(model, recipe)"),
+            "made anew in each epoch",
+        ),
+        "average once an epoch": (
+            fitting(f"lambda: {EMA} -> lambda: None ; losses.append(float(loss)) -> losses.append(float(loss)); {EMA}"),
+            "only once in each epoch",
+        ),
+        "no average at all": (fitting(f"lambda: {EMA} -> lambda: None"), "wrong in"),
+        "another clip_norm": (fitting("recipe.clip_norm, -> 1e9,"), "clip_norm is not the recipe's"),
+        "left in training mode": (fitting("model.eval() -> model.train()"), "left in training mode"),
+        "last loss alone": (fitting("return losses -> return losses[-1]"), "return the list of the mean losses"),
+        "a loss too few": (fitting("return losses -> return losses[1:]"), "2 numbers for 3 epochs"),
+        "no return": (fitting("return losses -> return None"), "return ...|None"),
+        "trained on validation": (
+            fitting(
+                "epoch_batches(volumes, -> epoch_batches(type(volumes)(volumes.name, volumes.class_names, "
+                "volumes.val, volumes.val, volumes.val),"
+            ),
+            "wrong in",
+        ),
+        "volumes changed": (writes_into_the_volumes, "changes the volumes"),
+        "a global seed": (fitting("losses = [] -> losses = []; torch.manual_seed(seed)"), "global seed"),
+        "not written": (unwritten, "still to be written"),
+    },
+)
+
+# ---- 12.6
+
+
+def save_dict(path, model, average, optimiser, epochs_done):
+    parts = {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+    torch.save(parts | {"epochs_done": epochs_done}, path)
+
+
+def load_dict(path, model, average, optimiser):
     content = torch.load(path, weights_only=True)
     model.load_state_dict(content["model"])
+    average.load_state_dict(content["average"])
     optimiser.load_state_dict(content["optimiser"])
     return content["epochs_done"]
 
 
-def save_list(path, model, optimiser, epochs_done):
+def save_list(path, model, average, optimiser, epochs_done):
     with open(path, "wb") as file:
-        torch.save([torch.tensor(epochs_done), optimiser.state_dict(), list(model.state_dict().values())], file)
+        weights = [list(part.state_dict().values()) for part in (model, average)]
+        torch.save([torch.tensor(epochs_done), optimiser.state_dict(), weights], file)
 
 
-def load_list(path, model, optimiser):
+def load_list(path, model, average, optimiser):
     done, state, weights = torch.load(path, weights_only=False)
     with torch.no_grad():
-        for p, saved in zip(model.state_dict().values(), weights):
-            p.copy_(saved)
+        for part, values in zip((model, average), weights):
+            for p, saved in zip(part.state_dict().values(), values):
+                p.copy_(saved)
     optimiser.load_state_dict(state)
     return int(done)
 
 
-def save_parameters(path, model, optimiser, epochs_done):
-    torch.save([epochs_done, optimiser.state_dict(), [p.data for p in model.parameters()]], path)
+def save_objects(path, model, average, optimiser, epochs_done):
+    random_state = torch.get_rng_state()
+    torch.save((model.state_dict(), average.state_dict(), optimiser.state_dict(), epochs_done, random_state), path)
 
 
-def load_parameters(path, model, optimiser):
+def load_objects(path, model, average, optimiser):
+    *states, done, random_state = torch.load(path)
+    for part, state in zip((model, average, optimiser), states):
+        part.load_state_dict(state)
+    return done
+
+
+def save_parameters(path, model, average, optimiser, epochs_done):
+    weights = [[p.data for p in part.parameters()] for part in (model, average)]
+    torch.save([epochs_done, optimiser.state_dict(), weights], path)
+
+
+def load_parameters(path, model, average, optimiser):
     done, state, weights = torch.load(path)
-    for p, saved in zip(model.parameters(), weights):
-        p.data.copy_(saved)
+    for part, values in zip((model, average), weights):
+        for p, saved in zip(part.parameters(), values):
+            p.data.copy_(saved)
     optimiser.load_state_dict(state)
     return done
 
 
 def without(part):
-    def load(path, model, optimiser):
+    def load(path, model, average, optimiser):
         content = torch.load(path, weights_only=True)
-        if part != "model":
-            model.load_state_dict(content["model"])
-        if part != "optimiser":
-            optimiser.load_state_dict(content["optimiser"])
+        for name, target in (("model", model), ("average", average), ("optimiser", optimiser)):
+            if name != part:
+                target.load_state_dict(content[name])
         return None if part == "epochs" else content["epochs_done"]
 
     return load
+
+
+def average_from_model(path, model, average, optimiser):
+    done = load_dict(path, model, average, optimiser)
+    average.load_state_dict(model.state_dict())
+    return done
 
 
 def both(save, load):
@@ -234,33 +720,48 @@ def other_return(change):
     return lambda *arguments: change(load_dict(*arguments))
 
 
-def save_and_zero(path, model, optimiser, epochs_done):
-    save_dict(path, model, optimiser, epochs_done)
+def save_and_zero(path, model, average, optimiser, epochs_done):
+    save_dict(path, model, average, optimiser, epochs_done)
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
 
 
-def save_elsewhere(path, model, optimiser, epochs_done):
-    save_dict(path.with_name("model.pt"), model, optimiser, epochs_done)
+def save_elsewhere(path, model, average, optimiser, epochs_done):
+    save_dict(path.with_name("model.pt"), model, average, optimiser, epochs_done)
 
 
 MEMORY = {}
 
 
-def save_in_memory(path, model, optimiser, epochs_done):
+def save_references(path, model, average, optimiser, epochs_done):
     path.touch()
-    MEMORY.update(model=model.state_dict(), optimiser=optimiser.state_dict(), epochs_done=epochs_done)
+    MEMORY.update(model=model.state_dict(), average=average.state_dict(), optimiser=optimiser, done=epochs_done)
 
 
-def load_from_memory(path, model, optimiser):
+def load_references(path, model, average, optimiser):
     model.load_state_dict(MEMORY["model"])
-    return MEMORY["epochs_done"]
+    average.load_state_dict(MEMORY["average"])
+    return MEMORY["done"]
 
 
-def loaded_into_a_new_optimiser(path, model, optimiser):
+def save_copies(path, model, average, optimiser, epochs_done):
+    path.touch()
+    parts = (model.state_dict(), average.state_dict(), optimiser.state_dict(), epochs_done)
+    MEMORY["copies"] = copy.deepcopy(parts)
+
+
+def load_copies(path, model, average, optimiser):
+    *states, done = MEMORY["copies"]
+    for part, state in zip((model, average, optimiser), states):
+        part.load_state_dict(state)
+    return done
+
+
+def loaded_into_a_new_optimiser(path, model, average, optimiser):
     content = torch.load(path, weights_only=True)
     model.load_state_dict(content["model"])
+    average.load_state_dict(content["average"])
     optimiser = torch.optim.AdamW(model.parameters())
     optimiser.load_state_dict(content["optimiser"])
     return content["epochs_done"]
@@ -272,29 +773,173 @@ def check_resume(solution):  # by this name the guide finds the mistakes
 
 test_resume = run_cases(
     check_resume,
-    right=[both(save_dict, load_dict), both(save_list, load_list)],
+    right=[both(save_dict, load_dict), both(save_list, load_list), both(save_objects, load_objects)],
     wrong={
         "parameters alone": (both(save_parameters, load_parameters), "not the running means of BatchNorm"),
         "optimiser forgotten": (both(save_dict, without("optimiser")), "AdamW remembers"),
         "another optimiser": (both(save_dict, loaded_into_a_new_optimiser), "AdamW remembers"),
-        "weights forgotten": (both(save_dict, without("model")), "first weights as they were"),
+        "weights forgotten": (both(save_dict, without("model")), "weights of the new model as they were"),
+        "average forgotten": (both(save_dict, without("average")), "weights of the new average as they were"),
+        "average from the model": (both(save_dict, average_from_model), "loaded weights of the average"),
         "number not returned": (both(save_dict, without("epochs")), "what load_run returned is None"),
         "one epoch too far": (both(save_dict, other_return(lambda done: done + 1)), "load_run says 4"),
         "the last epoch's number": (both(save_dict, other_return(lambda done: done - 1)), "load_run says 2"),
         "all returned": (both(save_dict, other_return(lambda done: {"epochs_done": done})), "a dict"),
-        "kept in memory": (both(save_in_memory, load_from_memory), "not those of the moment of saving"),
+        "references kept in memory": (both(save_references, load_references), "not those of the moment of saving"),
+        "copies kept in memory": (both(save_copies, load_copies), "in a new one load_run stops with KeyError"),
         "another file": (both(save_elsewhere, load_dict), "nothing was written"),
         "model changed": (both(save_and_zero, load_dict), "changes the model that it was given"),
-        "error": (both(save_dict, lambda path, model, optimiser: torch.load(path)["weights"]), "KeyError"),
+        "error": (both(save_dict, lambda path, model, average, optimiser: torch.load(path)["weights"]), "KeyError"),
+        "not written": (both(unwritten, unwritten), "still to be written"),
     },
 )
 
-# ---- the cells
+# ---- 12.7
 
 
-def test_the_chapters_own_functions_are_right():
-    chapter = load_definitions(checkout() / "notebooks" / "12_full_training.ipynb")
-    rates = [chapter.schedule(step, 100, 1.0, 0.1) for step in range(100)]
-    assert rates[10] == 1 and rates[5] == 0.5 and rates[55] == pytest.approx(0.5) and rates[99] < 0.001
-    assert chapter.smoothed([1.0, 0.0]) == pytest.approx([1.0, 0.8])
-    assert np.isfinite(rates).all()
+def by_loop(hits_a, hits_b, groups, draws, generator):
+    members = [(groups == g).nonzero().flatten() for g in groups.unique()]
+    found = []
+    for _ in range(draws):
+        chosen = torch.randint(len(members), (len(members),), generator=generator)
+        clips = torch.cat([members[k] for k in chosen])
+        found.append(hits_a[clips].float().mean() - hits_b[clips].float().mean())
+    return torch.stack(found)
+
+
+def by_counts(hits_a, hits_b, groups, draws, generator):
+    names, index = groups.unique(return_inverse=True)
+    one_hot = F.one_hot(index, len(names)).double()
+    sums, sizes = one_hot.T @ (hits_a.double() - hits_b.double()), one_hot.sum(0)
+    times = torch.stack(
+        [
+            torch.bincount(torch.randint(len(names), (len(names),), generator=generator), minlength=len(names)).double()
+            for _ in range(draws)
+        ]
+    )
+    return (times @ sums) / (times @ sizes)
+
+
+def python_lists(hits_a, hits_b, groups, draws, generator):
+    groups, a, b = groups.tolist(), hits_a.tolist(), hits_b.tolist()
+    names, found = sorted(set(groups)), []
+    for _ in range(draws):
+        chosen = [names[torch.randint(len(names), (1,), generator=generator).item()] for _ in names]
+        clips = [i for g in chosen for i in range(len(groups)) if groups[i] == g]
+        found.append(sum(a[i] - b[i] for i in clips) / len(clips))
+    return found
+
+
+def by_multinomial(hits_a, hits_b, groups, draws, generator):
+    names, index, sizes = groups.unique(return_inverse=True, return_counts=True)
+    ahead = torch.zeros(len(names)).scatter_add(0, index, hits_a.float() - hits_b.float())
+    chosen = torch.multinomial(torch.ones(len(names)), draws * len(names), True, generator=generator)
+    chosen = chosen.view(draws, len(names))
+    return ahead[chosen].sum(1) / sizes[chosen].sum(1)
+
+
+def drawing(edit):
+    return edited(by_loop, edit)
+
+
+def clips_drawn(hits_a, hits_b, groups, draws, generator):
+    rows = torch.randint(len(hits_a), (draws, len(hits_a)), generator=generator)
+    return hits_a[rows].float().mean(1) - hits_b[rows].float().mean(1)
+
+
+def drawn_twice(hits_a, hits_b, groups, draws, generator):
+    def accuracies(hits):
+        return by_loop(hits, torch.zeros_like(hits), groups, draws, generator)
+
+    return accuracies(hits_a) - accuracies(hits_b)
+
+
+def group_means(hits_a, hits_b, groups, draws, generator):
+    ahead = torch.stack([(hits_a[groups == g].float() - hits_b[groups == g].float()).mean() for g in groups.unique()])
+    return ahead[torch.randint(len(ahead), (draws, len(ahead)), generator=generator)].mean(1)
+
+
+def from_ids(hits_a, hits_b, groups, draws, generator):
+    found = []
+    for _ in range(draws):
+        chosen = torch.randint(int(groups.max()) + 1, (len(groups.unique()),), generator=generator)
+        clips = torch.cat([(groups == g).nonzero().flatten() for g in chosen])
+        found.append(hits_a[clips].float().mean() - hits_b[clips].float().mean())
+    return torch.stack(found)
+
+
+def each_group_once(hits_a, hits_b, groups, draws, generator):
+    found = []
+    for _ in range(draws):
+        chosen = groups.unique()[torch.randint(len(groups.unique()), (len(groups.unique()),), generator=generator)]
+        inside = torch.isin(groups, chosen)
+        found.append(hits_a[inside].float().mean() - hits_b[inside].float().mean())
+    return torch.stack(found)
+
+
+test_bootstrap = run_cases(
+    ch12.check_bootstrap,
+    right=[by_loop, by_counts, python_lists, by_multinomial],
+    wrong={
+        "clips drawn": (clips_drawn, "single clips were drawn"),
+        "drawn for each model": (drawn_twice, "draw once and use it for both"),
+        "the wrong way round": (
+            drawing(
+                "hits_a[clips].float().mean() - hits_b[clips].float().mean() -> "
+                "hits_b[clips].float().mean() - hits_a[clips].float().mean()"
+            ),
+            "the other way round",
+        ),
+        "means of groups": (group_means, "accuracies of the groups were averaged"),
+        "counts": (
+            drawing(
+                "hits_a[clips].float().mean() - hits_b[clips].float().mean() -> "
+                "hits_a[clips].float().sum() - hits_b[clips].float().sum()"
+            ),
+            "counts, not accuracies",
+        ),
+        "divided by all clips": (
+            drawing(
+                "hits_a[clips].float().mean() - hits_b[clips].float().mean() -> "
+                "(hits_a[clips].float().sum() - hits_b[clips].float().sum()) / len(hits_a)"
+            ),
+            "number of all clips",
+        ),
+        "without replacement": (
+            drawing(
+                "torch.randint(len(members), (len(members),), generator=generator) -> "
+                "torch.randperm(len(members), generator=generator)"
+            ),
+            "with replacement",
+        ),
+        "a group too few": (drawing("(len(members),), -> (len(members) - 1,),"), "two groups were drawn"),
+        "never the last group": (drawing("randint(len(members), -> randint(len(members) - 1,"), "never comes up"),
+        "another generator": (drawing(", generator=generator) -> )"), "draw from `generator`"),
+        "Python's random": (
+            drawing(
+                "torch.randint(len(members), (len(members),), generator=generator) -> "
+                "random.choices(range(len(members)), k=len(members))"
+            ),
+            "draw from `generator`",
+        ),
+        "a seed of its own": (
+            drawing("generator=generator -> generator=torch.Generator().manual_seed(0)"),
+            "all draws give|every generator gives the same",
+        ),
+        "numbers of groups as indices": (from_ids, "raised|which no sample"),
+        "each group at most once": (each_group_once, "which no sample"),
+        "the interval": (
+            drawing("torch.stack(found) -> torch.stack(found).quantile(torch.tensor([0.025, 0.975]))"),
+            "one difference for each draw",
+        ),
+        "two accuracies": (
+            drawing(
+                "hits_a[clips].float().mean() - hits_b[clips].float().mean() -> "
+                "torch.stack([hits_a[clips].float().mean(), hits_b[clips].float().mean()])"
+            ),
+            "one difference for each draw",
+        ),
+        "no return": (lambda *_: None, "NoneType|None"),
+        "not written": (unwritten, "still to be written"),
+    },
+)

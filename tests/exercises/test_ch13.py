@@ -1,12 +1,168 @@
 """Chapter 13: what its checks accept and refuse."""
 
+import pytest
 import torch
+from einops import rearrange, reduce, repeat
 
 from vivit_edu.course.checks import ch13
+from vivit_edu.explain import attention_maps, masked_logits
 
 from .cases import run_cases
 
-# ---- 13.1
+
+def named(pair, name):
+    class Pair(tuple):
+        __name__ = name
+
+    return Pair(pair)
+
+
+# ---- 13.1: weights out of a model
+
+
+def weights_by_hooks(model, clips):
+    found = []
+
+    def look(attention, inputs):
+        q, k, v = rearrange(attention.qkv(inputs[0]), "b n (three h d) -> three b h n d", three=3, h=attention.heads)
+        found.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1))
+
+    hooks = [block.attention.register_forward_pre_hook(look) for block in model.encoder.blocks]
+    model(clips)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def weights_block_by_block(model, clips):
+    z = model.embedding(clips)
+    z = rearrange(z, "b t s d -> b (t s) d") + model.positions
+    out = []
+    for block in model.encoder.blocks:
+        qkv = block.attention.qkv(block.norm_attention(z)).chunk(3, dim=-1)
+        heads = block.attention.heads
+        q, k = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in qkv[:2]]
+        scores = torch.matmul(q, k.transpose(-1, -2)) / q.size(-1) ** 0.5
+        out.append(torch.softmax(scores, -1))
+        z = block(z)
+    return out
+
+
+@torch.no_grad()
+def weights_of_the_linear_maps(model, clips):
+    outputs = {}
+    handles = []
+    for i, block in enumerate(model.encoder.blocks):
+        handles.append(
+            block.attention.qkv.register_forward_hook(lambda m, x, y, i=i: outputs.__setitem__(i, y.detach()))
+        )
+    try:
+        model(clips)
+    finally:
+        for handle in handles:
+            handle.remove()
+    result = []
+    for i in range(len(outputs)):
+        B, n, width = outputs[i].shape
+        h = model.config.heads
+        q, k, _ = outputs[i].reshape(B, n, 3, h, width // 3 // h).permute(2, 0, 3, 1, 4)
+        result.append(torch.einsum("bhid,bhjd->bhij", q, k).div((width // 3 // h) ** 0.5).softmax(dim=3))
+    return result
+
+
+def weights_of_the_package(model, clips):
+    return tuple(m.weights for m in attention_maps(model, clips))
+
+
+def hooked(read, where=lambda block: block.attention, remove=True, order=1):
+    """As a student's function, with something done otherwise."""
+
+    def my_weights(model, clips):
+        found = []
+        hooks = [
+            where(block).register_forward_pre_hook(lambda m, x, block=block: found.append(read(block.attention, x[0])))
+            for block in model.encoder.blocks
+        ]
+        model(clips)
+        if remove:
+            for hook in hooks:
+                hook.remove()
+        return found[::order]
+
+    return my_weights
+
+
+def scores(attention, z, scale=0.5, pattern="b n (three h d) -> three b h n d", parts=(0, 1)):
+    qkv = rearrange(attention.qkv(z), pattern, three=3, h=attention.heads)
+    q, k = qkv[parts[0]], qkv[parts[1]]
+    return q @ k.transpose(-2, -1) / q.shape[-1] ** scale
+
+
+def softmaxed(attention, z, dim=-1, **options):
+    return scores(attention, z, **options).softmax(dim=dim)
+
+
+KEPT = []
+
+
+def into_a_global_list(model, clips):
+    KEPT.extend(hooked(softmaxed)(model, clips))
+    return KEPT
+
+
+def outputs_of_attention(model, clips):
+    found = []
+    hooks = [block.attention.register_forward_hook(lambda m, x, y: found.append(y)) for block in model.encoder.blocks]
+    model(clips)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def left_recording(model, clips):
+    record = []
+    for block in model.encoder.blocks:
+        block.attention.record = record
+    model(clips)
+    return record
+
+
+def in_train_mode(model, clips):
+    model.train()
+    return hooked(softmaxed)(model, clips)
+
+
+test_weights = run_cases(
+    ch13.check_weights,
+    right=[weights_by_hooks, weights_block_by_block, weights_of_the_linear_maps, weights_of_the_package],
+    wrong={
+        "no root": (hooked(lambda a, z: softmaxed(a, z, scale=0)), "not divided by √d"),
+        "by d": (hooked(lambda a, z: softmaxed(a, z, scale=1)), "divided by d, not"),
+        "by the whole width": (
+            hooked(lambda a, z: (scores(a, z, scale=0) / z.shape[-1] ** 0.5).softmax(-1)),
+            "whole width D",
+        ),
+        "scores": (hooked(scores), "softmax is missing"),
+        "softmax over queries": (hooked(lambda a, z: softmaxed(a, z, dim=-2)), "over the queries"),
+        "q and k swapped": (hooked(lambda a, z: softmaxed(a, z, parts=(1, 0))), "changed places"),
+        "q and v": (hooked(lambda a, z: softmaxed(a, z, parts=(0, 2))), "keys come second"),
+        "heads inside": (hooked(lambda a, z: softmaxed(a, z, pattern="b n (three d h) -> three b h n d")), "h d"),
+        "before the norm": (hooked(softmaxed, where=lambda block: block), "before LayerNorm"),
+        "reversed": (hooked(softmaxed, order=-1), "reversed order"),
+        "heads averaged": (hooked(lambda a, z: softmaxed(a, z).mean(1)), "heads were averaged"),
+        "hooks left": (hooked(softmaxed, remove=False), "hook is left on"),
+        "record left": (left_recording, "record is left set"),
+        "last layer only": (lambda model, clips: hooked(softmaxed)(model, clips)[-1:], "1 tensors for 3 blocks"),
+        "one tensor": (lambda model, clips: hooked(softmaxed)(model, clips)[-1], "expected a list of 3"),
+        "tokens": (outputs_of_attention, "axes"),
+        "a list that grows": (into_a_global_list, "tensors for|list of the first call"),
+        "train mode": (in_train_mode, "another mode"),
+        "no return": (lambda model, clips: None, "None"),
+        "not written": (lambda model, clips: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
+    },
+)
+
+# ---- 13.2: rollout
 
 
 def by_loop(layers):
@@ -15,14 +171,22 @@ def by_loop(layers):
         a = a.mean(dim=1)
         a = (a + torch.eye(a.shape[-1])) / 2
         r = a if r is None else a @ r
-    return r
+    return r.to(layers[0].dtype)
 
 
 def by_normalising(layers):
-    r = torch.eye(layers[0].shape[-1])
+    r = torch.eye(layers[0].shape[-1]).to(layers[0])
     for a in layers:
         a = a.mean(1) + torch.eye(a.shape[-1])
         r = torch.einsum("b i j, b j k -> b i k", a / a.sum(-1, keepdim=True), r.expand(len(a), -1, -1))
+    return r
+
+
+def by_diagonal(layers):
+    r = 0.5 * layers[0].mean(1)
+    r = r + 0.5 * torch.eye(r.shape[-1]).type_as(r)
+    for weights in layers[1:]:
+        r = 0.5 * (weights.mean(1).bmm(r) + r)
     return r
 
 
@@ -36,54 +200,285 @@ def roll(layers, half=2, residual=1.0, heads=torch.mean, left=True):
 
 
 def without_keepdim(layers):
-    r = torch.eye(5)
+    r = torch.eye(layers[0].shape[-1])
     for a in layers:
-        a = a.mean(1) + torch.eye(5)
+        a = a.mean(1) + torch.eye(a.shape[-1])
         r = a / a.sum(1)[:, None] @ r
+    return r
+
+
+def in_place(layers):
+    r = torch.eye(layers[0].shape[-1])
+    for a in layers:
+        a += torch.eye(a.shape[-1])
+        r = a.mean(1) / 2 @ r
+    return r
+
+
+def with_the_notebooks_size(layers):
+    r = torch.eye(343)
+    for a in layers:
+        r = (a.mean(1) + torch.eye(343)) / 2 @ r
     return r
 
 
 test_rollout = run_cases(
     ch13.check_rollout,
-    right=[by_loop, by_normalising],
+    right=[by_loop, by_normalising, by_diagonal],
     wrong={
         "reversed": (lambda x: roll(x, left=False), "order is reversed"),
-        "no residual": (lambda x: roll(x, half=1, residual=0), "identity is missing"),
+        "no residual": (lambda x: roll(x, half=1, residual=0), "identity is missing: without"),
         "not halved": (lambda x: roll(x, half=1), "do not sum to 1"),
         "first without residual": (lambda x: roll(x[1:]) @ x[0].mean(1), "missing from the first layer"),
         "first left out": (lambda x: roll(x[1:]), "first layer is not there"),
+        "last left out": (lambda x: roll(x[:-1]), "last layer is not there"),
         "last only": (lambda x: roll(x[-1:]), "last layer alone"),
-        "added": (lambda x: sum(roll([a]) for a in x) / 3, "added, not multiplied"),
+        "added": (lambda x: sum(roll([a]) for a in x) / len(x), "added, not multiplied"),
+        "element by element": (
+            lambda x: torch.stack([(a.mean(1) + torch.eye(a.shape[-1])) / 2 for a in x]).prod(0),
+            "element by element",
+        ),
         "maximum": (lambda x: roll(x, heads=torch.amax), "maximum over heads"),
+        "sum over heads": (lambda x: roll(x, heads=torch.sum), "heads were added up"),
         "heads apart": (lambda x: ch13.per_head(x).mean(1), "one by one"),
         "heads left": (ch13.per_head, r"4 axes instead of 3|\[2, 3, 5, 5\]"),
         "without keepdim": (without_keepdim, "columns were normalised|keepdim"),
         "transposed": (lambda x: roll(x).transpose(1, 2), "transposed"),
+        "read already": (lambda x: roll(x).mean(1), "mean of the rows already"),
+        "in place": (in_place, "changes the layers that it was given"),
+        "float32 always": (lambda x: roll([a.float() for a in x]), "of type torch.float32"),
+        "detached": (lambda x: by_loop([a.detach() for a in x]), "cut off"),
+        "float32 identity": (lambda x: roll(x), "dtype=layers"),
+        "343 tokens": (with_the_notebooks_size, "your code raised.*343"),
         "not written": (lambda x: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
     },
 )
 
-# ---- 13.2
+# ---- 13.3: lifting
+
+
+def by_block_diagonal(weights, kind, n_t, s):
+    a = weights.mean(-3)
+    if kind == "space":
+        return torch.stack([torch.block_diag(*clip) for clip in a])
+    big = torch.zeros(len(a), n_t, s, n_t, s, dtype=a.dtype)
+    if a.dim() == 3:
+        big[:] = a[:, :, None, :, None] / s
+    else:
+        for p in range(s):
+            big[:, :, p, :, p] = a[:, p]
+    return big.reshape(len(a), n_t * s, n_t * s)
+
+
+def token_by_token(weights, kind, n_t, s):
+    lifted = torch.zeros(weights.shape[0], n_t * s, n_t * s, dtype=weights.dtype)
+    for i in range(n_t * s):
+        for j in range(n_t * s):
+            t, p, u, q = i // s, i % s, j // s, j % s
+            if kind == "space" and t == u:
+                lifted[:, i, j] = weights[:, t, :, p, q].mean(1)
+            if kind == "time" and weights.ndim == 4:
+                lifted[:, i, j] = weights[:, :, t, u].mean(1) / s
+            if kind == "time" and weights.ndim == 5 and p == q:
+                lifted[:, i, j] = weights[:, p, :, t, u].mean(1)
+    return lifted
+
+
+def by_kron(weights, kind, n_t, s):
+    if kind == "time" and weights.ndim == 4:
+        return torch.stack([torch.kron(a, torch.full((s, s), 1 / s, dtype=a.dtype)) for a in weights.mean(1)])
+    a = reduce(weights, "b x heads i j -> b x i j", "mean")
+    if kind == "space":
+        return sum(torch.kron(torch.diag(torch.eye(n_t, dtype=a.dtype)[t]), a[:, t]) for t in range(n_t))
+    return sum(torch.kron(a[:, p].contiguous(), torch.diag(torch.eye(s, dtype=a.dtype)[p])) for p in range(s))
+
+
+def lift(weights, kind, n_t, s, heads=torch.mean, order="b t i u j -> b (t i) (u j)", swap=False, share=None):
+    a = heads(weights, -3)
+    if swap:
+        a = a.mT
+    if kind == "space":
+        big = torch.einsum("btij,tu->btiuj", a, torch.eye(n_t).to(a))
+    elif a.ndim == 4:
+        big = torch.einsum("bitu,ij->btiuj", a, torch.eye(s).to(a))
+    else:
+        big = torch.einsum("btu,ij->btiuj", a, torch.full((s, s), 1 / s if share is None else share).to(a))
+    return rearrange(big, order)
+
+
+def stays_in_its_place(weights, kind, n_t, s):
+    if kind == "time" and weights.ndim == 4:
+        return rearrange(
+            torch.einsum("btu,ij->btiuj", weights.mean(1), torch.eye(s).to(weights)), "b t i u j -> b (t i) (u j)"
+        )
+    return lift(weights, kind, n_t, s)
+
+
+def same_at_all_places(weights, kind, n_t, s):
+    if kind == "time" and weights.ndim == 5:
+        weights = weights[:, :1].expand(-1, s, -1, -1, -1)
+    return lift(weights, kind, n_t, s)
+
+
+def same_at_all_times(weights, kind, n_t, s):
+    if kind == "space":
+        weights = weights.mean(1, keepdim=True).expand(-1, n_t, -1, -1, -1)
+    return lift(weights, kind, n_t, s)
+
+
+def blocks_of_places(weights, kind, n_t, s):
+    if kind == "time" and weights.ndim == 5:
+        return torch.stack([torch.block_diag(*clip) for clip in weights.mean(2)])
+    return lift(weights, kind, n_t, s)
+
+
+def first_clip_only(weights, kind, n_t, s):
+    return lift(weights[:1], kind, n_t, s)
+
+
+def sees_all_times(weights, kind, n_t, s):
+    if kind == "space":
+        return weights.mean(2).repeat(1, 1, 1, n_t).flatten(1, 2)
+    return lift(weights, kind, n_t, s)
+
+
+def sees_all_places(weights, kind, n_t, s):
+    if kind == "time" and weights.ndim == 5:
+        return rearrange(repeat(weights.mean(2), "b i t u -> b t i u j", j=s), "b t i u j -> b (t i) (u j)")
+    return lift(weights, kind, n_t, s)
+
+
+def layers_as_the_course(model, clips, lift=by_block_diagonal):
+    lifted = [lift(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips)]
+    if model.attention_halves:
+        return [(a + b) / 2 for a, b in zip(lifted[::2], lifted[1::2])]
+    return lifted
+
+
+def layers_by_number(model, clips):
+    by_layer = {}
+    for m in attention_maps(model, clips):
+        by_layer.setdefault(m.layer, []).append(token_by_token(m.weights, m.kind, *model.grid).unsqueeze(1))
+    if "DotProduct" in type(model).__name__:
+        return [torch.stack(pair).mean(0) for pair in by_layer.values()]
+    return [one for pair in by_layer.values() for one in pair]
+
+
+def layers_one_after_the_other(model, clips):
+    return [by_kron(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips)]
+
+
+def layers_averaged(model, clips):
+    lifted = layers_one_after_the_other(model, clips)
+    return (
+        [(a + b) / 2 for a, b in zip(lifted[::2], lifted[1::2])] if type(model).__name__[-7:] != "Encoder" else lifted
+    )
+
+
+def layers_multiplied(model, clips):
+    if type(model).__name__ != "FactorisedSelfAttention":
+        return layers_as_the_course(model, clips)
+    lifted = layers_one_after_the_other(model, clips)
+    return [b @ a for a, b in zip(lifted[::2], lifted[1::2])]
+
+
+def layers_of_space_alone(model, clips):
+    return [by_kron(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips) if m.kind == "space"]
+
+
+def pair_of(lift=by_block_diagonal, layers=layers_as_the_course):
+    return lift, layers
+
+
+def checked_lift(pair):
+    return ch13.check_lift(*pair)
+
+
+test_layers = run_cases(
+    checked_lift,
+    right=[
+        named(pair_of(), "as the course"),
+        named(pair_of(by_kron, layers_by_number), "by number"),
+        named(pair_of(token_by_token), "token by token"),
+    ],
+    wrong={
+        "Model 4 as Model 3": (pair_of(layers=layers_one_after_the_other), "in Model 4 space and time share"),
+        "Model 3 as Model 4": (pair_of(layers=layers_averaged), "averaged as in Model 4"),
+        "multiplied": (pair_of(layers=layers_multiplied), "multiplied before the identity"),
+        "reversed": (pair_of(layers=lambda m, x: layers_as_the_course(m, x)[::-1]), "reversed order"),
+        "space alone": (pair_of(layers=layers_of_space_alone), "returns 2 matrices, expected 6"),
+        "no axis of heads": (
+            pair_of(layers=lambda m, x: [a[:, 0] for a in layers_as_the_course(m, x)]),
+            r"expected \[2, 1, 40, 40\]",
+        ),
+        "one tensor": (pair_of(layers=lambda m, x: torch.stack(layers_as_the_course(m, x))), "one tensor|axes"),
+        "weights as they are": (
+            pair_of(layers=lambda m, x: [one.weights for one in attention_maps(m, x)]),
+            "has shape|matrices",
+        ),
+        "no return": (pair_of(layers=lambda m, x: None), "None"),
+        "not written": (
+            pair_of(layers=lambda m, x: (_ for _ in ()).throw(NotImplementedError())),
+            "still to be written",
+        ),
+    },
+)
+
+test_lift = run_cases(
+    lambda lift: ch13.check_lift(lift, layers_as_the_course),
+    right=[by_block_diagonal, token_by_token, by_kron],
+    wrong={
+        "places first": (lambda *x: lift(*x, order="b t i u j -> b (i t) (j u)"), "tokens are in another order"),
+        "transposed": (lambda *x: lift(*x, swap=True), "rows and columns have changed places"),
+        "first head": (lambda *x: lift(*x, heads=lambda w, _: w[..., 0, :, :]), "only the first head"),
+        "sum of heads": (lambda *x: lift(*x, heads=torch.sum), "heads were added up"),
+        "Model 2 not shared out": (lambda *x: lift(*x, share=1.0), "rows sum to S"),
+        "Model 2 as Model 3": (stays_in_its_place, "only its own place"),
+        "one place for all": (same_at_all_places, "all places have the same weights"),
+        "mean over time": (same_at_all_times, "the mean over time"),
+        "blocks of places": (blocks_of_places, "block diagonal with one block for each place|another order"),
+        "all times": (sees_all_times, "tokens read other time indices"),
+        "all places": (sees_all_places, "tokens read other places"),
+        "heads left": (lambda w, kind, n_t, s: w, "axes|shape"),
+        "first clip": (first_clip_only, r"has shape \[1, 15, 15\]"),
+        "float32 always": (lambda w, *x: lift(w, *x).float(), "of type torch.float32"),
+        "detached": (lambda w, *x: lift(w.detach(), *x), "cut off"),
+        "no return": (lambda *x: None, "None"),
+        "not written": (lambda *x: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
+    },
+)
+
+# ---- 13.4: relevance
 
 
 def as_in_the_paper(layers, gradients):
-    r = torch.eye(layers[0].shape[-1])
+    r = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype)
     for a, g in zip(layers, gradients):
         r = r + (g * a).clamp(min=0).mean(dim=1) @ r
     return r
 
 
 def with_relu(layers, gradients):
-    r = torch.eye(5).repeat(len(layers[0]), 1, 1)
+    r = torch.eye(layers[0].shape[-1]).repeat(len(layers[0]), 1, 1).to(layers[0].dtype)
     for k in range(len(layers)):
         cam = torch.relu(gradients[k] * layers[k]).mean(1)
-        r += torch.bmm(cam, r.clone())
+        r = torch.baddbmm(r, cam, r)
+    return r
+
+
+def with_where(layers, gradients):
+    n = layers[0].shape[-1]
+    r = torch.eye(n).to(layers[0])
+    for weights, gradient in zip(layers, gradients):
+        product = weights * gradient
+        positive = torch.where(product > 0, product, torch.zeros_like(product))
+        r = (torch.eye(n).to(positive) + positive.sum(1) / positive.shape[1]) @ r
     return r
 
 
 def accumulate(factor, keep=1.0, left=True, scale=1.0):
     def relevance(layers, gradients):
-        r = torch.eye(5)
+        r = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype)
         for a, g in zip(layers, gradients):
             f = factor(a, g)
             r = scale * (keep * r + (f @ r if left else r @ f))
@@ -92,9 +487,34 @@ def accumulate(factor, keep=1.0, left=True, scale=1.0):
     return relevance
 
 
+def positive(a, g):
+    return (g * a).clamp(min=0).mean(1)
+
+
+def with_plus_equals(layers, gradients):
+    r = torch.eye(layers[0].shape[-1]).repeat(len(layers[0]), 1, 1).to(layers[0].dtype)
+    for a, g in zip(layers, gradients):
+        r += positive(a, g) @ r
+    return r
+
+
+def clamped_in_place(layers, gradients):
+    r = torch.eye(layers[0].shape[-1])
+    for a, g in zip(layers, gradients):
+        r = r + g.mul_(a).clamp_(min=0).mean(1) @ r
+    return r
+
+
+def starred(layers, gradients):
+    r = torch.eye(layers[0].shape[-1])
+    for a, g in zip(layers, gradients):
+        r = r + positive(a, g) * r
+    return r
+
+
 test_relevance = run_cases(
     ch13.check_relevance,
-    right=[as_in_the_paper, with_relu],
+    right=[as_in_the_paper, with_relu, with_where],
     wrong={
         "cut off after the mean": (accumulate(lambda a, g: (g * a).mean(1).clamp(min=0)), "after the mean"),
         "not cut off": (accumulate(lambda a, g: (g * a).mean(1)), "negative part is still there"),
@@ -102,50 +522,260 @@ test_relevance = run_cases(
         "gradient alone": (accumulate(lambda a, g: g.clamp(min=0).mean(1)), "gradient alone"),
         "matrix product": (accumulate(lambda a, g: (g @ a).clamp(min=0).mean(1)), "multiplied as matrices"),
         "no gradient": (accumulate(lambda a, g: a.mean(1)), "without their gradients"),
-        "R forgotten": (accumulate(lambda a, g: (g * a).clamp(min=0).mean(1), keep=0), "R itself is missing"),
-        "sum over heads": (accumulate(lambda a, g: (g * a).clamp(min=0).sum(1)), "sum over heads"),
-        "halved": (accumulate(lambda a, g: (g * a).clamp(min=0).mean(1), scale=0.5), "halved"),
-        "on the right": (accumulate(lambda a, g: (g * a).clamp(min=0).mean(1), left=False), "order is reversed"),
-        "identity taken off": (lambda a, g: as_in_the_paper(a, g) - torch.eye(5), "leave it in"),
+        "R forgotten": (accumulate(positive, keep=0), "R itself is missing"),
+        "sum over heads": (accumulate(lambda a, g: (g * a).clamp(min=0).sum(1)), "heads were added up"),
+        "halved": (accumulate(positive, scale=0.5), "halved"),
+        "on the right": (accumulate(positive, left=False), "order is reversed"),
+        "identity taken off": (lambda a, g: as_in_the_paper(a, g) - torch.eye(a[0].shape[-1]), "leave it in"),
+        "starred": (starred, "product with R is missing"),
+        "means first": (accumulate(lambda a, g: g.mean(1).clamp(min=0) * a.mean(1)), "in another order"),
+        "transposed": (lambda a, g: as_in_the_paper(a, g).mT, "transposed"),
+        "gradients changed": (clamped_in_place, "changes the gradients"),
+        "plus equals": (with_plus_equals, "in place"),
         "heads left": (lambda a, g: (a[0] * g[0]).clamp(min=0), r"\[2, 3, 5, 5\]"),
+        "detached": (lambda a, g: as_in_the_paper([x.detach() for x in a], g), "cut off"),
+        "not written": (lambda a, g: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
     },
 )
 
-# ---- 13.3
+# ---- 13.5: tests that catch wrong maps
+
+OTHERS = (1 - torch.eye(3)) / 2
 
 
-def by_ranks(scores):
-    ranks = scores.argsort(descending=True).argsort()
-    return ranks >= torch.arange(len(scores) + 1)[:, None]
+def by_swapping(rollout):
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    return rollout([swap.repeat(1, 2, 1, 1)])[0, 0, 0].item() == 0
 
 
-def step_by_step(scores):
-    keep = torch.ones(len(scores) + 1, len(scores), dtype=torch.bool)
-    for k, best in enumerate(scores.argsort(descending=True), 1):
-        keep[k:, best] = False
-    return keep
+def by_a_token_that_reads_another(rollout):
+    a = torch.eye(4)
+    a[2] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    r = rollout([a[None, None]])
+    return not r[0, 2, 2] > 0
 
 
-test_deletion = run_cases(
-    ch13.check_deletion,
-    right=[by_ranks, step_by_step],
+def by_even_weights(rollout):
+    """With even weights nothing but the identity can make the diagonal larger than the rest."""
+    r = rollout([torch.full((1, 1, 5, 5), 0.2)] * 2)[0]
+    return torch.allclose(r.diagonal().sum() * 4, r.sum() - r.diagonal().sum())
+
+
+def by_every_class(method, model, clips):
+    maps = [method(model, clips, [k] * len(clips)) for k in range(model.config.num_classes)]
+    return all(torch.allclose(scores, maps[0]) for scores in maps)
+
+
+def by_tensors_of_classes(method, model, clips):
+    K = model.head.out_features
+    all_maps = torch.stack([method(model, clips, torch.full((len(clips),), k)) for k in range(K)])
+    spread = (all_maps.amax(0) - all_maps.amin(0)).max()
+    return bool(spread < 1e-4 * all_maps.abs().max())
+
+
+def by_any(method, model, clips):
+    first = method(model, clips, torch.zeros(len(clips), dtype=torch.long))
+    for k in range(1, model.config.num_classes):
+        other = method(model, clips, torch.zeros(len(clips), dtype=torch.long) + k)
+        if (other - first).norm() > 1e-3 * first.norm():
+            return False
+    return True
+
+
+def both(forgets=by_swapping, blind=by_every_class):
+    """The check takes both functions; each case varies one of them."""
+    return forgets, blind
+
+
+def checked(pair):
+    return ch13.check_tests(*pair)
+
+
+test_tests = run_cases(
+    checked,
+    right=[
+        named(both(), "swap"),
+        named(both(by_a_token_that_reads_another, by_tensors_of_classes), "one token"),
+        named(both(by_even_weights, by_any), "even weights"),
+        named(both(lambda rollout: bool((rollout([OTHERS[None, None]])[0].diagonal() == 0).all())), "as the course"),
+    ],
     wrong={
-        "equal scores at once": (
-            lambda s: torch.stack([(s[:, None] < s).sum(1) >= k for k in range(len(s) + 1)]),
-            "only one tubelet goes at a time",
+        "rows": (
+            both(lambda f: not torch.allclose(f([OTHERS[None, None]]).sum(-1), torch.ones(1, 3))),
+            "prove nothing",
         ),
-        "worst first": (lambda s: by_ranks(-s), "worst tubelets go first"),
-        "insertion": (lambda s: ~by_ranks(s), "this is insertion"),
-        "order for ranks": (
-            lambda s: s.argsort(descending=True) >= torch.arange(len(s) + 1)[:, None],
-            "taken for the ranks",
+        "random weights": (
+            both(lambda f: bool((f([torch.rand(1, 1, 3, 3).softmax(-1)])[0].diagonal() == 0).all())),
+            "no token reads itself",
         ),
-        "one step off": (
-            lambda s: s.argsort(descending=True).argsort() > torch.arange(len(s) + 1)[:, None],
-            "one step off",
+        "identity weights": (both(lambda f: bool(f([torch.eye(3)[None, None]])[0, 0, 0] == 0)), "no token reads"),
+        "turned round": (both(lambda f: not by_swapping(f)), "forgets_itself says False of a rollout without"),
+        "always": (both(lambda f: True), "says True of a right rollout"),
+        "never": (both(lambda f: False), "says False of a rollout without"),
+        "one number": (
+            both(lambda f: not torch.allclose(f([torch.rand(1, 2, 3, 3).round()])[0, 0, 0], torch.tensor(0.5))),
+            "forgets_itself says",
         ),
-        "a row missing": (lambda s: by_ranks(s)[:-1], "nothing gone"),
-        "sideways": (lambda s: by_ranks(s).T, r"expected \[6, 5\]"),
-        "no return": (lambda s: None, "None"),
+        "no return, rollout": (both(lambda f: None), "must be True or False"),
+        "two layers of swaps": (
+            both(lambda f: bool(f([torch.eye(2).flip(0)[None, None]] * 2)[0, 0, 0] == 0)),
+            "says False of a rollout without",
+        ),
+        "not square": (both(lambda f: f([torch.ones(1, 3, 3)])[0, 0, 0] == 0), "your code raised"),
+        "two classes": (
+            both(blind=lambda f, m, x: torch.allclose(f(m, x, [0] * len(x)), f(m, x, [1] * len(x)))),
+            "says True of relevance for the class",
+        ),
+        "exactly": (
+            both(
+                blind=lambda f, m, x: all(
+                    torch.equal(f(m, x, [k] * len(x)), f(m, x, [0] * len(x))) for k in range(m.config.num_classes)
+                )
+            ),
+            "by rounding only",
+        ),
+        "sums": (
+            both(
+                blind=lambda f, m, x: all(
+                    torch.allclose(f(m, x, [k] * len(x)).sum(), f(m, x, [0] * len(x)).sum(), rtol=1e-3)
+                    for k in range(m.config.num_classes)
+                )
+            ),
+            "not their sums",
+        ),
+        "any": (
+            both(
+                blind=lambda f, m, x: any(
+                    torch.allclose(f(m, x, [k] * len(x)), f(m, x, [0] * len(x))) for k in range(1, m.config.num_classes)
+                )
+            ),
+            "says True of relevance for the class",
+        ),
+        "turned round, classes": (both(blind=lambda f, m, x: not by_every_class(f, m, x)), "says False of rollout"),
+        "always, classes": (both(blind=lambda f, m, x: True), "says True of relevance for"),
+        "a whole number": (both(blind=lambda f, m, x: torch.allclose(f(m, x, 0), f(m, x, 1))), "your code raised"),
+        "eleven classes": (
+            both(blind=lambda f, m, x: all(f(m, x, [k] * len(x)).any() for k in range(11))),
+            "your code raised",
+        ),
+        "no return, classes": (both(blind=lambda f, m, x: None), "must be True or False"),
+        "not written": (
+            both(blind=lambda f, m, x: (_ for _ in ()).throw(NotImplementedError())),
+            "still to be written",
+        ),
     },
 )
+
+# ---- 13.6: a point of the deletion curve
+
+
+def point_by_hand(model, clip, scores, k, label):
+    (n_t, n_h, n_w), (pt, ph, pw) = model.embedding.grid, model.embedding.tubelet
+    best = scores.flatten().argsort(descending=True)[:k]
+    stays = torch.ones(n_t * n_h * n_w, dtype=torch.bool)
+    stays[best] = False
+    stays = repeat(stays.view(n_t, n_h, n_w), "t h w -> (t pt) (h ph) (w pw)", pt=pt, ph=ph, pw=pw)
+    changed = torch.where(stays, clip, clip.mean(dim=(2, 3, 4), keepdim=True))
+    return model(changed).softmax(dim=-1)[0, label]
+
+
+def point_by_loop(model, clip, scores, k, label):
+    new = clip.clone()
+    n_t, n_h, n_w = model.embedding.grid
+    t, h, w = model.embedding.tubelet
+    for token in torch.topk(scores.reshape(-1), k).indices.tolist():
+        i, rest = divmod(token, n_h * n_w)
+        j, m = divmod(rest, n_w)
+        for c in range(clip.shape[1]):
+            new[:, c, i * t : (i + 1) * t, j * h : (j + 1) * h, m * w : (m + 1) * w] = clip[:, c].mean()
+    with torch.no_grad():
+        return torch.softmax(model(new)[0], 0)[label].item()
+
+
+def point_by_masked_logits(model, clip, scores, k, label):
+    ranks = scores.flatten().argsort(descending=True).argsort()
+    keep = (ranks >= k).view(1, 1, *scores.shape)
+    return float(masked_logits(model, clip, keep, progress=False)[0, 0].softmax(-1)[label])
+
+
+def point(model, clip, scores, k, label, *, descending=True, turn=False, value=None, read=None, kept=None):
+    best = scores.flatten().argsort(descending=descending)[:k] if kept is None else kept
+    gone = torch.zeros(scores.numel(), dtype=torch.bool)
+    gone[best] = True
+    gone = ~gone if turn else gone
+    (n_t, n_h, n_w), (pt, ph, pw) = model.embedding.grid, model.embedding.tubelet
+    gone = repeat(gone.view(n_t, n_h, n_w), "t h w -> (t pt) (h ph) (w pw)", pt=pt, ph=ph, pw=pw)
+    grey = clip.mean(dim=(2, 3, 4), keepdim=True) if value is None else value(clip)
+    logits = model(torch.where(gone, grey, clip))[0]
+    return logits.softmax(-1)[label] if read is None else read(logits, label)
+
+
+def by_threshold(model, clip, scores, k, label):
+    cut = scores.flatten().sort(descending=True).values[k - 1] if k else scores.max() + 1
+    return point(model, clip, scores, k, label, kept=(scores >= cut).flatten())
+
+
+def writes_into_the_clip(model, clip, scores, k, label):
+    (_, n_h, n_w), (pt, ph, pw) = model.embedding.grid, model.embedding.tubelet
+    mean = clip.mean(dim=(2, 3, 4))
+    for token in scores.flatten().argsort(descending=True)[:k].tolist():
+        i, j, m = token // (n_h * n_w), token // n_w % n_h, token % n_w
+        clip[0, :, i * pt : i * pt + pt, j * ph : j * ph + ph, m * pw : m * pw + pw] = mean[0, :, None, None, None]
+    return model(clip).softmax(-1)[0, label]
+
+
+def with_the_notebooks_tubelets(model, clip, scores, k, label):
+    gone = torch.zeros(343, dtype=torch.bool)
+    gone[scores.flatten().argsort(descending=True)[:k]] = True
+    gone = repeat(gone.view(7, 7, 7), "t h w -> (t 4) (h 4) (w 4)")
+    return model(torch.where(gone, clip.mean(), clip)).softmax(-1)[0, label]
+
+
+test_point = run_cases(
+    ch13.check_point,
+    right=[point_by_hand, point_by_loop, point_by_masked_logits],
+    wrong={
+        "worst first": (lambda *x: point(*x, descending=False), "worst tubelets are gone"),
+        "insertion": (lambda *x: point(*x, turn=True), "this is insertion"),
+        "nothing gone": (lambda *x: point(*x, kept=[]), "nothing has turned grey"),
+        "one too many": (lambda m, c, s, k, label: point(m, c, s, k + 1, label), "one tubelet too many"),
+        "one too few": (lambda m, c, s, k, label: point(m, c, s, max(k - 1, 0), label), "one tubelet too few"),
+        "the first k": (lambda m, c, s, k, label: point(m, c, s, k, label, kept=range(k)), "whatever their scores"),
+        "black": (lambda *x: point(*x, value=torch.zeros_like), "black, not grey"),
+        "one mean": (lambda *x: point(*x, value=lambda c: c.mean()), "over all channels"),
+        "mean of a frame": (lambda *x: point(*x, value=lambda c: c.mean(dim=(3, 4), keepdim=True)), "single frames"),
+        "logit": (lambda *x: point(*x, read=lambda z, k: z[k]), "this is the logit"),
+        "log": (lambda *x: point(*x, read=lambda z, k: z.log_softmax(-1)[k]), "log of the probability"),
+        "largest": (lambda *x: point(*x, read=lambda z, k: z.softmax(-1).max()), "largest probability"),
+        "all classes": (lambda *x: point(*x, read=lambda z, k: z.softmax(-1)), "4 numbers"),
+        "by threshold": (by_threshold, "have the same score"),
+        "into the clip": (writes_into_the_clip, "changes the clip"),
+        "4³ always": (with_the_notebooks_tubelets, "your code raised"),
+        "a class": (lambda *x: point(*x, read=lambda z, k: z.argmax()), "the probability"),
+        "no return": (lambda *x: None, "None"),
+        "not written": (lambda *x: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
+    },
+)
+
+
+# ---- the course's own versions
+
+
+@pytest.mark.parametrize(
+    "number, check",
+    [
+        ("13.1", ch13.check_weights),
+        ("13.2", ch13.check_rollout),
+        ("13.3", ch13.check_lift),
+        ("13.4", ch13.check_relevance),
+        ("13.5", ch13.check_tests),
+        ("13.6", ch13.check_point),
+    ],
+)
+def test_the_courses_own_version_passes(number, check, monkeypatch, tmp_path):
+    from vivit_edu.course.checks import calling
+    from vivit_edu.course.ready.registry import FINISHED
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calling, "is_borrowed", lambda _: False)
+    check(*FINISHED[number])

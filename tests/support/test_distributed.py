@@ -5,6 +5,7 @@ The processes are started by torchrun, as a user would, on the CPU, and talk by 
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from vivit_edu.training import Recipe, build_seeded, fit
 CHANGES = {"epochs": 4, "lr": 3e-3, "ema": 0.5}  # a rate at which a wrong gradient shows within an epoch
 
 # Everything that needs two processes, in one start of them: a process spends longer on importing torch than on any of
-# these steps. Each step meets anew, under an address of its own, and what it prints goes to files of its own.
+# these steps. Each step but the first meets anew, at a port of its own, and what it prints goes to files of its own.
 # The command line runs on the tiny data set; in the last step process 1 dies in the epoch that $DIE_IN names.
 PROGRAM = """
 import json, os, signal, sys
@@ -59,8 +60,8 @@ def fit_with(norm):  # a network as small as a test can have it, with the BatchN
         print(error)
     return 0
 
-for number, (name, arguments, environment) in enumerate(steps):
-    os.environ.update(environment, TORCHELASTIC_RESTART_COUNT=str(number))
+for name, arguments, environment in steps:
+    os.environ.update(environment)
     with open(folder / f"{name}.{rank}.out", "w") as out, open(folder / f"{name}.{rank}.err", "w") as err:
         with redirect_stdout(out), redirect_stderr(err):
             code = fit_with(eval(arguments[0])) if arguments[0].startswith("nn.") else cli.main(arguments)
@@ -106,6 +107,13 @@ def begin_in_one_process(out, volumes, stop_after=2):
         assert cli.main(["train", "--out", str(out), "--seed", "1", "--device", "cpu"]) == 130
 
 
+def meet_at_another_port():
+    """Variables by which processes that torchrun has started meet once more: torchrun's own store knows them as met."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"MASTER_PORT": str(free.getsockname()[1]), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+
+
 @pytest.fixture(scope="module")
 def started(tmp_path_factory, tiny_volumes):
     """The folder in which two processes went through all the steps, one of them to its death in the last."""
@@ -113,12 +121,12 @@ def started(tmp_path_factory, tiny_volumes):
     begin_in_one_process(folder / "half", tiny_volumes)
     train, cpu = ["train", "--seed", "1", "--device", "cpu", "--out"], ["--device", "cpu", "--out"]
     steps = [
-        ("batchnorm", ["nn.BatchNorm3d(4)"], {}),
-        ("groupnorm", ["nn.GroupNorm(2, 4)"], {}),
         ("train", [*train, str(folder / "run")], {}),
-        ("again", ["train", *cpu, str(folder / "run")], {}),
-        ("resume", ["train", "--resume", *cpu, str(folder / "half")], {}),
-        ("lost", [*train, str(folder / "lost")], {"DIE_IN": "3"}),
+        ("again", ["train", *cpu, str(folder / "run")], meet_at_another_port()),
+        ("resume", ["train", "--resume", *cpu, str(folder / "half")], meet_at_another_port()),
+        ("batchnorm", ["nn.BatchNorm3d(4)"], meet_at_another_port()),
+        ("groupnorm", ["nn.GroupNorm(2, 4)"], meet_at_another_port()),
+        ("lost", [*train, str(folder / "lost")], meet_at_another_port() | {"DIE_IN": "3"}),
     ]
     program, root = folder / "program.py", Path(__file__).parents[2]
     program.write_text(PROGRAM.replace("{changes}", repr(CHANGES)))

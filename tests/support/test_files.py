@@ -6,10 +6,12 @@ import os
 import threading
 
 import pytest
+import torch
 
 from vivit_edu.errors import DataError
 from vivit_edu.support import files
 from vivit_edu.support.files import mistaken_for, shown, written_whole
+from vivit_edu.support.torch_files import write_torch
 
 
 def names(folder):
@@ -126,3 +128,30 @@ def test_a_file_of_nothing_known_is_mistaken_for_nothing(tmp_path):
     for content in (b"PK\x03\x04abc", b"\x00" * 2000, "<é".encode()):
         (tmp_path / "file").write_bytes(content)
         assert mistaken_for(tmp_path / "file") is None
+
+
+class Disk:
+    """A file on a disk with room for so many bytes."""
+
+    def __init__(self, room):
+        self.room, self.content = room, b""
+
+    def write(self, data):
+        if len(self.content) + len(data) > self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.content += bytes(data)
+        return len(data)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("room", [0, 100, 3000])
+def test_a_full_disk_is_told_as_one_by_torch_too(room):
+    with pytest.raises(OSError, match="No space left"):
+        write_torch({"weight": torch.zeros(1000)}, Disk(room))
+
+
+def test_what_torch_cannot_save_is_not_told_as_a_full_disk():
+    with pytest.raises(Exception, match="pickle"):
+        write_torch(lambda: None, Disk(10**6))

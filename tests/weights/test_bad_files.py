@@ -3,10 +3,12 @@
 What hypothesis draws is the same every time, so that a failure can be looked at.
 """
 
+import copy
 import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import tracemalloc
 import warnings
@@ -466,6 +468,33 @@ def test_a_run_json_of_anything_is_refused(content, nowhere_else):
     (work / "run.json").write_bytes(content)
     with pytest.raises(CheckpointError, match="run.json cannot be read"):
         read_run(work)
+
+
+def test_nan_in_a_checkpoint_is_called_what_it_is(run, tmp_path):
+    """And not too large a step of the training that goes on from it."""
+    folder, (_, content), _ = run
+    work, content = tmp_path / "run", copy.deepcopy(content)
+    shutil.copytree(folder, work)
+    next(iter(content["model"].values())).view(-1)[0] = float("nan")
+    torch.save(content, work / LATEST)
+    with pytest.raises(CheckpointError, match="holds NaN or infinity in 1 tensors"):
+        train_run(make_tiny_volumes(), tiny_recipe(epochs=2), out=work, resume=True, device="cpu", figures=False)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".pth", ".bin", ".npz"])
+@pytest.mark.parametrize(
+    "content, kind",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer.* `git lfs pull`"),
+        (b"\n<!DOCTYPE html><html><head><title>Log in</title>", "an HTML page"),
+        (b"", "an empty file"),
+    ],
+)
+def test_what_lies_in_the_place_of_weights_is_called_what_it_is(tmp_path, ending, content, kind):
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"model{ending} holds no weights: it is {kind}"):
+        load_pretrained(build_model("spacetime", **SMALL), path)
 
 
 @pytest.mark.parametrize("foreign", ["run.json", LATEST, "pretrained.json", "history.json", "metrics.json"])

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
+KINDS = ("build", "break", "explain", "open")
+# ### Exercise 04.2 · Title (10 minutes, medium), and for any kind but "build" its name behind a comma
+EXERCISE_LINE = re.compile(
+    r"^#+ Exercise (?P<number>\d\d\.\d) · (?P<title>.+) "
+    r"\((?P<minutes>\d+) minutes?, (?P<difficulty>\w+)(?:, (?P<kind>break|explain|open))?\)$"
+)
+MARKING = re.compile(r"<details>\s*<summary>.+?</summary>.*\*\*Marking\b.*</details>", re.S)
 EXERCISE_HEADING = re.compile(r"^#+ Exercise\b.*$", re.M)
 SOLUTION_BEGIN, SOLUTION_END = "### BEGIN SOLUTION", "### END SOLUTION"
 
@@ -24,18 +31,25 @@ SOLUTION_BEGIN, SOLUTION_END = "### BEGIN SOLUTION", "### END SOLUTION"
 
 
 def exercise_texts(master: Master) -> Violations:
-    """Two to four exercises a chapter, each with minutes, difficulty and a ladder of hints."""
+    """Two to nine exercises in a chapter, each with minutes and difficulty; those that a check grades with a ladder of
+    hints; in a rewritten chapter all four kinds."""
     found = sections(master)
     fewest = 0 if master.chapter == "00" else 2
-    if not fewest <= len(found) <= 4:
+    if not fewest <= len(found) <= 9:
         yield (
             None,
-            (f"has {len(found)} exercises, expected {fewest} to 4, each under '### Exercise {master.chapter}.1 · …'"),
+            (f"has {len(found)} exercises, expected {fewest} to 9, each under '### Exercise {master.chapter}.1 · …'"),
         )
+    kinds = [kind_of(heading) for _, heading, _ in found]
+    if share_asked(master) is not None and (missing := [kind for kind in KINDS if kind not in kinds]):
+        yield None, f"has no exercise of the kind {missing[0]!r}: '### Exercise 04.5 · title (10 minutes, easy, open)'"
     for k, (number, heading, cells) in enumerate(found, 1):
         form = f"### Exercise {master.chapter}.{k} · title (10 minutes, medium)"
-        if not re.fullmatch(rf"### Exercise {master.chapter}\.{k} · .+ \(\d+ minutes?, [\w ]+\)", heading):
-            yield number, f"the heading {heading!r} is not of the form {form!r}"
+        known = EXERCISE_LINE.match(heading)
+        if not known or not heading.startswith(f"### Exercise {master.chapter}.{k} "):
+            yield number, f"the heading {heading!r} is not of the form {form!r}, or with its kind: (…, medium, break)"
+        if kinds[k - 1] in ("explain", "open"):
+            continue
         text = "\n".join(cell.source for _, cell in cells if cell.cell_type == "markdown")
         hints = len(re.findall(r"<details>\s*<summary>.+?</summary>", text, re.S))
         if not 2 <= hints <= 3 or len(re.findall("<details", text)) != len(re.findall("</details>", text)):
@@ -45,6 +59,87 @@ def exercise_texts(master: Master) -> Violations:
             )
         if not any(_grading(cell).get("solution") for _, cell in cells):
             yield number, "is followed by no cell to answer in: give one nbgrader's metadata, solution: true"
+
+
+def written_answers(master: Master) -> Violations:
+    """A question to explain is followed by a cell for the answer that a person grades; an open task gives no points."""
+    for number, heading, cells in sections(master):
+        kind = kind_of(heading)
+        answers = [(n, cell) for n, cell in cells if cell.cell_type == "markdown" and _grading(cell).get("solution")]
+        if kind == "open" and any(_grading(cell).get("points") for _, cell in cells):
+            yield number, "is an open task but gives points: take the points away, or name another kind"
+        if kind != "explain":
+            continue
+        if not answers:
+            yield (
+                number,
+                "is followed by no markdown cell for the answer: nbgrader's metadata, solution and grade: true, points",
+            )
+        for n, cell in answers:
+            meta = _grading(cell)
+            if not meta.get("grade") or not meta.get("points") or meta.get("locked"):
+                yield n, "is an answer graded by hand: grade: true, points: 1 or more, locked: false"
+            if not MARKING.search(cell.source):
+                yield (
+                    n,
+                    "lacks the answer and its rubric, which students do not get: <details><summary>A possible answer, "
+                    "and how it is marked</summary> … **Marking (3 points).** … </details>",
+                )
+
+
+def kind_of(heading: str) -> str:
+    """The kind of an exercise, by the line of its heading: one of KINDS."""
+    known = EXERCISE_LINE.match(heading)
+    return known and known["kind"] or "build"
+
+
+def predictions(master: Master) -> Violations:
+    """In a rewritten chapter at most two predictions, and no guess made up for the reader."""
+    if share_asked(master) is None:
+        return
+    asked = [(number, cell) for number, cell in master.code if re.search(r"^\s*predict\(", cell.source, re.M)]
+    if len(asked) > 2:
+        yield asked[2][0], "asks for a third prediction: at most two in a chapter"
+    for number, cell in asked:
+        if clear_guesses(cell.source) != cell.source:
+            yield number, "fills in a guess for the reader: predict(key, question, choices=…) without one"
+
+
+def readers_lines(master: Master) -> tuple[int, int]:
+    """How many lines of code the reader writes, and how many there are in all.
+
+    Lines that are blank or a comment do not count, nor does the bootstrap cell.
+    """
+    own, total = 0, 0
+    for _, cell in master.code:
+        if "bootstrap" in tags(cell):
+            continue
+        inside = False
+        for line in map(str.strip, cell.source.splitlines()):
+            inside = (inside or line == SOLUTION_BEGIN) and line != SOLUTION_END
+            if line and not line.startswith("#"):
+                own, total = own + inside, total + 1
+    return own, total
+
+
+def share_asked(master: Master) -> float | None:
+    """The share of its code lines that a chapter promises to the reader, in the master's metadata.
+
+    It is written there, vivit_edu: {"readers_share": 0.25}, when a chapter has been rewritten so that the reader builds
+    it. Such a chapter is held to more rules.
+    """
+    return master.nb.metadata.get("vivit_edu", {}).get("readers_share")
+
+
+def readers_share(master: Master) -> Violations:
+    """A chapter keeps its promise of how much the reader writes."""
+    asked = share_asked(master)
+    own, total = readers_lines(master)
+    if asked is not None and own < asked * total:
+        yield (
+            None,
+            f"{own} of its {total} lines of code are the reader's, {own / max(total, 1):.0%}: expected {asked:.0%}",
+        )
 
 
 def sections(master: Master) -> list[tuple[int, str, list[tuple[int, NotebookNode]]]]:
@@ -110,7 +205,7 @@ def _grading(cell: NotebookNode) -> dict:
     return cell.metadata.get("nbgrader", {})
 
 
-EXERCISE_RULES = (exercise_texts, grading)
+EXERCISE_RULES = (exercise_texts, written_answers, grading, predictions, readers_share)
 
 
 # ---- the student notebooks

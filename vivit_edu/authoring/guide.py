@@ -7,7 +7,7 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from .exercises import sections
+from .exercises import EXERCISE_LINE, kind_of, sections
 from .masters import Master, master_paths, read
 
 if TYPE_CHECKING:
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 GUIDE_BEGIN, GUIDE_END = "<!-- exercises: written by vivit-edu notebooks -->", "<!-- end of exercises -->"
 CAPSTONE = re.compile(r"^#+ (?P<title>Capstone · .+)$", re.M)
-EXERCISE_LINE = re.compile(
-    r"^#+ Exercise (?P<number>\d\d\.\d) · (?P<title>.+) \((?P<minutes>\d+) minutes?, (?P<difficulty>[\w ]+)\)$"
-)
 # wrong answers that the checks catch too, but which are slips and no ideas
 SLIPS = {
     "no return",
@@ -51,9 +48,11 @@ def exercises_markdown(folder: Path) -> str:
         ]
         for row in rows:
             told = "; ".join(f"{name} (“{words}”)" if words else name for name, words in row["mistakes"][:SHOWN])
+            difficulty = row["difficulty"] if row["kind"] == "build" else f"{row['difficulty']}, {row['kind']}"
+            by_hand = {"explain": "none: marked by hand, with the rubric in the chapter", "open": "none: not graded"}
             lines.append(
-                f"| {row['number']} {row['title']} ({row['difficulty']}) | {row['minutes']} | {row['points']} | "
-                f"{told or '–'} |"
+                f"| {row['number']} {row['title']} ({difficulty}) | {row['minutes']} | {row['points']} | "
+                f"{by_hand.get(row['kind'], told or '–')} |"
             )
         if task:
             lines.append(
@@ -65,7 +64,7 @@ def exercises_markdown(folder: Path) -> str:
 
 
 def exercise_rows(master: Master, wrong: dict[str, list[tuple[str, str]]]) -> list[dict]:
-    """A chapter's exercises: dictionaries with number, title, minutes, difficulty, points and mistakes."""
+    """A chapter's exercises: dictionaries with number, title, minutes, difficulty, kind, points and mistakes."""
     rows = []
     for _, heading, cells in sections(master):
         graded = [cell for _, cell in cells if cell.metadata.get("nbgrader", {}).get("points")]
@@ -74,6 +73,7 @@ def exercise_rows(master: Master, wrong: dict[str, list[tuple[str, str]]]) -> li
         rows.append(
             {
                 **(known.groupdict() if known else dict.fromkeys(EXERCISE_LINE.groupindex, "–")),
+                "kind": kind_of(heading),
                 "points": sum(cell.metadata["nbgrader"]["points"] for cell in graded),
                 "mistakes": [pair for check in called for pair in wrong.get(check, ()) if pair[0] not in SLIPS],
             }

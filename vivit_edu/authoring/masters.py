@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 COLAB = "https://colab.research.google.com/"
+PLOT = "plot"  # tag of a cell that only draws: its code is folded in JupyterLab, in Colab and on the site
 GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 BOOTSTRAP = """\
 import importlib.util, os, sys

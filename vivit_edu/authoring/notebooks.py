@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..course.map import course_map_markdown
 from ..errors import ConfigError, VivitEduError
 from . import guide
-from .exercises import student_notebook
+from .exercises import KINDS, kind_of, readers_lines, sections, student_notebook
 from .masters import (
     Master,
     bootstrap_cell,
@@ -87,7 +87,24 @@ def notebooks(
     found += violations(folder, paths, repo)
     if found:
         raise VivitEduError("\n- ".join([f"{len(found)} to mend in the notebooks:", *found]))
+    print(overview(paths))
     print(f"{len(paths)} notebooks are in order.")
+
+
+def overview(paths: list[Path]) -> str:
+    """A table of the chapters: lines of code, the reader's among them, figures, and exercises by kind."""
+    from tabulate import tabulate
+
+    rows = []
+    for path in paths:
+        master = read(path)
+        own, total = readers_lines(master)
+        kinds = [kind_of(heading) for _, heading, _ in sections(master)]
+        drawn = sum("image/png" in output.get("data", {}) for _, cell in master.code for output in cell.outputs)
+        share = f"{own / max(total, 1):.0%}"
+        rows.append((master.chapter, total, own, share, drawn, *map(kinds.count, KINDS)))
+    headers = ("chapter", "code lines", "the reader's", "share", "figures", *KINDS)
+    return tabulate(rows, headers, colalign=("right",) * len(headers))
 
 
 def choose(paths: list[Path], only: str | list | None) -> list[Path]:
@@ -186,11 +203,11 @@ def execute(master: Master) -> str:
         cells.remove(probe)
     # from the first cell to the probe, imports included, the kernel's own start not
     times = [(after - before, number) for (number, before), (_, after) in zip(now, now[1:])]
-    master.nb.metadata["vivit_edu"] = {
-        "digest": digest(master.nb),
-        "seconds": round(now[-1][1] - now[0][1], 1),
-        "peak_mb": round(int(probe.outputs[0].text) / 1e6) or None,
-    }
+    master.nb.metadata.setdefault("vivit_edu", {}).update(
+        digest=digest(master.nb),
+        seconds=round(now[-1][1] - now[0][1], 1),
+        peak_mb=round(int(probe.outputs[0].text) / 1e6) or None,
+    )
     return ", ".join(f"cell {number} {seconds:.1f} s" for seconds, number in sorted(times, reverse=True)[:3])
 
 

@@ -6,7 +6,7 @@ import re
 from hashlib import sha1, sha256
 from typing import TYPE_CHECKING
 
-from .masters import Master, Violations, checkout, notebook_text, tags
+from .masters import PLOT, Master, Violations, checkout, notebook_text, tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,8 @@ def clean(master: Master) -> None:
         cell.source = cell.source.rstrip()
         for key in set(cell.metadata) - {"nbgrader", "tags"}:
             del cell.metadata[key]
+        if PLOT in tags(cell):
+            cell.metadata.update(jupyter={"source_hidden": True}, cellView="form")  # JupyterLab, Colab
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_clean_output, cell.outputs) if output is not None]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import __all__ as EXPORTED
 from . import exercises, outputs
-from .masters import OFFER, Master, Violations, badges, bootstrap_cell, read, tags
+from .masters import OFFER, PLOT, Master, Violations, badges, bootstrap_cell, read, tags
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -21,6 +21,8 @@ LESSONS = set(
     "volumes data cnn embedding attention vivit models cost pretrained augment optimisers training explain plots errors"
     " course".split()
 )  # what a notebook may import from the package, besides the names that `vivit_edu` itself exports
+AXES = set("b c t h w nt nh nw pt ph pw s n m d k q v".split())
+FOLDED_FROM = 4  # lines of code that a cell which draws may show; longer ones are folded
 LINK = re.compile(
     r"(?<!\\)(!?)\[((?:[^\[\]]|\[[^\]]*\](?:\([^)]*\))?)*)\]" r"\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)"
 )
@@ -54,15 +56,13 @@ def prose(cell: NotebookNode) -> str:
 
 
 def first_cell(master: Master) -> Violations:
-    """Title, aims, what is built, minutes, hardware and the two badges."""
+    """Title, what is built, minutes, hardware and the two badges."""
     cell = master.nb.cells[0] if master.nb.cells else None
     if cell is None or cell.cell_type != "markdown":
         yield None, f"the first cell must be markdown and begin with '# {master.chapter} · Title'"
         return
     if not re.match(rf"# {master.chapter} · \S", cell.source):
         yield 1, f"must begin with '# {master.chapter} · Title', the number that the file's name has"
-    if "you will be able to" not in cell.source.lower():
-        yield 1, "does not say 'You will be able to': the first cell names the chapter's aims"
     if not OFFER.search(cell.source):
         yield (
             1,
@@ -213,6 +213,55 @@ def strips(master: Master) -> Violations:
             )
 
 
+def folded(master: Master) -> Violations:
+    """A cell whose code is folded only draws; in a rewritten chapter every longer cell that draws is folded."""
+    rewritten = exercises.share_asked(master) is not None
+    for number, cell in master.code:
+        draws = re.search(r"\b(plots\.show|show|\w*_strip|\w*explorer|explore)\(", cell.source)
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        if PLOT in tags(cell):
+            if not draws:
+                yield number, f"is tagged {PLOT}, which folds its code, but shows no figure: take the tag away"
+            if cell.metadata.get("nbgrader"):
+                yield number, f"is part of an exercise and tagged {PLOT}, which folds its code: take the tag away"
+        elif rewritten and draws and len(lines) > FOLDED_FROM and not cell.metadata.get("nbgrader"):
+            yield number, f"draws in {len(lines)} lines: tag it {PLOT}, so that its code is folded"
+
+
+def notation(master: Master) -> Violations:
+    """In a rewritten chapter einops patterns name the axes as the whole course does."""
+    if exercises.share_asked(master) is None:
+        return
+    for number, cell in master.code:
+        nodes = list(ast.walk(ast.Module(_body(cell.source), [])))
+        given = [arg for node in nodes if isinstance(node, ast.Call) and _is_einops(node) for arg in node.args]
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and (node in given or "(" in node.value):
+                if what := wrong_axes(node.value):
+                    yield number, f"in the pattern {node.value!r} {what}"
+
+
+def _is_einops(node: ast.Call) -> bool:
+    return ast.unparse(node.func).split(".")[-1].lower() in ("rearrange", "repeat", "reduce")
+
+
+def wrong_axes(pattern: str) -> str:
+    """What is wrong with the names of the axes in an einops pattern; "" where nothing is, or it is no pattern."""
+    if not re.fullmatch(r"[\w\s().]+->[\w\s().]+", pattern):
+        return ""
+    names = {name for name in re.findall(r"[a-z_]\w*", pattern)}
+    if unknown := [name for name in sorted(names) if len(name) < 3 and name not in AXES]:
+        return (
+            f"{unknown[0]!r} is no axis of the course's notation: b c t h w for clips, nt nh nw and pt ph pw for their "
+            "tubelets, s and n for tokens, d for features, heads, a word of three letters for anything else"
+        )
+    if "h" in names and "w" not in names:
+        return "'h' stands for a height beside no width: heads are 'heads'"
+    if names & {"s", "nh", "nw"} and names & {"h", "w"} or "t" in names and names & {"s", "d"}:
+        return "tokens and voxels are mixed: tokens have nt, nh, nw or s, tubelets pt, ph, pw"
+    return ""
+
+
 def _body(source: str) -> list[ast.stmt]:
     """The statements of a cell; none where it is no plain Python (a magic, said elsewhere)."""
     try:
@@ -298,6 +347,8 @@ TEXT_RULES = (
     calls,
     imports,
     strips,
+    folded,
+    notation,
     headings,
     picture_alts,
     links,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ..course.map import course_map_markdown
 from ..errors import ConfigError
 from .exercises import on_github, relink
-from .masters import Master, checkout, master_paths, notebook_text, read, repository, tags
+from .masters import PLOT, Master, checkout, master_paths, notebook_text, read, repository, tags
 from .ours import built_beside, marked
 
 if TYPE_CHECKING:
@@ -111,23 +111,25 @@ def run_sphinx(builder: str, masters: Path, sources: Path, pages: Path) -> str:
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace
 
-    warnings, alts = io.StringIO(), {"figure_alts": write_sources(sources, masters)}
+    warnings, figures = io.StringIO(), {"figures": write_sources(sources, masters)}
     with docutils_namespace():  # what Sphinx registers ends with it, and a second site finds nothing in its way
-        Sphinx(sources, WEB, pages, sources.with_name("doctrees"), builder, alts, status=None, warning=warnings).build()
+        Sphinx(
+            sources, WEB, pages, sources.with_name("doctrees"), builder, figures, status=None, warning=warnings
+        ).build()
     return re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(str(sources), "notebooks").strip()
 
 
 def write_sources(folder: Path, masters: Path) -> dict[str, str]:
     """What Sphinx reads: the chapters, the first page and the instructor's guide.
 
-    Returns the figures' alt texts by the stem of the file that MyST-NB gives each figure.
+    Returns what `figures_of` says of all figures.
     """
     folder.mkdir()
-    paths, repo, alts = master_paths(masters), repository(), {}
+    paths, repo, figures = master_paths(masters), repository(), {}
     names = {path.name for path in paths}
     for path in paths:
         master = read(path)
-        alts |= figure_alts_of(master.nb)
+        figures |= figures_of(master.nb)
         (folder / path.name).write_text(notebook_text(page(master, names)), encoding="utf-8")
     chapters = "\n".join(path.stem for path in paths)
     index = INDEX.format(repo=repo, chapters=course_map_markdown(masters), names=chapters)
@@ -135,7 +137,7 @@ def write_sources(folder: Path, masters: Path) -> dict[str, str]:
     guide = masters / "README.md"
     text = guide.read_text(encoding="utf-8") if guide.is_file() else "# Instructor's guide\n\nStill to be written.\n"
     (folder / "guide.md").write_text(relink(text, lambda target: inside(target, names, repo)), encoding="utf-8")
-    return alts
+    return figures
 
 
 def page(master: Master, names: set[str]) -> NotebookNode:
@@ -161,6 +163,10 @@ def page(master: Master, names: set[str]) -> NotebookNode:
         elif cell.metadata.get("nbgrader", {}).get("solution"):
             cell.metadata["tags"] = [*tags(cell), "hide-input"]
             cell.metadata["mystnb"] = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
+        elif PLOT in tags(cell):
+            cell.metadata["tags"] = [*tags(cell), "hide-input"]
+            prompts = {"code_prompt_show": "Show the code of this figure", "code_prompt_hide": "Hide the code"}
+            cell.metadata["mystnb"] = prompts
     return nb
 
 
@@ -170,13 +176,14 @@ def inside(target: str, names: set[str], repo: str) -> str:
     return f"{file}{mark}{anchor.lower()}" if file in names else on_github(target, repo)
 
 
-def figure_alts_of(nb: NotebookNode) -> dict[str, str]:
-    """The alt texts of a notebook's figures, by the name that MyST-NB gives the file: the digest of its content."""
+def figures_of(nb: NotebookNode) -> dict[str, dict]:
+    """What is said of a notebook's figures, alt text and width on the page, by the name that MyST-NB gives the file:
+    the digest of its content."""
     outputs = [
         output for cell in nb.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]
     return {
-        sha256(b64decode(output.data["image/png"])).hexdigest(): output.metadata.get("image/png", {}).get("alt", "")
+        sha256(b64decode(output.data["image/png"])).hexdigest(): output.metadata.get("image/png", {})
         for output in outputs
     }
 
@@ -186,18 +193,21 @@ def figure_alts_of(nb: NotebookNode) -> dict[str, str]:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """This module is also an extension of Sphinx: alt texts and formulas."""
-    app.add_config_value("figure_alts", {}, "env")
+    app.add_config_value("figures", {}, "env")
     app.connect("doctree-read", describe_figures)
     app.add_html_math_renderer("mathml", (inline_math, None), (display_math, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def describe_figures(app: Sphinx, doctree: nodes.document) -> None:
-    """Gives the figures their alt texts, which MyST-NB leaves behind."""
+    """Gives the figures their alt texts and widths, which MyST-NB leaves behind."""
     from docutils import nodes
 
     for image in doctree.findall(nodes.image):
-        image["alt"] = image.get("alt") or app.config.figure_alts.get(Path(image["uri"]).stem, "")
+        known = app.config.figures.get(Path(image["uri"]).stem, {})
+        image["alt"] = image.get("alt") or known.get("alt", "")
+        if "width" in known:
+            image["width"] = f"{known['width']}px"
 
 
 def inline_math(writer: HTMLTranslator, node: nodes.math) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
+from ..explain.pictures import draw_scale, draw_slice, heat_of, scale_of, to_grey
 from ..explain.weights import AttentionMap, attention_maps, check_vivit
-from ..plots import BLUE, ORANGE, new_figure
+from ..plots import GREY, ORANGE, SMALLEST, new_figure
 from .pictures import draw_outline
 from .widgets import explore, film_strip
 
@@ -62,34 +63,34 @@ def draw_query(
     the grid, t·S + place. Returns a Figure.
     """
     model = check_vivit(model)
-    (n_t, s), (_, n_h, n_w), (dt, dh, dw) = model.grid, model.embedding.grid, model.embedding.tubelet
+    (n_t, s), (*_, n_w), (pt, ph, pw) = model.grid, model.embedding.grid, model.embedding.tubelet
     t, place = divmod(token, s)
     row, column = divmod(place, n_w)
     found, m = query_weights(model, maps[layer], sample, head, t, place), maps[layer]
-    in_time, own = found.sum(1).numpy(), found[t].sum()
     strongest = divmod(int(found.argmax()), s)
     figure = new_figure(
-        1.1 * n_t + 2.2,
-        2.1,
+        1.1 * n_t + 2.4,
+        1.9,
         f"Clip {sample}, layer {m.layer}, {m.kind}, head {head}: the token at time {t}, row {row}, column {column} "
-        f"gives most weight ({found.max():.2f}) to time {strongest[0]}, row {strongest[1] // n_w}, "
-        f"column {strongest[1] % n_w}; "
-        f"{own:.2f} stays in its own time index.",
+        f"gives most weight ({found.max():.3f}) to time {strongest[0]}, row {strongest[1] // n_w}, "
+        f"column {strongest[1] % n_w}; {found[t].sum():.2f} stays in its own time index.",
     )
-    figure.suptitle(f"layer {m.layer}, {m.kind}, head {head}; from time {t}, row {row}, column {column}", fontsize=9)
-    *slices, bars = figure.subplots(1, n_t + 1, width_ratios=[*[1] * n_t, 1.4])
+    figure.suptitle(
+        f"layer {m.layer}, {m.kind}, head {head}: from time {t}, row {row}, column {column}", fontsize=SMALLEST
+    )
+    *slices, scale, bars = figure.subplots(1, n_t + 2, width_ratios=[*[1] * n_t, 0.09, 1.2])
+    picture, heat = to_grey(clips[sample]), heat_of(model, found)  # [T, H, W] both
+    top = scale_of(heat)
     for time, axes in enumerate(slices):
-        frame = min(time * dt + dt // 2, clips.shape[2] - 1)
-        axes.imshow(clips[sample, :, frame].float().mean(dim=0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
-        heat = found[time].reshape(n_h, n_w).repeat_interleave(dh, 0).repeat_interleave(dw, 1)
-        axes.imshow(heat.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=max(float(found.max()), 1e-6))
-        axes.set_title(f"time {time}", fontsize=8)
-        axes.set_axis_off()
-    draw_outline(slices[t], row * dh, column * dw, dh, dw, edgecolor=BLUE, linewidth=2)
-    bars.bar(range(n_t), in_time, color=[ORANGE if time == t else BLUE for time in range(n_t)])
+        frame = min(time * pt + pt // 2, clips.shape[2] - 1)
+        draw_slice(axes, picture[frame], None, heat[frame] / top)
+        axes.set_title(f"time {time}", fontsize=SMALLEST)
+    draw_scale(scale, top, "weight", float(heat.max()))
+    draw_outline(slices[t], row * ph, column * pw, ph, pw, edgecolor="white", linewidth=2)
+    bars.bar(range(n_t), found.sum(1).numpy(), color=[ORANGE if time == t else GREY for time in range(n_t)])
     bars.set(ylim=(0, 1), xticks=range(n_t), yticks=[0, 1])
-    bars.set_title("weight over time", fontsize=8)
-    bars.tick_params(labelsize=7)
+    bars.set_title("weight over time", fontsize=SMALLEST)
+    bars.tick_params(labelsize=SMALLEST)
     return figure
 
 

@@ -106,7 +106,7 @@ def growth_figure(frames: Sequence[int], measured: dict[str, Sequence[float]], l
     axes.set_xticks(frames, frames)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right", fontsize=8)
+    figure.legend(loc="outside right", fontsize=9)
     return figure
 
 
@@ -140,5 +140,5 @@ def hunger_figure(table: RecordedTable, figures: Sequence[str] = ("acc", "auc"))
         axes.set_xticks([p for p, _ in points], [p for p, _ in points])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=9)
     return figure

@@ -44,13 +44,14 @@ def predict(
 ) -> None:
     """Before a cell is run: prints a question and the reader's guess, and keeps the guess for `reveal`.
 
-    key: chapter and a word ("03.tokens"). guess: a number, a shape or a text. choices: what to choose from.
+    key: chapter and a word ("03.tokens"). guess: a number, a shape or a text, which the reader fills in; the course's
+    own notebooks leave it out. choices: what to choose from.
     """
     print(f"Prediction {key}: {question}")
     if choices is not None:
         print(f"  Choose from: {', '.join(map(str, choices))}.")
     if guess is None:
-        print("  No guess yet: give one as guess=..., then run on.")
+        print("  What is your guess? Write it into this cell as guess=..., or on paper, before you run on.")
     elif choices is not None and guess not in choices:
         print(f"  {_say(guess)} is not among the choices.")
         guess = None
@@ -60,7 +61,7 @@ def predict(
 
 
 def reveal(key: str, truth: Any, *, tolerance: float = 0.1) -> None:
-    """After the cell has run: prints the truth and how the guess compares with it; never fails.
+    """After the cell has run: prints the truth and, where there is a guess, how it compares with it; never fails.
 
     truth: a number, a shape or a text. tolerance: how far off a number may be to count as right, as a share of the
     truth.
@@ -69,7 +70,7 @@ def reveal(key: str, truth: Any, *, tolerance: float = 0.1) -> None:
     guess, truth = _plain(guess), _plain(truth)
     right = guess == truth
     if guess is None:
-        verdict = "You made no guess."
+        verdict = ""
     elif right:
         verdict = "Your guess was right."
     elif _is_number(guess) and _is_number(truth):
@@ -77,9 +78,10 @@ def reveal(key: str, truth: Any, *, tolerance: float = 0.1) -> None:
         verdict = f"Your guess, {_say(guess)}, was {'near enough' if right else _how_far(guess, truth)}."
     else:
         verdict = f"You guessed {_say(guess)}."
-    print(f"{key}: {_say(truth, unit)}. {verdict}")
-    _came_true[key] = bool(right)
-    _write()
+    print(f"{key}: {_say(truth, unit)}. {verdict}".rstrip())
+    if guess is not None:
+        _came_true[key] = bool(right)
+        _write()
 
 
 def progress(chapter: int | str) -> None:

@@ -1,6 +1,6 @@
-"""The shape ledger: a table of every module built so far, what goes in, what comes out and what it costs.
+"""The shape ledger: a table of the modules that chapters build, what goes in, what comes out and what each costs.
 
-It stands at the end of each chapter and grows by that chapter's modules. Only names and einops patterns are typed in:
+It shows what is new at the end of a chapter, or of several together. Only names and einops patterns are typed in:
 the package's modules are built at the course's sizes and run on torch's meta device, which knows shapes and computes
 no values.
 """
@@ -24,7 +24,6 @@ from ..vivit import Block, FactorisedDotProductBlock, FactorisedSelfAttentionBlo
 BATCH = 2  # shown as B
 FLOAT32 = 4  # bytes
 COLUMNS = (
-    "",
     "chapter",
     "module",
     "einops pattern",
@@ -64,26 +63,26 @@ def rows() -> tuple[LedgerRow, ...]:
     with torch.device("meta"), torch.no_grad():
         tubelets = TubeletEmbedding(config.clip_shape, config.dim, config.tubelet)
         frames = FrameEmbedding(config.clip_shape, config.dim, config.tubelet)
-        grid = tubelets(clips)  # [B, T', S, D]
+        grid = tubelets(clips)  # [B, nt, S, D]
         sequence = grid.flatten(1, 2)  # [B, N, D]
         positions = learned_positions(*grid.shape[1:])
         cls = torch.nn.Parameter(torch.zeros(1, 1, config.dim))
         attention, block = MultiHeadAttention(config.dim, config.heads, config.dropout), Block(config)
         return (
-            row(3, "TubeletEmbedding", "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", tubelets, clips),
-            row(3, "FrameEmbedding", "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", frames, clips),
+            row(3, "TubeletEmbedding", "b c (nt pt) (nh ph) (nw pw) -> b nt (nh nw) (c pt ph pw)", tubelets, clips),
+            row(3, "FrameEmbedding", "b c nt (nh ph) (nw pw) -> b nt (nh nw) (c ph pw)", frames, clips),
             row(3, "learned_positions", "", lambda z: z + positions, grid, learned=positions.numel()),
-            row(4, "MultiHeadAttention", "b n (three h d) -> three b h n d", attention, sequence),
+            row(4, "MultiHeadAttention", "b n (three heads d) -> three b heads n d", attention, sequence),
             row(5, "prepend_cls", "", lambda z: prepend_cls(z, cls), sequence, learned=cls.numel()),
-            row(5, "Block", "b t s d -> b (t s) d", block, sequence),
+            row(5, "Block", "b nt s d -> b (nt s) d", block, sequence),
             whole_model(5, "spacetime", clips),
-            row(6, "Block over space", "b t s d -> (b t) s d", block, grid, run=partial(over_space, block)),
-            row(6, "Block over time", "(b t) d -> b t d", block, grid.mean(dim=2)),
+            row(6, "Block over space", "b nt s d -> (b nt) s d", block, grid, run=partial(over_space, block)),
+            row(6, "Block over time", "(b nt) d -> b nt d", block, grid.mean(dim=2)),
             whole_model(6, "factorised_encoder", clips),
             row(
                 7,
                 "FactorisedSelfAttentionBlock",
-                "b t s d -> (b t) s d; b t s d -> (b s) t d",
+                "b nt s d -> (b nt) s d; b nt s d -> (b s) nt d",
                 FactorisedSelfAttentionBlock(config),
                 grid,
             ),
@@ -91,7 +90,7 @@ def rows() -> tuple[LedgerRow, ...]:
             row(
                 8,
                 "FactorisedDotProductBlock",
-                "b t s (three half h d) -> half three b t s h d",
+                "b nt s (three half heads d) -> half three b nt s heads d",
                 FactorisedDotProductBlock(config),
                 grid,
             ),
@@ -138,23 +137,26 @@ def whole_model(chapter: int, name: str, clips: torch.Tensor) -> LedgerRow:
     return LedgerRow(chapter, title, "", *shapes, tokens, largest * FLOAT32, count_parameters(model), paper)
 
 
-def ledger(chapter: int | str) -> None:
-    """Displays the rows of all chapters up to this one (5 or "05"), this chapter's marked as new."""
+def ledger(chapter: int | str, since: int | str | None = None) -> None:
+    """Displays the rows that a chapter adds (5 or "05"), or all of several chapters together.
+
+    since: the first of them; None is this chapter alone.
+    """
     from IPython.display import display
 
-    table = [cells(r, int(chapter)) for r in rows() if r.chapter <= int(chapter)]
+    first = int(chapter if since is None else since)
+    table = [cells(r) for r in rows() if first <= r.chapter <= int(chapter)]
     if not table:
-        print("The shape ledger begins in chapter 03, with the first tokens.")
+        print(f"Chapter {int(chapter):02d} adds no module to the shape ledger; chapters 03 to 08 do.")
         return
     display({"text/html": ledger_as_html(table), "text/plain": ledger_as_text(table)}, raw=True)
 
 
-def cells(r: LedgerRow, chapter: int) -> tuple[str, ...]:
+def cells(r: LedgerRow) -> tuple[str, ...]:
     """One row as a reader sees it, in the order of COLUMNS."""
-    new = "new" if r.chapter == chapter else ""
     shapes = as_shape(r.given), as_shape(r.made)
     numbers = str(r.tokens), as_bytes(r.attention), f"{r.parameters:,}"
-    return new, f"{r.chapter:02d}", r.module, r.pattern, *shapes, *numbers, r.paper
+    return f"{r.chapter:02d}", r.module, r.pattern, *shapes, *numbers, r.paper
 
 
 def as_shape(shape: tuple[int, ...]) -> str:
@@ -168,16 +170,16 @@ def as_bytes(size: int) -> str:
 
 
 def ledger_as_html(table: list[tuple[str, ...]]) -> str:
-    """A table without a style sheet, since GitHub ignores them: new rows are bold; patterns break only at their arrow,
-    long names between words, shapes and numbers nowhere."""
+    """A table without a style sheet, since GitHub ignores them: patterns break only at their arrow, long names between
+    words, shapes and numbers nowhere."""
     lines = ["".join(f"<th>{name}</th>" for name in COLUMNS)]
     for line in table:
         texts = [escape(text) for text in line]
-        texts[2] = re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", texts[2])
-        texts[3:-1] = [text.replace(" ", "&nbsp;") for text in texts[3:-1]]
-        pattern = texts[3].replace("-&gt;&nbsp;", "-&gt; ").replace(";&nbsp;", "; ")
-        texts[3] = f"<code>{pattern}</code>" if pattern else ""
-        lines.append("".join(f"<td><b>{text}</b></td>" if line[0] else f"<td>{text}</td>" for text in texts))
+        texts[1] = re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", texts[1])
+        texts[2:-1] = [text.replace(" ", "&nbsp;") for text in texts[2:-1]]
+        pattern = texts[2].replace("-&gt;&nbsp;", "-&gt; ").replace(";&nbsp;", "; ")
+        texts[2] = f"<code>{pattern}</code>" if pattern else ""
+        lines.append("".join(f"<td>{text}</td>" for text in texts))
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table><p>{escape(CAPTION)}</p>"
 
 

@@ -14,7 +14,7 @@ from ..cost import PAPER
 from ..embedding import token_grid
 from ..errors import ConfigError
 from ..models import VIVITS, model_class
-from ..plots import BLUE, GREEN, GREY, ORANGE, new_figure
+from ..plots import COLOURS, GREY, ORANGE, new_figure
 from .schematics import architecture, architectures  # noqa: F401  (chapters take all drawings from here)
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CUT = "#56B4E9"  # seen on black, grey and white
-COLOURS = {"joint": GREEN, "space": BLUE, "time": ORANGE}
 
 
 # ---- who attends to whom
@@ -181,7 +180,7 @@ def tubelet_cuts(
         line[0].text(-0.08, 0.5, label, rotation=90, fontsize=9, **where)
         for axes, k in zip(line, [slices[j] for j in evenly(len(slices), columns)]):
             axes.imshow(volume[k], cmap="gray", vmin=0, vmax=255)
-            axes.set_title(f"slice {k}", fontsize=8, pad=2)
+            axes.set_title(f"slice {k}", fontsize=9, pad=2)
             draw_cuts(axes, volume.shape[1:], (n_h, n_w), (h, w), whole=label != "left over")
             if i == marked and label != "left over":
                 draw_outline(axes, n_h // 2 * h, n_w // 2 * w, h, w, edgecolor=ORANGE, linewidth=2.5)

@@ -1,14 +1,24 @@
-"""Recorded results: what a command measured once and chapters show again."""
+"""Recorded results and models: what a command measured or trained once and chapters show again.
+
+recorded("recipe_organphantom3d.json")       a table of notebooks/results
+recorded_model("spacetime")                  a trained model of notebooks/results/models, and what is known of it
+own_or_recorded("full", volumes.name)        the reader's own run of chapter 12, or else the recorded model
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from typing import Any
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
-from ..support.places import checkout
+from ..errors import CheckpointError, ConfigError
+from ..support.places import checkout, kept
 from ..support.tables import mean_sd  # noqa: F401  (chapters take it from here)
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def recorded(name: str) -> Any:
@@ -20,3 +30,89 @@ def recorded(name: str) -> Any:
         raise ConfigError(f"there is no recorded run {name!r} in notebooks/results, which holds: {there}.")
     text = path.read_text(encoding="utf-8")
     return json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+
+
+def recorded_model(name: str, *, seed: int = 0) -> tuple[nn.Module, dict]:
+    """A trained model that the course keeps, in eval mode on the CPU, and its facts.
+
+    name: "full", one of the four ViViTs (all five trained on the phantom, with 4³ tubelets), or
+    "spacetime_movingshapes". seed: of the run; seeds other than 0 are there only where they were trained.
+    facts: what the .json next to the weights says, among it dataset, class_names, clip_shape, recipe, seed, val and
+    test (figures of just these weights), history, minutes, device, command.
+    Raises ConfigError where no recorded model has this name or it was not made yet, and CheckpointError where the
+    weights are not those that the .json describes.
+    """
+    from ..experiments.trained import load_trained, weights_path
+
+    path = weights_path(name, seed)
+    if not path.is_file():
+        raise ConfigError(
+            f"the recorded model {name!r} of seed {seed} is not here. To train it: vivit-edu record {name}"
+            + (f" --seed {seed}" if seed else "")
+        )
+    model, facts = load_trained(path)
+    return model, facts | {"own": False}
+
+
+def own_run(dataset: str) -> Path:
+    """The folder in which chapter 12 keeps the reader's full run on a data set: chapter12-DATASET, in the folder that
+    $VIVIT_EDU_RUNS names; otherwise in runs/ on Google Drive, where Colab has it mounted, or else of the checkout."""
+    return Path(os.environ.get("VIVIT_EDU_RUNS") or (kept() or checkout()) / "runs") / f"chapter12-{dataset}"
+
+
+def own_or_recorded(name: str = "full", dataset: str = "organphantom3d") -> tuple[nn.Module, dict]:
+    """The model of the reader's own full run in chapter 12, if that run is finished, or else a recorded model.
+
+    Prints one line that says which. name: of the recorded model. dataset: the name of the data set whose run is looked
+    for. The recorded model may be of another one: `facts["dataset"]` says which clips it is for.
+    Returns (model in eval mode on the CPU, facts), as `recorded_model` does; facts["own"] is True for an own run,
+    whose facts have no class_names. Raises CheckpointError where the run is there but cannot be read.
+    """
+    folder = own_run(dataset)
+    if (folder / "metrics.json").is_file():
+        model, facts = load_own(folder)
+        print(f"Model: your own run of chapter 12 on {facts['dataset']}, seed {facts['seed']}: {figures(facts)}.")
+        return model, facts
+    model, facts = recorded_model(name)
+    reason = "" if facts["dataset"] == dataset else f" There is no run of yours on {dataset}, so the clips are its own."
+    print(
+        f"Model: the recorded {name!r}, trained on {facts['dataset']}, seed {facts['seed']}: {figures(facts)}.{reason}"
+    )
+    return model, facts
+
+
+def load_own(folder: Path | str) -> tuple[nn.Module, dict]:
+    """The model of a finished run in eval mode on the CPU, and its facts, under the names of `recorded_model`'s.
+
+    Raises CheckpointError where the run is not finished or cannot be read.
+    """
+    from ..experiments.runs import newest_checkpoint, read_run
+    from ..models import build_model
+    from ..support.checkpoint import bare, check_kinds, fill
+    from ..training import Recipe
+
+    folder = Path(folder)
+    content = newest_checkpoint(folder, read_run(folder))
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        check_kinds(
+            metrics, {"dataset": str, "options": dict, "seed": int, "val": dict, "test": dict, "seconds": float}
+        )
+        shape, classes = (metrics["options"].get(key) for key in ("clip_shape", "num_classes"))
+        recipe = Recipe.from_dict(content["recipe"])
+        model = build_model(recipe.model, clip_shape=tuple(shape), num_classes=classes, **recipe.options)
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"the run in {folder} cannot be read: {error}. Run the training cell of chapter 12 again, or delete the "
+            "folder: then the recorded model is shown"
+        ) from error
+    averaged = content["averaged"] or {}
+    weights = {bare(key): value for key, value in averaged.items() if key.startswith("module.")} or content["model"]
+    fill(model, weights, folder)
+    facts = {"name": recipe.model, "minutes": round(metrics["seconds"] / 60, 1), "clip_shape": list(shape)}
+    return model.eval(), facts | metrics | {"history": content["history"], "own": True}
+
+
+def figures(facts: dict) -> str:
+    """How good a model is, in words."""
+    return f"{100 * facts['test']['acc']:.1f} % of the test clips right"

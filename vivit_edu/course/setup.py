@@ -6,8 +6,11 @@ Looks at installed versions only and imports nothing but torch, so that it also 
 from __future__ import annotations
 
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
+
+from ..support.places import kept
 
 # package, least version (a test holds them equal to pyproject.toml), what the course needs it for
 NEEDED = (
@@ -74,11 +77,11 @@ def device_line() -> str:
     import torch
 
     if torch.cuda.is_available():
-        free = torch.cuda.get_device_properties(0).total_memory / 2**30
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         name = torch.cuda.get_device_name(0)
-        return f"GPU: {name}, {free:.0f} GiB. The notebooks run on the CPU; the command line takes it."
+        return f"GPU: {name}, {memory:.0f} GiB. The full run of chapter 12 and the command line take it."
     if torch.backends.mps.is_available():
-        return "GPU: Apple's, by mps. The notebooks run on the CPU; the command line can use it: --device mps."
+        return "GPU: Apple's, by mps. The full run of chapter 12 and the command line take it."
     return f"No GPU; {torch.get_num_threads()} CPU threads. That is enough for every chapter."
 
 
@@ -99,6 +102,18 @@ def data_line() -> str:
     return f"Data: {real}; the phantom is {phantom}."
 
 
+def session_line() -> str | None:
+    """In Colab, whether downloads and runs are kept, and how to keep them; None elsewhere."""
+    if "google.colab" not in sys.modules:
+        return None
+    if kept():
+        return "Colab: data and runs are kept on your Google Drive, in the folder vivit-edu."
+    return (
+        "Colab: data and runs are lost when this session ends. To keep them on your Google Drive, run\n"
+        '       from google.colab import drive; drive.mount("/content/drive")'
+    )
+
+
 def setup_check() -> bool:
     """Prints what is installed, the device and the data; returns whether all packages are there and new enough."""
     found = packages()
@@ -109,5 +124,7 @@ def setup_check() -> bool:
     if "torch" not in {p.name for p in found if p.found is None}:
         print(device_line())
         print(data_line())
+        if line := session_line():
+            print(line)
     print("\n".join(missing) if missing else "All is there.")
     return not missing

@@ -18,7 +18,7 @@ from ..cost import PAPER, attention_pairs
 from ..embedding import token_grid
 from ..errors import ConfigError
 from ..models import model_class
-from ..plots import BLUE, ORANGE, new_figure, show
+from ..plots import BLUE, ORANGE, as_png, new_figure, show, show_png
 from .pictures import draw_cuts, draw_outline, evenly
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
-
-DPI = 80  # as in plots.show
 
 
 def explore(draw: Callable[..., Figure], **sliders: Iterable[object]) -> VBox | None:
@@ -53,8 +51,8 @@ def explore(draw: Callable[..., Figure], **sliders: Iterable[object]) -> VBox | 
 
     def redraw(_change):
         figure = draw(**{control.description: control.value for control in controls})
-        data = b64encode(as_png(figure)).decode()
-        picture.value = f'<img alt="{escape(figure.alt_text)}" src="data:image/png;base64,{data}">'
+        data, width = b64encode(as_png(figure)).decode(), round(figure.get_figwidth() * 80)
+        picture.value = f'<img alt="{escape(figure.alt_text)}" width="{width}" src="data:image/png;base64,{data}">'
 
     for control in controls:
         control.observe(redraw, names="value")
@@ -67,15 +65,12 @@ def film_strip(draw: Callable[..., Figure], settings: list[dict[str, object]], c
 
     settings: a list of {argument of draw: value}; columns: pictures in a row. The alt text joins theirs.
     """
-    from IPython.display import display
-
     figures = [draw(**setting) for setting in settings]
     alt = " ".join(f"{i}: {figure.alt_text}" for i, figure in enumerate(figures, 1))
     alt = f"{len(figures)} pictures, {columns} in a row. {alt}"
     png = BytesIO()
-    joined([as_png(figure) for figure in figures], columns).save(png, format="PNG")
-    bundle = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": alt}
-    display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
+    joined([as_png(figure) for figure in figures], columns).save(png, format="PNG", optimize=True)
+    show_png(png.getvalue(), alt)
 
 
 def joined(pngs: list[bytes], columns: int) -> Image:
@@ -89,13 +84,6 @@ def joined(pngs: list[bytes], columns: int) -> Image:
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * width, i // columns * height))
     return sheet
-
-
-def as_png(figure: Figure) -> bytes:
-    """A figure as the content of a PNG file."""
-    png = BytesIO()
-    figure.savefig(png, dpi=DPI, format="png")
-    return png.getvalue()
 
 
 # ---- a patient to scroll through (chapter 00)
@@ -135,7 +123,7 @@ def paint_organs(axes: Axes, beside: Axes, labels: np.ndarray, organs: list[int]
     colours = np.array([colormaps["tab20"](order[i % len(order)]) for i in range(len(names))])  # [K, 4]
     axes.imshow(colours[labels.astype(int) - 1], alpha=np.where(labels > 0, 0.6, 0.0))
     handles = [Patch(color=colours[i], label=names[i]) for i in organs]
-    beside.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, handlelength=1, borderpad=0)
+    beside.legend(handles=handles, loc="upper left", fontsize=9, frameon=False, handlelength=1, borderpad=0)
 
 
 def scroll_volume(volume: np.ndarray, labels: np.ndarray | None = None, names: Sequence[str] = ()) -> VBox | None:
@@ -185,11 +173,11 @@ def draw_tubelets(volume: np.ndarray | torch.Tensor, time: int, space: int) -> F
     draw_outline(left, n_h // 2 * space, n_w // 2 * space, space, space, edgecolor=ORANGE, linewidth=2)
     left.set_axis_off()
     bars = right.barh(list(pairs), list(pairs.values()), color=BLUE)
-    right.bar_label(bars, [f"{count:,}" for count in pairs.values()], padding=2, fontsize=8)
+    right.bar_label(bars, [f"{count:,}" for count in pairs.values()], padding=2, fontsize=9)
     right.set(xscale="log", xlim=(0.5, 1e11), xticks=[])
     right.set_title("pairs per layer and head", fontsize=9)
     right.invert_yaxis()
-    right.tick_params(labelsize=8, length=0)
+    right.tick_params(labelsize=9, length=0)
     right.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 

@@ -443,4 +443,5 @@ def sides(class_names: list[str] | tuple[str, ...]) -> Mirror:
     other = {"left": "right", "right": "left"}
     plain = [n.replace("_", " ").replace("-", " ").lower() for n in class_names]
     names = [" ".join(other.get(word, word) for word in n.split()) for n in plain]
-    return Mirror(3, tuple(plain.index(name) if name in plain else k for k, name in enumerate(names)))
+    alone = [plain.count(n) == 1 == plain.count(name) for n, name in zip(plain, names)]  # "a" and "A" swap nothing
+    return Mirror(3, tuple(plain.index(name) if alone[k] else k for k, name in enumerate(names)))

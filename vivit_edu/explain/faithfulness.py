@@ -11,10 +11,11 @@ import torch
 from einops import rearrange, reduce
 from torch import nn
 
+from ..embedding import fit_to_grid
 from ..errors import ConfigError
 from ..support.options import check_whole
 from ..vivit import ViViT
-from .occlusion import chosen, masked_logits, occlusion, take
+from .occlusion import chosen, grey, masked_logits, occlusion, take
 from .relevance import input_gradient, relevance
 from .rollout import last_layer, rollout, to_voxels
 from .weights import check_vivit, widen
@@ -55,6 +56,10 @@ class Faithfulness:
     insertion: Estimate
     gain: Estimate
 
+    def areas(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The areas under the deletion and the insertion curves, clip by clip: [B] and [B]."""
+        return tuple(area(curves) for curves in (self.deletion_curves, self.insertion_curves))
+
 
 def faithfulness(
     model: nn.Module,
@@ -91,7 +96,7 @@ def faithfulness(
         logits = masked_logits(model, clips, keep, progress=progress, title=name)
         of_class = take(widen(logits).softmax(dim=-1), classes).cpu()  # [B, draws·2·(steps+1)]
         curves[name] = reduce(of_class, "b (draw kind step) -> kind b step", "mean", kind=2, draw=len(drawn))
-    areas = {name: torch.trapezoid(both, dx=1 / (both.shape[-1] - 1)) for name, both in curves.items()}  # [2, B]
+    areas = {name: area(both) for name, both in curves.items()}  # [2, B]
     margin = {name: insertion - deletion for name, (deletion, insertion) in areas.items()}
     return {
         name: Faithfulness(
@@ -101,6 +106,23 @@ def faithfulness(
         )
         for name in orders
     }
+
+
+def area(curves: torch.Tensor) -> torch.Tensor:
+    """The area under curves [..., steps + 1] over 0 to 1."""
+    return torch.trapezoid(curves, dx=1 / (curves.shape[-1] - 1))
+
+
+def contrast(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
+    """How far each tubelet is from the clip's mean voxel, on average: [B, T', S]. A control that asks no model.
+
+    Deletion puts that mean in a tubelet's place, so a tubelet of great contrast is changed most, whatever the model
+    makes of it. Of the model nothing but its tubelets is used.
+    """
+    plain = check_vivit(model, clips)
+    (t, h, w), away = plain.embedding.tubelet, (clips - grey(clips)).abs()
+    whole = fit_to_grid(away, plain.embedding.grid, (t, h, w))  # [B, C, n_t·t, n_h·h, n_w·w]
+    return reduce(widen(whole), "b c (i t) (j h) (k w) -> b i (j k)", "mean", t=t, h=h, w=w)
 
 
 def selections(scores: torch.Tensor, steps: int) -> torch.Tensor:

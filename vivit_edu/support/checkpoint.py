@@ -14,7 +14,7 @@ import torch
 from ..errors import CheckpointError, DataError
 from .files import written_whole
 from .processes import on_first
-from .torch_files import read_torch
+from .torch_files import read_torch, write_torch
 
 if TYPE_CHECKING:
     from ..training import TrainingState
@@ -43,7 +43,7 @@ def save_checkpoint(folder: Path | str, state: TrainingState, epochs_done: int) 
     }
     try:
         with written_whole(latest) as file:
-            torch.save(content, file)
+            write_torch(content, file)
             file.flush()  # a disk that is full says so here, before the old checkpoint is moved
             if latest.exists():
                 os.replace(latest, folder / PREVIOUS)
@@ -108,6 +108,11 @@ def fill(model: torch.nn.Module, weights: object, folder: Path | str) -> None:
         raise CheckpointError(
             f"the checkpoint in {folder} is of another model: {len(differing)} tensors differ, among them "
             f"{differing[0]}. Its run.json or its checkpoint was changed: start anew in another folder"
+        )
+    if broken := [name for name in ours if theirs[name].is_floating_point() and not theirs[name].isfinite().all()]:
+        raise CheckpointError(
+            f"the checkpoint in {folder} holds NaN or infinity in {len(broken)} tensors, among them {broken[0]}: it "
+            "was damaged, or changed after training. Start anew in another folder"
         )
     model.load_state_dict({name: theirs[bare(name)] for name in model.state_dict()})
 

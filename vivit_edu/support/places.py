@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, or the folder that an installed package lies in
+DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts the reader's Google Drive
 
 
 def checkout() -> Path:
@@ -21,6 +22,14 @@ def checkout() -> Path:
             f"Clone the repository, {repository()}, and run the command inside it with `uv run`."
         )
     return ROOT
+
+
+def kept() -> Path | None:
+    """Return the folder that outlives a session in Colab: `vivit-edu` on Google Drive, if that is mounted, else None.
+
+    A machine of Colab's is thrown away with all that was downloaded and trained on it.
+    """
+    return DRIVE / "vivit-edu" if DRIVE.is_dir() else None
 
 
 def repository() -> str:

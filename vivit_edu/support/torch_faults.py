@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch.optim.swa_utils import AveragedModel
 
 
 def plain_is_faster(queries: torch.Tensor) -> bool:
@@ -40,3 +41,23 @@ def readable(tensor: torch.Tensor) -> bool:
     import torch
 
     return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def average_weights(averaged: AveragedModel, model: torch.nn.Module) -> None:
+    """`averaged.update_parameters(model)` for a mean that does not depend on the number of steps, such as an EMA."""
+    # Seen in torch 2.15: it copies that number to the weights' device in each step, and the copy waits until a GPU has
+    # done all work queued before.
+    # Try without it from torch 2.17: call averaged.update_parameters(model), and see in a profile whether a
+    # cudaStreamSynchronize remains in each step.
+    import torch
+
+    ours, theirs = list(averaged.module.parameters()), list(model.parameters())
+    on_host = ours[0].device.type == "cpu"
+    if on_host or averaged.multi_avg_fn is None or averaged.use_buffers or averaged.n_averaged == 0:
+        averaged.update_parameters(model)
+        return
+    with torch.no_grad():
+        averaged.multi_avg_fn([p.detach() for p in ours], [p.detach() for p in theirs], averaged.n_averaged)
+        for ours, theirs in zip(averaged.module.buffers(), model.buffers()):
+            ours.copy_(theirs)
+    averaged.n_averaged += 1

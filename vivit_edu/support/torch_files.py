@@ -6,6 +6,7 @@ import pickletools
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -41,6 +42,36 @@ def read_torch(path: Path | str, map_location: torch.device | str = "cpu") -> ob
     content = torch.load(path, map_location=map_location, weights_only=True)
     check_room(path, content, room)
     return content
+
+
+def write_torch(content: object, file: BinaryIO) -> None:
+    """Writes a file that `read_torch` reads.
+
+    content: as for `torch.save`. file: open for writing. Raises OSError where the disk is full, of which torch would
+    make a fault of its own ("enforce fail at inline_container.cc").
+    """
+    noting = Noting(file)
+    try:
+        torch.save(content, noting)
+    except RuntimeError as error:
+        raise noting.fault or error from None
+
+
+class Noting:
+    """A file that is written to, and the error that writing ended in."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.fault = file, None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.fault = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def check_pickle(path: Path | str, pickled: bytes) -> None:

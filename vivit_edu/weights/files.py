@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, VivitEduError
-from ..support.files import shown
+from ..support.files import mistaken_for, shown
 from ..support.npz import npz_arrays, npz_headers
 from ..support.torch_files import read_torch
 from .stated import facts_beside
@@ -54,6 +54,8 @@ def read_file(path: Path) -> object:
     """The content of a `.safetensors`, `.npz` or `.pt` file (`.pth` and `.bin` are the same as `.pt`)."""
     suffix = path.suffix.lower()
     try:
+        if kind := mistaken_for(path):
+            raise CheckpointError(f"{shown(path)} holds no weights: it is {kind}")
         if suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -1,4 +1,8 @@
-"""How a check calls what the reader wrote: errors are told in two lines, and nothing else has changed afterwards."""
+"""How a check calls what the reader wrote: errors are told in two lines, and nothing else has changed afterwards.
+
+`call` runs a function once, `learns` looks at its gradients. Whether its values are right is for `comparing` to say;
+`examining` puts all of it together, with an example in this package's own docstring.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +40,9 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     """function(*args, **kwargs), with gradients enabled.
 
     may_change: positions of the arguments that the task tells the reader to change in place.
-    Returns what the function returns. Raises CheckFailed where it raises an error, where it changes another argument,
-    and where it leaves the gradient mode or a global seed changed.
+    Returns what the function returns. Raises CheckFailed where it raises an error, where it changes another argument
+    (values, requires_grad, the mode of a module, what a list or a dict holds), where it leaves the gradient mode, the
+    default dtype or a global seed changed, and where it draws from a global generator although it is given one.
     """
     if is_borrowed(function):
         raise CheckFailed(
@@ -46,14 +51,16 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     names = _names(function, args)
     told = ", ".join([*map(argument_in_words, names, args), *map(argument_in_words, kwargs, kwargs.values())])
     _last.update(call=f"It was called with {told}.", result="nothing")
-    before = [_snapshot(arg) for arg in args]
+    before, module_before = [_snapshot(arg) for arg in args], _snapshot(function)
+    dtype = torch.get_default_dtype()
+    states = _global_states() if (drawing := any(map(_is_generator, [*args, *kwargs.values()]))) else None
     try:
         with torch.enable_grad(), _seeds_noted() as seeds:
             result = function(*args, **kwargs)
             graded = torch.is_grad_enabled()
     except CheckFailed:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, NotImplementedError) and not error.args:  # torch raises it too, with a reason
             raise CheckFailed("still to be written: replace `raise NotImplementedError()` with your code") from None
         raise CheckFailed(f"{_said(error)}{_readers_line(error)}\n{_last['call']}{_other_sizes(args)}") from None
@@ -61,6 +68,16 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     for position, (name, arg, old) in enumerate(zip(names, args, before)):
         if position not in may_change and (what := _changed(arg, old)):
             raise CheckFailed(f"your function changes the {name} that it was given: {what}")
+    if module_before is not None and (what := _changed(function, module_before)):
+        raise CheckFailed(f"your module changes itself when it is called: {what}")
+    if torch.get_default_dtype() != dtype:
+        torch.set_default_dtype(dtype)
+        raise CheckFailed("your function changes torch's default dtype for all that follows: pass dtype=… instead")
+    if drawing and _global_states() != states:
+        raise CheckFailed(
+            "your function draws from the global generator: it is given one, so pass generator=generator to randperm, "
+            "rand or randn"
+        )
     if not graded:
         raise CheckFailed(
             "your function leaves gradients switched off for all that follows: use `with torch.no_grad():`"
@@ -75,7 +92,8 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
 
 def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) -> None:
     """Fails unless a gradient flows from what function(*args) returns to every argument with decimals and to every
-    parameter of a module among them. also: further parameters, of a module that is not an argument itself."""
+    parameter of a module among them, the function itself included. also: further parameters, of a module that is not
+    an argument itself."""
     names, wanted, given = _names(function, args), {}, []
     for name, arg in zip(names, args):
         if isinstance(arg, torch.Tensor) and arg.is_floating_point():
@@ -84,6 +102,8 @@ def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) ->
         elif isinstance(arg, nn.Module):
             wanted |= {f"{name}.{part}": parameter for part, parameter in arg.named_parameters()}
         given.append(arg)
+    if isinstance(function, nn.Module):
+        wanted |= {f"its {part}": parameter for part, parameter in function.named_parameters()}
     wanted |= {f"parameter {k}": parameter for k, parameter in enumerate(also)}
     result = call(function, *given)
     parts = [part for part in (result if isinstance(result, (tuple, list)) else [result]) if part.requires_grad]
@@ -128,6 +148,11 @@ def exercise(check: Callable) -> Callable:
             ) from None
 
     return run
+
+
+def last_call() -> str:
+    """With what `call` called the reader's function last, as a sentence."""
+    return _last["call"]
 
 
 def argument_in_words(name: str, value: Any) -> str:
@@ -178,6 +203,15 @@ def _other_sizes(args):
     return " These are not the notebook's sizes: take sizes from the arguments." if tensors else ""
 
 
+def _is_generator(arg):
+    return isinstance(arg, torch.Generator)
+
+
+def _global_states():
+    """The states of the generators that belong to the whole program, to be compared."""
+    return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), random.getstate()
+
+
 @contextmanager
 def _seeds_noted():
     """Within it nobody sets a global seed; who tries is noted in the list that it gives."""
@@ -203,13 +237,17 @@ def _seeds_noted():
 def _snapshot(value):
     """What an argument is before the call; None where it cannot be compared."""
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
+        return value.detach().clone(), value.requires_grad
+    if isinstance(value, np.ndarray):
+        return value.copy()
     if isinstance(value, nn.Module):
         state = {name: part.clone() for name, part in value.state_dict().items()}
         modes = [module.training for module in value.modules()]
         return state, modes, [parameter.requires_grad for parameter in value.parameters()]
     if isinstance(value, (list, tuple)):
         return [_snapshot(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _snapshot(part) for key, part in value.items()}
     return value if isinstance(value, (bool, int, float, str)) else None
 
 
@@ -218,10 +256,12 @@ def _changed(value, before):
     if before is None:
         return ""
     if isinstance(value, torch.Tensor):
-        same = value.shape == before.shape and torch.equal(value.detach(), before)
-        return (
-            "" if same else "make new tensors (clone, torch.where, y = y + ...) instead of writing into it (y += ...)"
-        )
+        values, learns_itself = before
+        if value.shape != values.shape or not torch.equal(value.detach(), values):
+            return "make new tensors (clone, torch.where, y = y + ...) instead of writing into it (y += ...)"
+        return "" if value.requires_grad == learns_itself else "its requires_grad is another: leave it as it was"
+    if isinstance(value, np.ndarray):
+        return "" if np.array_equal(value, before) else "make a new array (copy) instead of writing into it"
     if isinstance(value, nn.Module):
         state, modes, trainable = before
         if any(not torch.equal(part, state[name]) for name, part in value.state_dict().items()):
@@ -235,4 +275,8 @@ def _changed(value, before):
         if len(value) != len(before):
             return f"it holds {len(value)} parts now, and held {len(before)}: make a new list"
         return next(filter(None, map(_changed, value, before)), "")
+    if isinstance(value, dict):
+        if list(value) != list(before):
+            return "it holds other keys now: make a new dict"
+        return next(filter(None, (_changed(value[key], before[key]) for key in before)), "")
     return "" if value == before else "make a new list"

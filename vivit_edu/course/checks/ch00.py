@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, exercise, number, passed
+from ..ready import ch00 as finished
+from . import CheckFailed, call, close, drawn, examine, exercise, number, passed
 
 
 @exercise
@@ -32,6 +33,7 @@ def check_film_strip(function: Callable) -> None:
         },
         what="the film strip",
     )
+    examine(function, finished.film_strip, (drawn(1, 2, 5, 3),), (drawn(1, 1, 3, 2),), (drawn(1, 4, 1, 6),))
     passed("00.1", "one line of einops says where every voxel goes.")
 
 
@@ -62,4 +64,6 @@ def check_count_tubelets(function: Callable) -> None:
             },
             what=what,
         )
+    more = ((2, 9, 30, 8), [3, 5, 2]), ([1, 1, 6, 6], (1, 6, 2)), (torch.Size([4, 5, 1, 7]), (1, 1, 1))
+    examine(function, finished.count_tubelets, *more, what="N")
     passed("00.2", "28³ voxels in tubelets of 7³ are 64 tokens; attention will compare each with each.")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from ...volumes import Mirror
-from . import CheckFailed, call, close, exercise, pair, passed, same_shape
+from ..ready import ch01 as finished
+from . import CheckFailed, call, close, draws, examine, exercise, pair, passed, same_shape
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -43,6 +44,9 @@ def check_balanced_accuracy(function: Callable) -> None:
     )
     always = call(function, torch.zeros(10, dtype=torch.long), torch.tensor([0] * 9 + [1]))
     close(always, 0.5, what="the balanced accuracy of always naming one of two classes")
+    more = (torch.tensor([1, 1, 3]), torch.tensor([1, 3, 3])), (torch.tensor([4]), torch.tensor([4]))
+    absent = torch.tensor([0, 7, 7, 2, 2, 2]), torch.tensor([0, 0, 2, 2, 2, 2])  # class 7 is guessed, and never right
+    examine(function, finished.balanced_accuracy, *more, absent, what="the balanced accuracy")
     passed("01.1", "always naming one of K classes scores 1/K, however frequent that class is.")
 
 
@@ -91,6 +95,14 @@ def check_nearest_mean(function: Callable) -> None:
         },
         what="the answer for the new clips",
     )
+    few = torch.randint(0, 256, (3, 2, 5, 2, 3), generator=seeded(3), dtype=torch.uint8)
+    examine(
+        function,
+        finished.nearest_mean,
+        (few, torch.tensor([1, 0, 0]), few[:1]),  # two classes, one new clip
+        (few[:, :1], torch.tensor([2, 0, 1]), few.flip(0)[:2, :1]),
+        what="the answer for the new clips",
+    )
     passed("01.2", "eleven mean volumes already make a classifier; every model of the course has to beat it.")
 
 
@@ -136,7 +148,35 @@ def check_split_by_patient(function: Callable) -> None:
         raise CheckFailed(
             "with another seed the number of held-out patients differs: take exactly round(share * patients)"
         )
+    check_small_splits(function)
     passed("01.3", "no patient is on both sides, so a good score cannot come from recognising one.")
+
+
+def check_small_splits(function: Callable) -> None:
+    """Few patients, many seeds: exactly as many as asked, whole patients, and every choice of them can happen."""
+    for count, share, held in ((6, 0.35, 2), (5, 0.23, 1), (3, 0.7, 2), (4, 0.1, 0)):
+        patients = (7 * torch.arange(count) + 2).repeat(3)
+
+        def arguments(generator, patients=patients, share=share):
+            return patients, share, generator
+
+        tried = 60 if held else 2
+        masks = [call(function, *arguments(seeded(seed))) for seed in range(tried)]
+        if held:
+            masks += draws(function, arguments, what="split")
+        choices = {tuple(patients[mask].unique().tolist()) for mask in masks}
+        if any(len(choice) != held for choice in choices):
+            raise CheckFailed(
+                f"of {count} patients and a share of {share}, {' or '.join(map(str, sorted(set(map(len, choices)))))} are "
+                f"held out, expected {held} with every seed: round(share * number of patients)"
+            )
+        if count == 6 and len(choices) < 11:  # of 15
+            raise CheckFailed(
+                f"with {len(masks)} seeds only {len(choices)} of the 15 pairs of 6 patients were ever held out: draw "
+                "among all, randperm, and not a run of neighbours"
+            )
+        if not all(len(patients[mask]) == 3 * held for mask in masks):
+            raise CheckFailed("a patient is on both sides: hold out all clips of those drawn")
 
 
 @exercise
@@ -177,4 +217,16 @@ def check_mirrored(function: Callable) -> None:
             },
             what="the labels",
         )
+    one, three = clips[:1], clips[:3, :1].float() / 255
+    middle = Mirror(2, (0, 1, 2, 5, 4, 3))
+    examine(
+        function,
+        finished.mirrored,
+        (one, torch.tensor([5]), middle, torch.tensor([True])),
+        (three, torch.tensor([3, 5, 1]), middle, torch.tensor([True, True, True])),
+        (three, torch.tensor([3, 5, 1]), middle, torch.tensor([False, False, False])),
+        (clips, labels, Mirror(3, [0, 2, 1, 4, 3]), chosen),
+        what="clips, labels",
+        gradients=False,
+    )
     passed("01.4", "flipped and renamed, every training clip is worth two.")

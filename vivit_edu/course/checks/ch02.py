@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from . import CheckFailed, call, close, exercise, kind, number, pair, passed, same_shape
+from ..ready import ch02 as finished
+from . import CheckFailed, call, close, drawn, examine, exercise, kind, number, pair, passed, same_shape
 
 # ---- 02.1
 
@@ -27,6 +28,8 @@ def check_frames_seen(frames_seen: Callable) -> None:
         found = [number(value, "a number of frames") for value in found]
         if list(found) != expected:
             raise CheckFailed(name_mistake(layers, list(found), expected))
+    more = ([(3, 3)],), ([(2, 1), (2, 1), (6, 2), (1, 5), (3, 1)],)
+    examine(frames_seen, finished.frames_seen, *more, what="the answer")
     passed("02.1", "each layer adds (span - 1) steps, as long as all strides before it make them.")
 
 
@@ -99,6 +102,8 @@ def check_two_streams(two_streams: Callable) -> None:
         },
         what="fovea",
     )
+    cases = (drawn(2, 1, 3, 6, 14),), (drawn(1, 3, 1, 4, 2),), (drawn(1, 2, 5, 12, 18),)
+    examine(two_streams, finished.two_streams, *cases, what="context, fovea")
     passed("02.2", "together they hold half of the frame's pixels, and the middle in full.")
 
 
@@ -127,4 +132,6 @@ def check_video_probabilities(video_probabilities: Callable) -> None:
         },
         what="the probabilities",
     )
+    cases = (drawn(4, 7),), (drawn(1, 2),), (9 * drawn(6, 3),)
+    examine(video_probabilities, finished.video_probabilities, *cases, what="the probabilities")
     passed("02.3", "each view's probabilities, averaged.")

@@ -1,52 +1,75 @@
-"""Checks of chapter 05: the cls token, the encoder block, positions that are a sum over time and space."""
+"""Checks of chapter 05: the cls token, the encoder block, the head, Model 1, and a test that catches faulty models.
+
+A module is checked by its parts: the expected output is put together from the parts that the reader's module owns, and
+the parts are then compared with torch's or the package's by copying weights.
+"""
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from . import CheckFailed, call, close, drawn, exercise, learns, passed
+from ...models import build_model
+from ..ready.ch05 import EncoderBlock, Head, Model1, prepend_cls
+from . import CheckFailed, call, close, drawn, exercise, flag, kind, learns, passed, same_shape
+
+# Sizes that differ on every axis, and none of which is the notebook's
+DIM, HEADS, MLP_DIM = 12, 3, 20
+CLIP, TUBELET, GRID, CLASSES, DEPTH = (2, 9, 8, 25), (3, 4, 5), (3, 2, 5), 7, 3
+TO_ONE_SEQUENCE = "b nt s d -> b (nt s) d"
+
+
+# ---- 05.1
 
 
 @exercise
 def check_prepend_cls(prepend_cls: Callable) -> None:
-    """Exercise 05.1: prepend_cls(tokens [B, N, D], cls [1, 1, D]) -> [B, 1 + N, D], the cls token first in each
-    clip."""
-    tokens = drawn(3, 4, 5)
-    cls = nn.Parameter(drawn(1, 1, 5, seed=1))
-    copies = cls.detach().repeat(3, 1, 1)  # [B, 1, D]
-    expected = torch.cat((copies, tokens), dim=1)
-    overwritten, first_clip, nothing = expected[:, :4].clone(), expected.clone(), expected.clone()
-    overwritten[:, 1:] = tokens[:, 1:]
-    first_clip[1:, 0] = nothing[:, 0] = 0
-    try:
-        found = call(prepend_cls, tokens, cls)
-    except CheckFailed as failed:
-        if "must match" in str(failed) or "must have the same" in str(failed):
-            raise CheckFailed(
-                f"{failed}; cls is [1, 1, D] for all clips together: give each of the B clips a copy "
-                "(expand), then join them along the axis of tokens, dim=1"
-            ) from None
-        raise
-    close(
-        found,
-        expected,
-        {
-            "the cls token stands last: it belongs before the others, at index 0, where the "
-            "read-out looks for it": torch.cat((tokens, copies), dim=1),
-            "the first token was overwritten: the cls token is one more, so N tokens become N + 1": overwritten,
-            "cls was added to every token: it is a token of its own, joined along the axis of tokens": tokens + copies,
-            "only the first clip has a cls token: every clip needs one": first_clip,
-            "the new token is all zeros: it must be the `cls` that was given, which the model learns": nothing,
-            "cls was joined along the axis of features: tokens are joined along dim=1": lambda: torch.cat(
-                (copies.expand(-1, 4, -1), tokens), dim=2
-            ),
-        },
-        what="the sequence",
-    )
+    """05.1: prepend_cls(tokens [B, N, D], cls [1, 1, D]) -> [B, 1 + N, D], the cls token first in each clip."""
+    for tokens, cls in (
+        (drawn(3, 4, 5), drawn(1, 1, 5, seed=1)),
+        (drawn(1, 6, 2), drawn(1, 1, 2, seed=1)),
+        (drawn(2, 3, 7).double(), drawn(1, 1, 7, seed=1).double()),
+    ):
+        copies = cls.repeat(len(tokens), 1, 1)  # [B, 1, D]
+        expected = torch.cat((copies, tokens), dim=1)
+        overwritten, first_clip, nothing = expected[:, :-1].clone(), expected.clone(), expected.clone()
+        overwritten[:, 1:] = tokens[:, 1:]
+        first_clip[1:, 0] = nothing[:, 0] = 0
+        try:
+            found = call(prepend_cls, tokens, cls)
+        except CheckFailed as failed:
+            if "must match" in str(failed) or "must have the same" in str(failed):
+                raise CheckFailed(
+                    f"{failed}; cls is [1, 1, D] for all clips together: give each of the B clips a copy "
+                    "(expand), then join them along the axis of tokens, dim=1"
+                ) from None
+            raise
+        close(
+            found,
+            expected,
+            {
+                "the cls token comes last: it belongs before the others, at index 0, where the "
+                "head looks for it": torch.cat((tokens, copies), dim=1),
+                "the first token was overwritten: cls is one more token, so N tokens become N + 1": overwritten,
+                "cls was added to every token: it is a token of its own, joined along the axis of tokens": tokens
+                + copies,
+                "only the first clip has a cls token: every clip needs one": first_clip,
+                "the new token is all zeros: it must be the `cls` that was given, which the model learns": nothing,
+                "cls was joined along the axis of features: tokens are joined along dim=1": lambda: torch.cat(
+                    (copies.expand(-1, tokens.shape[1], -1), tokens), dim=2
+                ),
+            },
+            what="the sequence",
+        )
+        _same_type(found, tokens, "the sequence")
+    tokens, cls = drawn(3, 4, 5), nn.Parameter(drawn(1, 1, 5, seed=1))
+    found = call(prepend_cls, tokens, cls)
     if not found.requires_grad:
         raise CheckFailed(
             "no gradient reaches cls: the values are right, but it was detached (.data, .detach(), "
@@ -55,121 +78,712 @@ def check_prepend_cls(prepend_cls: Callable) -> None:
     found.sum().backward()
     if cls.grad is None or not torch.allclose(cls.grad, torch.full_like(cls, 3.0)):
         raise CheckFailed("the gradient of cls is not the sum over the 3 clips: each clip must hold the same parameter")
+    learns(prepend_cls, drawn(3, 4, 5), drawn(1, 1, 5, seed=1))
     passed("05.1", "each clip has its cls token in front, and all of them share one parameter.")
 
 
+# ---- 05.2
+
+
 @exercise
-def check_encoder_block(encoder_block: Callable) -> None:
-    """Exercise 05.2: encoder_block(z, norm_attention, attention, norm_mlp, mlp) -> [B, N, D], held against
-    torch's layer."""
-    torch_layer, parts = block_parts()
-    n1, attention, n2, mlp = parts
-    z = drawn(2, 6, 8, seed=2)
+def check_block(EncoderBlock: Callable) -> None:
+    """05.2: EncoderBlock(dim, heads, mlp_dim) maps [B, N, D] to the same shape, as torch's pre-norm layer does."""
+    block = _module(EncoderBlock, DIM, HEADS, MLP_DIM)
+    for name in ("norm_attention", "attention", "norm_mlp", "mlp"):
+        _part(block, name)
+    _norm(block.norm_attention, "norm_attention", DIM)
+    _norm(block.norm_mlp, "norm_mlp", DIM)
+    if block.norm_attention is block.norm_mlp:
+        raise CheckFailed("both LayerNorms are one module, with one scale and shift: make two of them")
+    _large(block)
+    z = drawn(4, 6, DIM, seed=2)
+    attention, mlp, n1, n2 = attend_with(block.attention), block.mlp, block.norm_attention, block.norm_mlp
+    _mlp_is_right(mlp)
+    found = call(block.forward, z)
     with torch.no_grad():
-        y = z + attention(n1(z))
-        mistakes = {
-            "the residual around the attention is missing: y = MSA(LN z) + z": lambda: _mlp_step(
-                attention(n1(z)), n2, mlp
-            ),
-            "the residual around the MLP is missing: z' = MLP(LN y) + y": mlp(n2(y)),
-            "both residuals are missing: each step adds its input to what it computes": lambda: mlp(
-                n2(attention(n1(z)))
-            ),
-            "LayerNorm stands after the sum (post-norm, as in the transformer of 2017): ViViT normalises what goes "
-            "into a step, and adds to it unnormalised": lambda: _post_norm(z, *parts),
-            "the two LayerNorms are exchanged: norm_attention goes before the attention, "
-            "norm_mlp before the MLP": lambda: _mlp_step(z + attention(n2(z)), n1, mlp),
-            "norm_attention is used twice: the MLP has a LayerNorm of its own, norm_mlp": _mlp_step(y, n1, mlp),
-            "nothing is normalised: LN stands before the attention and before the MLP": lambda: _plain(
-                z, attention, mlp
-            ),
-            "the MLP's input is not normalised: z' = MLP(LN y) + y": y + mlp(y),
-            "the attention's input is not normalised: y = MSA(LN z) + z": lambda: _mlp_step(z + attention(z), n2, mlp),
-            "the residual carries the normalised tokens: add z itself, not LN z": lambda: _normed_path(z, *parts),
-            "attention and MLP both start from z: the MLP must see y, what the attention gave": y + mlp(n2(z)),
-            "the MLP's residual adds z instead of y, so what the attention gave is lost on the way": z + mlp(n2(y)),
-            "the MLP comes before the attention: tokens first exchange, then each one computes": lambda: (
-                _attention_step(_mlp_step(z, n2, mlp), n1, attention)
-            ),
-        }
-        found = call(encoder_block, z, n1, attention, n2, mlp)
-        close(found, torch_layer(z), mistakes, what="the block's output")
-    learns(encoder_block, z, n1, attention, n2, mlp, also=torch_layer.parameters())
+        _compare_block(found, z, n1, attention, n2, mlp)
+        library = torch_layer(block)
+        close(
+            found,
+            library(z),
+            {
+                f"the block was made with {HEADS} heads, but its attention has another number of them": lambda: (
+                    _other_heads(block, z)
+                )
+            },
+            what="the output, compared with torch's layer with the same weights,",
+            tolerance=1e-4,
+        )
+    _same_in_train_mode(block, z)
+    for other in (drawn(1, 9, DIM, seed=3), drawn(5, 1, DIM, seed=4)):  # one clip; one token
+        with torch.no_grad():
+            expected = library(other)
+        close(call(block.forward, other), expected, what="the output for other sizes", tolerance=1e-4)
+    _in_double(block, z)
+    _reaches(block, z)
     passed("05.2", "equal to torch's nn.TransformerEncoderLayer(norm_first=True) with the same weights.")
 
 
-@exercise
-def check_factorised_positions(factorised_positions: Callable) -> None:
-    """Exercise 05.3: factorised_positions(time [1, T', D], space [1, S, D]) -> [1, T'·S, D], token t·S + s the
-    sum of both."""
-    time = nn.Parameter(drawn(1, 3, 5, seed=3))
-    space = nn.Parameter(drawn(1, 4, 5, seed=4))
-    with torch.no_grad():
-        grid = time[:, :, None] + space[:, None]  # [1, T', S, D]
-        expected = torch.stack([time[0, t] + space[0, s] for t in range(3) for s in range(4)])[None]
-        swapped = (
-            'the order is another than the tokens\': theirs is "b t s d -> b (t s) d", all places of the first time '
+def _compare_block(found, z, n1, attention, n2, mlp):
+    y = z + attention(n1(z))
+    same_shape(found, z, "the block's output")
+    if torch.allclose(found, y + mlp(n2(y)), rtol=1e-5, atol=1e-5):
+        return
+    attention_first, mlp_first = attention(n1(z)), z + mlp(n2(z))
+    normed = n1(z) + attention_first
+    post = n1(z + attention(z))
+    mistakes = {
+        "the residual around the attention is missing: y = MSA(LN z) + z": attention_first + mlp(n2(attention_first)),
+        "the residual around the MLP is missing: z' = MLP(LN y) + y": mlp(n2(y)),
+        "both residuals are missing: each step adds its input to what it computes": mlp(n2(attention_first)),
+        "LayerNorm comes after the sum (post-norm, as in the transformer of 2017): ViViT normalises the input of each "
+        "branch and leaves the sum as it is": n2(post + mlp(post)),
+        "the two LayerNorms are exchanged: norm_attention goes before the attention, norm_mlp before the MLP": (
+            (x := z + attention(n2(z))) + mlp(n1(x))
+        ),
+        "norm_attention is used twice: the MLP has a LayerNorm of its own, norm_mlp": y + mlp(n1(y)),
+        "nothing is normalised: LN comes before the attention and before the MLP": ((x := z + attention(z)) + mlp(x)),
+        "the MLP's input is not normalised: z' = MLP(LN y) + y": y + mlp(y),
+        "the attention's input is not normalised: y = MSA(LN z) + z": (x := z + attention(z)) + mlp(n2(x)),
+        "the residual carries the normalised tokens: add z itself, not LN z": (n2(normed) + mlp(n2(normed))),
+        "the attention's residual carries the normalised tokens: add z itself, not LN z": normed + mlp(n2(normed)),
+        "the MLP's residual carries the normalised tokens: add y itself, not LN y": n2(y) + mlp(n2(y)),
+        "attention and MLP both start from z: the MLP must see y, the result of the attention step": y + mlp(n2(z)),
+        "the MLP's residual adds z, so the attention's result is lost: z' = MLP(LN y) + y": z + mlp(n2(y)),
+        "the MLP comes before the attention: first the tokens exchange, then each computes": (
+            mlp_first + attention(n1(mlp_first))
+        ),
+        "only the attention step is there: the MLP step is missing": y,
+        "only the MLP step is there: the attention step is missing": mlp_first,
+        "the residual is subtracted, not added": y - mlp(n2(y)),
+        "z is added twice: the residual of the MLP step is y alone": y + mlp(n2(y)) + z,
+        "one more LayerNorm at the end: the residual stream leaves the block as it is, and the head normalises it": n2(
+            y + mlp(n2(y))
+        ),
+        "the attention runs over the batch, so clips attend to each other: its axes are [B, N, D], batch first": (
+            (x := z + attention(n1(z).transpose(0, 1)).transpose(0, 1)) + mlp(n2(x))
+        ),
+    }
+    close(found, y + mlp(n2(y)), mistakes, what="the block's output")
+
+
+def _mlp_is_right(mlp):
+    """D -> mlp_dim, GELU, mlp_dim -> D, compared with torch's functions."""
+    linears = [part for part in mlp.modules() if isinstance(part, nn.Linear)]
+    sizes = [(part.in_features, part.out_features) for part in linears]
+    if sizes != [(DIM, MLP_DIM), (MLP_DIM, DIM)]:
+        said = ", ".join(f"{a} to {b}" for a, b in sizes) or "no linear map"
+        raise CheckFailed(
+            f"with dim={DIM} and mlp_dim={MLP_DIM} the MLP has {said}: expected two linear maps, "
+            f"{DIM} to {MLP_DIM} and {MLP_DIM} to {DIM}"
         )
-        mistakes = {
-            swapped + "index, then all of the second; yours runs through time first": rearrange(
-                grid, "b t s d -> b (s t) d"
+    widen, narrow = linears
+    if widen.bias is None or narrow.bias is None:
+        raise CheckFailed("a linear map of the MLP has no bias: leave bias=True, as published weights have one")
+    x = drawn(2, 3, DIM, seed=7)
+    with torch.no_grad():
+        hidden = widen(x)
+        close(
+            mlp.eval()(x),
+            narrow(F.gelu(hidden)),
+            {
+                "the MLP has no non-linearity: two linear maps in a row are one": narrow(hidden),
+                "the MLP has a ReLU: the paper's non-linearity is GELU": narrow(hidden.relu()),
+                "the MLP computes GELU by its tanh form: take nn.GELU() without approximate": narrow(
+                    F.gelu(hidden, approximate="tanh")
+                ),
+                "the MLP has a SiLU: the paper's non-linearity is GELU": narrow(F.silu(hidden)),
+                "the MLP ends in a second GELU: its last step is linear": F.gelu(narrow(F.gelu(hidden))),
+                "the MLP's GELU comes after the second linear map: it belongs between the two": F.gelu(narrow(hidden)),
+            },
+            what="the MLP's output",
+        )
+
+
+# ---- 05.3
+
+
+@exercise
+def check_head(Head: Callable) -> None:
+    """05.3: Head(dim, classes, pool) maps tokens [B, N, D] to logits [B, K]: LayerNorm, read-out, linear map."""
+    for pool in ("cls", "mean"):
+        head = _module(Head, DIM, CLASSES, pool)
+        _norm(_part(head, "norm"), "norm", DIM)
+        linear = _part(head, "linear")
+        if not isinstance(linear, nn.Linear) or (linear.in_features, linear.out_features) != (DIM, CLASSES):
+            raise CheckFailed(
+                f"`linear` must be nn.Linear(dim, classes); with dim={DIM} and classes={CLASSES} it is {linear}"
+            )
+        _large(head)
+        for z in (drawn(3, 6, DIM, seed=2), drawn(1, 4, DIM, seed=3)):
+            with torch.no_grad():
+                _compare_head(call(head.forward, z), z, head.norm, linear, pool)
+        _same_in_train_mode(head, z)
+        _in_double(head, z)
+        _reaches(head, z)
+    passed("05.3", "one vector per clip, from the cls token or from all tokens, and logits from it.")
+
+
+def _compare_head(found, z, norm, linear, pool):
+    first, mean = norm(z)[:, 0], norm(z).mean(dim=1)  # [B, D]
+    right, other = (first, mean) if pool == "cls" else (mean, first)
+    logits = linear(right)
+    close(
+        found,
+        logits,
+        {
+            f'pool="{pool}", but the head reads '
+            + ("the mean of all tokens" if pool == "cls" else "the first token"): linear(other),
+            "the last token is read: the cls token comes first, at index 0": linear(norm(z)[:, -1]),
+            "LayerNorm is missing: nothing has normalised the residual stream so far": linear(
+                z[:, 0] if pool == "cls" else z.mean(dim=1)
             ),
-            'the shape is still the grid\'s: fold it into one sequence, "b t s d -> b (t s) d"': grid,
-            "time and space were joined one after the other: every token needs the sum of the two": torch.cat(
-                (time, space), 1
+            "the mean is taken first and normalised then: normalise every token, then take the mean": linear(
+                norm(z.mean(dim=1))
             ),
-            "both were repeated in the same way, so that time and place of a token do not fit together: token t·S + s "
-            "is time[t] + space[s]": time.repeat(1, 4, 1) + space.repeat(1, 3, 1),
-            "both were repeated element by element, so that time and place of a token do not fit together: token "
-            "t·S + s is time[t] + space[s]": time.repeat_interleave(4, 1) + space.repeat_interleave(3, 1),
-            "time and space were multiplied: positions are added": rearrange(
-                time[:, :, None] * space[:, None], "b t s d -> b (t s) d"
+            "a softmax follows: F.cross_entropy takes logits and applies it itself": logits.softmax(dim=-1),
+            "a log_softmax follows: F.cross_entropy takes logits and applies it itself": logits.log_softmax(dim=-1),
+            "these are logits for every token: take one vector per clip": linear(norm(z)),
+            "the tokens are added up: take their mean": linear(norm(z).sum(dim=1)),
+            "the largest value over the tokens is taken: take their mean": linear(norm(z).amax(dim=1)),
+            "the mean leaves out the first token: there is no cls token here, every token is one of the clip": linear(
+                norm(z)[:, 1:].mean(dim=1)
             ),
-            "time is missing: all time indices have the same positions": space.repeat(1, 3, 1),
-            "space is missing: all places have the same positions": time.repeat_interleave(4, 1),
-        }
-    found = call(factorised_positions, time, space)
-    close(found, expected, mistakes, what="the positions")
-    if found.requires_grad:
-        found.sum().backward()
-    if time.grad is None or space.grad is None:
-        raise CheckFailed("no gradient reaches the parameters: without .data, .detach() and no_grad they can learn")
-    passed("05.3", "token t·S + s has the position time[t] + space[s], from T' + S vectors instead of T'·S.")
+            "the mean runs over the batch: take it over the tokens, dim=1": linear(norm(z).mean(dim=0)),
+            "the linear map is missing: the head returns the vector it read": right,
+            "the tokens' axis is still there: logits are [B, K]": logits[:, None],
+        },
+        what=f'the logits of Head(…, pool="{pool}")',
+    )
 
 
-def block_parts(dim: int = 8, heads: int = 2, seed: int = 5) -> tuple[nn.Module, tuple[Callable, ...]]:
-    """torch's own pre-norm layer with large weights, and its parts: (layer, (LN, attention, LN, MLP))."""
-    layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, activation="gelu", batch_first=True, norm_first=True)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in layer.parameters():  # so large that a missing norm or residual shows
-        nn.init.normal_(parameter, std=0.7, generator=generator)
-    layer.eval()
-
-    def attention(tokens):
-        return layer.self_attn(tokens, tokens, tokens, need_weights=False)[0]
-
-    mlp = nn.Sequential(layer.linear1, nn.GELU(), layer.linear2)
-    return layer, (layer.norm1, attention, layer.norm2, mlp)
+# ---- 05.4
 
 
-def _attention_step(z, norm, attention):
-    return z + attention(norm(z))
+@exercise
+def check_model1(Model1: Callable) -> None:
+    """05.4: Model1(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool) maps clips to logits, as the
+    package's model with the same weights does."""
+    for pool in ("cls", "mean"):
+        model = _module(Model1, CLIP, TUBELET, CLASSES, DIM, DEPTH, HEADS, MLP_DIM, pool)
+        _check_parts(model, pool)
+        package = in_the_package(model)
+        _large(model)
+        for b in (4, 1):
+            clips = drawn(b, *CLIP, seed=b).sigmoid()  # in [0, 1]
+            found = call(model.forward, clips)
+            with torch.no_grad():
+                _compare_model(found, model, clips)
+        _same_in_train_mode(model, clips)
+        package.load_state_dict(_names_of_the_package(model))
+        with torch.no_grad():
+            close(found, package(clips), what="the logits, compared with the package's,", tolerance=1e-4)
+        _in_double(model, clips)
+        _reaches(model, clips)
+    passed("05.4", "Model 1, with cls token or mean, gives the package's logits with the same weights.")
 
 
-def _mlp_step(y, norm, mlp):
-    return y + mlp(norm(y))
+def _check_parts(model, pool):
+    for name in ("embedding", "head"):
+        _part(model, name)
+    blocks = getattr(model, "blocks", None)
+    if isinstance(blocks, (list, tuple)):
+        raise CheckFailed(
+            "`blocks` is a plain list: the model does not see the parameters in it, so the optimiser and "
+            "state_dict() would miss them. Use nn.ModuleList"
+        )
+    _part(model, "blocks")
+    if len(blocks) != DEPTH:
+        raise CheckFailed(f"with depth={DEPTH} there are {len(blocks)} blocks")
+    if len({id(block) for block in blocks}) != DEPTH:
+        raise CheckFailed(
+            f"all {DEPTH} blocks are one and the same object ([block] * depth): make a new EncoderBlock for each"
+        )
+    tokens = GRID[0] * GRID[1] * GRID[2]
+    for name, shape in (("positions", [1, tokens + (pool == "cls"), DIM]), ("cls", [1, 1, DIM])):
+        value = getattr(model, name, "missing")
+        if name == "cls" and pool == "mean":
+            if value is None or isinstance(value, str):
+                continue
+            raise CheckFailed('with pool="mean" there is no cls token: set self.cls = None')
+        if isinstance(value, str):
+            raise CheckFailed(f"the model has no `{name}`: give it self.{name} = nn.Parameter(…) of shape {shape}")
+        if not isinstance(value, nn.Parameter):
+            raise CheckFailed(
+                f"`{name}` is {kind(value)}, not an nn.Parameter: the optimiser would never see it, so it would "
+                "keep its first value"
+            )
+        if list(value.shape) != shape:
+            more = " (one for each token, and one for the cls token)" if pool == "cls" and name == "positions" else ""
+            raise CheckFailed(
+                f"with a grid of {GRID} tubelets `{name}` has shape {list(value.shape)}, not {shape}{more}"
+            )
+    spread = model.positions.detach().std().item()
+    if not 0.01 < spread < 2:
+        raise CheckFailed(
+            f"the positions start with a standard deviation of {spread:.2g}: start them at 0.5 * torch.randn(…), "
+            "different for every token"
+        )
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if frozen:
+        raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
 
 
-def _post_norm(z, n1, attention, n2, mlp):
-    y = n1(z + attention(z))
-    return n2(y + mlp(y))
+def _compare_model(found, model, clips):
+    grid = model.embedding(clips)  # [B, nt, S, D]
+
+    def run(z, *, front=True, positions=model.positions, blocks=model.blocks):
+        if model_cls is not None and front:
+            z = torch.cat((model_cls.expand(len(z), -1, -1), z), dim=1)
+        z = z + positions
+        for block in blocks:
+            z = block(z)
+        return model.head(z)
+
+    def every_block(z):
+        if model_cls is not None:
+            z = torch.cat((model_cls.expand(len(z), -1, -1), z), dim=1)
+        for block in model.blocks:
+            z = block(z + model.positions)
+        return model.head(z)
+
+    def cls_last(z):
+        return run(torch.cat((z, model_cls.expand(len(z), -1, -1)), dim=1), front=False)
+
+    def cls_without_position(z):
+        z = torch.cat((model_cls.expand(len(z), -1, -1), z + model.positions[:, 1:]), dim=1)
+        return run(z, front=False, positions=0)
+
+    def cls_after_the_positions(z):
+        z = torch.cat((model_cls.expand(len(z), -1, -1), z + model.positions[:, :-1]), dim=1)
+        return run(z, front=False, positions=0)
+
+    model_cls = getattr(model, "cls", None)
+    sequence = rearrange(grid, TO_ONE_SEQUENCE)
+    first, *_ = model.blocks
+    logits = run(sequence)
+    close(
+        found,
+        logits,
+        {
+            "the positions are not used: z + positions, after the cls token and before the blocks": lambda: run(
+                sequence, positions=0
+            ),
+            "the tokens are in another order, through time first: use the order of the package and of published "
+            f'weights, "{TO_ONE_SEQUENCE}"': lambda: run(rearrange(grid, "b nt s d -> b (s nt) d")),
+            "the cls token comes last: the head looks for it at index 0": lambda: cls_last(sequence),
+            "the cls token got no position: it has one too, the first": lambda: cls_without_position(sequence),
+            "the cls token is put in front after the positions were added: first the cls token, then z + positions": (
+                lambda: cls_after_the_positions(sequence)
+            ),
+            "only the first block is used: go through all of them": lambda: run(sequence, blocks=[first]),
+            "no block is used: z = block(z) for each of them": lambda: run(sequence, blocks=[]),
+            "only the last block's result counts, since each starts from the same z: z = block(z)": lambda: run(
+                sequence, blocks=[model.blocks[-1]]
+            ),
+            "the first block is applied again and again: use each block once": lambda: run(
+                sequence, blocks=[first] * len(model.blocks)
+            ),
+            "the blocks run in reverse order": lambda: run(sequence, blocks=reversed(list(model.blocks))),
+            "the positions are added again before every block: they are added once": lambda: every_block(sequence),
+            "the positions are subtracted": lambda: run(sequence, positions=-model.positions),
+            "the positions are multiplied with the tokens: they are added": lambda: run(
+                _front(sequence, model_cls) * model.positions, front=False, positions=0
+            ),
+            "a softmax follows the head: F.cross_entropy takes logits and applies it itself": lambda: logits.softmax(
+                dim=-1
+            ),
+            "the clips of a batch attend to each other: the batch must come first": lambda: run(
+                sequence.transpose(0, 1).reshape(sequence.shape)
+            ),
+        },
+        what="the logits",
+    )
 
 
-def _plain(z, attention, mlp):
-    y = z + attention(z)
-    return y + mlp(y)
+def _front(z, cls):
+    return z if cls is None else torch.cat((cls.expand(len(z), -1, -1), z), dim=1)
 
 
-def _normed_path(z, n1, attention, n2, mlp):
-    y = n1(z) + attention(n1(z))
-    return n2(y) + mlp(n2(y))
+# ---- 05.5
+
+
+@exercise
+def check_agree(agree: Callable) -> None:
+    """05.5: agree(first, second, clips) -> whether two models with the same names of parameters are the same function.
+    It is tried on right models, written in different ways, and on models with one fault each."""
+    clips = drawn(3, 1, 4, 4, 6, seed=1).sigmoid()
+    for why, rewrite in RIGHT.items():
+        for seed in range(3):
+            if not _says(agree, _small(2 * seed), rewrite(_small(2 * seed + 1)), clips):
+                raise CheckFailed(f"your test says False about {why}")
+    for fault, (broken, hint) in FAULTS.items():
+        for seed in range(3):
+            if _says(agree, _small(2 * seed), broken(_small(2 * seed + 1)), clips):
+                raise CheckFailed(f"your test says True about a right model and one with this fault: {fault}. {hint}")
+    passed("05.5", f"your test sees {len(FAULTS)} faults out of {len(FAULTS)}, and raises no false alarm.")
+
+
+def _says(agree, first, second, clips):
+    """What the function says about two models in train mode; `call` sees whether it leaves them as they were."""
+    return flag(call(agree, first.train(), second.train(), clips), "the answer")
+
+
+def _small(seed):
+    """A Model 1 with fresh weights, the same for a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return Model1((1, 4, 4, 6), (2, 2, 3), 3, dim=32, depth=2, heads=4, mlp_dim=64, pool="cls")
+
+
+class _DropoutHead(Head):
+    def forward(self, z):
+        return super().forward(F.dropout(z, 0.5, self.training))
+
+
+class _OtherOrderHead(Head):
+    def forward(self, z):
+        spread = (z.var(dim=-1, correction=0, keepdim=True) + self.norm.eps).sqrt()
+        z = (z / spread - z.mean(dim=-1, keepdim=True) / spread) * self.norm.weight + self.norm.bias
+        return (z @ self.linear.weight.T + self.linear.bias)[:, 0]
+
+
+class _UnnormalisedHead(Head):
+    def forward(self, z):
+        return self.linear(z[:, 0])
+
+
+class _SoftmaxHead(Head):
+    def forward(self, z):
+        return super().forward(z).softmax(dim=-1)
+
+
+class _BatchBlock(EncoderBlock):
+    def forward(self, z):
+        y = z + self.attention(self.norm_attention(z).transpose(0, 1)).transpose(0, 1)
+        return y + self.mlp(self.norm_mlp(y))
+
+
+class _UnscaledNorm(nn.LayerNorm):
+    def forward(self, z):
+        return F.layer_norm(z, self.normalized_shape, eps=self.eps)
+
+
+class _EmptyClsModel1(Model1):
+    def forward(self, clips):
+        z = prepend_cls(rearrange(self.embedding(clips), TO_ONE_SEQUENCE), torch.zeros_like(self.cls))
+        z = z + self.positions
+        for block in self.blocks:
+            z = block(z)
+        return self.head(z)
+
+
+class _ShiftedModel1(Model1):
+    def forward(self, clips):
+        z = prepend_cls(rearrange(self.embedding(clips), TO_ONE_SEQUENCE), self.cls)
+        z = z + self.positions.roll(1, dims=1)
+        for block in self.blocks:
+            z = block(z)
+        return self.head(z)
+
+
+def _with_head(kind):
+    def change(model):
+        model.head.__class__ = kind  # the same parameters under the same names, used in another way
+        return model
+
+    return change
+
+
+def _unscaled(model):
+    model.blocks[1].norm_mlp.__class__ = _UnscaledNorm
+    return model
+
+
+def _with_batch_block(model):
+    model.blocks[0].__class__ = _BatchBlock
+    return model
+
+
+def _as_class(kind):
+    def change(model):
+        model.__class__ = kind
+        return model
+
+    return change
+
+
+RIGHT = {
+    "two fresh models of one class. Their weights differ: copy them from one to the other first": lambda model: model,
+    "a model and the same one with dropout. Compare in eval mode, where dropout does nothing": _with_head(_DropoutHead),
+    "two right models of which one computes LayerNorm in another order, so that their logits differ in the last "
+    "digits. Allow for that: torch.allclose(…, atol=1e-4)": _with_head(_OtherOrderHead),
+}
+FAULTS = {
+    "the last LayerNorm is missing": (
+        _with_head(_UnnormalisedHead),
+        "Compare the logits of all clips, with the same weights in both models.",
+    ),
+    "a softmax at the end": (
+        _with_head(_SoftmaxHead),
+        "The predicted class is the same, the logits are not: compare all of them.",
+    ),
+    "positions shifted by one token": (
+        _as_class(_ShiftedModel1),
+        "Compare the logits themselves, with a tolerance of about 1e-4, and use large random weights.",
+    ),
+    "attention over the batch": (
+        _with_batch_block,
+        "A single clip has no other clip to attend to: give the models the whole batch, and large random weights.",
+    ),
+    "the cls token is zeros instead of the parameter": (
+        _as_class(_EmptyClsModel1),
+        "A fresh cls token is zero, so the fault does not show: fill all weights with large random numbers.",
+    ),
+    "a LayerNorm without its scale and shift": (
+        _unscaled,
+        "A fresh LayerNorm has scale 1 and shift 0, so the fault does not show: fill all weights with large random "
+        "numbers.",
+    ),
+}
+
+
+# ---- what the checks of modules share
+
+
+def _module(cls, *sizes):
+    """The reader's module, built."""
+    module = call(cls, *sizes)
+    if not isinstance(module, nn.Module):
+        raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(module)}")
+    return module.eval()
+
+
+def _part(module, name):
+    part = getattr(module, name, None)
+    if part is None:
+        raise CheckFailed(f"the module has no part `{name}`: the task names its parts, so that weights can be copied")
+    if not isinstance(part, nn.Module):
+        raise CheckFailed(f"`{name}` is {kind(part)}: expected a module")
+    return part
+
+
+def _norm(part, name, dim):
+    if not isinstance(part, nn.LayerNorm):
+        raise CheckFailed(
+            f"`{name}` is {kind(part)}: expected nn.LayerNorm, which normalises each token on its own, without the "
+            "other tokens and clips"
+        )
+    if tuple(part.normalized_shape) != (dim,) or part.weight is None or part.bias is None:
+        raise CheckFailed(
+            f"`{name}` must normalise the {dim} features of a token, with scale and shift: nn.LayerNorm(dim)"
+        )
+
+
+@torch.no_grad()
+def _large(module, std=0.4):
+    """Fills all parameters with noise so large that a missing norm or residual shows."""
+    generator = torch.Generator().manual_seed(5)
+    for parameter in module.parameters():
+        parameter.normal_(std=std, generator=generator)
+
+
+def _same_in_train_mode(module, x):
+    with torch.no_grad():
+        quiet = module.eval()(x)
+        trained = module.train()(x)
+    module.eval()
+    if not torch.equal(quiet, trained):
+        raise CheckFailed("in train mode the output is another than in eval mode: leave dropout out here")
+
+
+def _in_double(module, x):
+    """Numbers of another precision go through, and come out as precise."""
+    with torch.no_grad():
+        expected = module(x)
+        _same_type(call(copy.deepcopy(module).double().forward, x.double()), x.double(), "the output", expected)
+
+
+def _same_type(found, given, what, expected=None):
+    if found.dtype != given.dtype or found.device != given.device:
+        raise CheckFailed(f"{what} is {found.dtype}, given {given.dtype}: write no dtype or device into the code")
+    if expected is not None:
+        close(found, expected.to(found.dtype), what=f"{what} in {found.dtype}", tolerance=1e-4)
+
+
+def _reaches(module, x):
+    """A gradient reaches the input and every parameter."""
+    frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    if frozen:
+        raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
+    learns(lambda x, module: module(x), x, module)
+
+
+# ---- copying weights
+
+
+def attend_with(attention: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """An attention module as a function of the tokens; torch's own takes them three times."""
+    if isinstance(attention, nn.MultiheadAttention):
+        return lambda z: attention(z, z, z, need_weights=False)[0]
+    return attention
+
+
+def projections(attention: nn.Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The weights of a multi-head attention: queries, keys and values in one [3·D, D] with its bias, then the output's.
+
+    attention: chapter 04's, the package's or torch's; one with a single linear map for q, k, v, or with three.
+    Raises CheckFailed where it holds something else.
+    """
+    if isinstance(attention, nn.MultiheadAttention):
+        return attention.in_proj_weight, attention.in_proj_bias, attention.out_proj.weight, attention.out_proj.bias
+    linears = [part for part in attention.modules() if isinstance(part, nn.Linear)]
+    *qkv, out = linears or [None]
+    if len(linears) not in (2, 4) or any(part.bias is None for part in linears):
+        raise CheckFailed(
+            "`attention` must be the MultiHead of chapter 04: linear maps for queries, keys and values, and one for "
+            "the output, all with biases"
+        )
+    if len(qkv) == 1:
+        return qkv[0].weight, qkv[0].bias, out.weight, out.bias
+    return torch.cat([part.weight for part in qkv]), torch.cat([part.bias for part in qkv]), out.weight, out.bias
+
+
+@torch.no_grad()
+def torch_layer(block: nn.Module, heads: int = HEADS) -> nn.TransformerEncoderLayer:
+    """torch's pre-norm layer in eval mode, with the weights of an encoder block."""
+    widen, narrow = (part for part in block.mlp.modules() if isinstance(part, nn.Linear))
+    layer = nn.TransformerEncoderLayer(
+        widen.in_features, heads, widen.out_features, 0.0, "gelu", block.norm_mlp.eps, batch_first=True, norm_first=True
+    )
+    attention = layer.self_attn
+    theirs = (attention.in_proj_weight, attention.in_proj_bias, attention.out_proj.weight, attention.out_proj.bias)
+    for mine, other in zip(projections(block.attention), theirs):
+        other.copy_(mine)
+    for mine, other in (
+        (widen, layer.linear1),
+        (narrow, layer.linear2),
+        (block.norm_attention, layer.norm1),
+        (block.norm_mlp, layer.norm2),
+    ):
+        other.load_state_dict(mine.state_dict())
+    return layer.eval()
+
+
+def _other_heads(block, z):
+    """What the block would give with a usual number of heads that is not the one it was asked for."""
+    for heads in (1, 2, 4, 6, 12):
+        found = torch_layer(block, heads)(z)
+        if torch.allclose(found, block(z), rtol=1e-3, atol=1e-3):
+            return found
+    return torch.full_like(z, torch.nan)
+
+
+def _names_of_the_package(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a reader's Model 1 under the names of the package's."""
+    weights = {"positions": model.positions}
+    if model.cls is not None:
+        weights["cls"] = model.cls
+    convolutions = [part for part in model.embedding.modules() if isinstance(part, nn.Conv3d)]
+    parts = {"embedding.projection": convolutions[0], "encoder.norm": model.head.norm, "head": model.head.linear}
+    for k, block in enumerate(model.blocks):
+        here = f"encoder.blocks.{k}"
+        widen, narrow = (part for part in block.mlp.modules() if isinstance(part, nn.Linear))
+        parts |= {f"{here}.mlp.0": widen, f"{here}.mlp.3": narrow}
+        parts |= {f"{here}.norm_attention": block.norm_attention, f"{here}.norm_mlp": block.norm_mlp}
+        names = ("qkv.weight", "qkv.bias", "out.weight", "out.bias")
+        weights |= {f"{here}.attention.{name}": w for name, w in zip(names, projections(block.attention))}
+    weights |= {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    return {name: value.detach() for name, value in weights.items()}
+
+
+def in_the_package(model: nn.Module) -> nn.Module:
+    """The package's Model 1 with the weights of yours, in eval mode: for `attention_maps` and everything else."""
+    convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
+    block = model.blocks[0]
+    package = build_model(
+        "spacetime",
+        clip_shape=(convolution.in_channels, *(n * p for n, p in zip(model.embedding.grid, convolution.kernel_size))),
+        num_classes=model.head.linear.out_features,
+        tubelet=tuple(convolution.kernel_size),
+        dim=convolution.out_channels,
+        depth=len(model.blocks),
+        heads=_heads_of(block.attention),
+        mlp_dim=next(part for part in block.mlp.modules() if isinstance(part, nn.Linear)).out_features,
+        pool="mean" if model.cls is None else "cls",
+    )
+    package.load_state_dict(_names_of_the_package(model))
+    return package.eval()
+
+
+def _heads_of(attention):
+    heads = getattr(attention, "heads", None) or getattr(attention, "num_heads", None)
+    if not isinstance(heads, int):
+        raise CheckFailed("`attention` has no attribute `heads`: use the MultiHead of chapter 04")
+    return heads
+
+
+# ---- parity, one call each
+
+
+def same_as_torch(EncoderBlock: Callable) -> None:
+    """Compares a block with torch's pre-norm layer that has the same weights, at the notebook's sizes."""
+    block = EncoderBlock(32, 4, 64).eval()
+    _large(block)
+    z = drawn(2, 17, 32)
+    with torch.no_grad():
+        _say_difference("your EncoderBlock", "torch's nn.TransformerEncoderLayer", block(z), torch_layer(block, 4)(z))
+
+
+def same_as_package(Model1: Callable) -> None:
+    """Compares a Model 1 with the package's that has the same weights, on clips of 28³ voxels."""
+    for pool in ("cls", "mean"):
+        model = Model1((1, 28, 28, 28), (7, 7, 7), 11, dim=64, depth=3, heads=4, mlp_dim=128, pool=pool).eval()
+        _large(model, std=0.2)
+        clips = drawn(2, 1, 28, 28, 28).sigmoid()
+        with torch.no_grad():
+            _say_difference(f'your Model1(pool="{pool}")', "the package's", model(clips), in_the_package(model)(clips))
+
+
+def same_as_transformers(Model1: Callable) -> None:
+    """Compares a Model 1 with VivitForVideoClassification of the library transformers, where it is installed."""
+    if not importlib.util.find_spec("transformers"):
+        print("transformers is not installed: pip install transformers, and run this cell again")
+        return
+    from transformers import VivitConfig, VivitForVideoClassification
+
+    from ...pretrained import load_pretrained
+
+    model = Model1((1, 28, 28, 28), (7, 7, 7), 11, dim=64, depth=3, heads=4, mlp_dim=128, pool="cls").eval()
+    sizes = {"image_size": 28, "num_frames": 28, "tubelet_size": [7, 7, 7], "num_channels": 1, "num_labels": 11}
+    sizes |= {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+    theirs = VivitForVideoClassification(VivitConfig(**sizes, hidden_act="gelu")).eval()
+    _large(theirs, std=0.2)
+    package = in_the_package(model)
+    load_pretrained(package, theirs.state_dict())
+    _load_from_the_package(model, package)
+    clips = drawn(2, 1, 28, 28, 28).sigmoid()
+    with torch.no_grad():
+        logits = theirs(pixel_values=clips.transpose(1, 2)).logits  # their clips are [B, T, C, H, W]
+        _say_difference("your Model1", "transformers' VivitForVideoClassification", model(clips), logits)
+
+
+@torch.no_grad()
+def _load_from_the_package(model, package):
+    """Copies the package's weights into a reader's Model 1, in place."""
+    weights = package.state_dict()
+    for name, mine in _names_of_the_package(model).items():
+        mine.copy_(weights[name])  # detached, but the same memory; a [3·D, D] made of three maps is not
+    for block, theirs in zip(model.blocks, package.encoder.blocks):
+        linears = [part for part in block.attention.modules() if isinstance(part, nn.Linear)]
+        if len(linears) == 4:
+            for k, linear in enumerate(linears[:3]):
+                linear.weight.copy_(theirs.attention.qkv.weight.chunk(3)[k])
+                linear.bias.copy_(theirs.attention.qkv.bias.chunk(3)[k])
+
+
+def _say_difference(mine, theirs, found, expected):
+    difference, scale = (found - expected).abs().max().item(), expected.abs().max().item()
+    if difference > 1e-4 * max(scale, 1):
+        raise CheckFailed(f"{mine} and {theirs} differ by up to {difference:.2g} (values up to {scale:.2g})")
+    print(f"{mine} and {theirs} agree in all {found.numel():,} numbers.")

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from . import CheckFailed, call, close, drawn, exercise, flag, learns, passed
+from ..ready import ch06 as finished
+from . import CheckFailed, call, close, drawn, examine, exercise, flag, passed
 
 B, T, S, D = 2, 3, 4, 5  # all different, so that no exchange of axes goes unseen
 
@@ -63,7 +64,8 @@ def check_spatial_stage(spatial_stage: Callable) -> None:
         ).mean(dim=1),
     }
     close(call(spatial_stage, _encoder, tokens), expected, mistakes, what="the spatial stage")
-    learns(spatial_stage, _encoder, tokens)
+    others = (_encoder, drawn(1, 5, 2, 3)), (_encoder, drawn(3, 1, 6, 4))
+    examine(spatial_stage, finished.spatial_stage, (_encoder, tokens), *others, what="the spatial stage")
     passed("06.1", "each time index is encoded on its own, and every vector comes back to its clip and its time.")
 
 
@@ -120,11 +122,12 @@ def check_depends_on_mates(depends_on_mates: Callable) -> None:
             "overlooked a model in which only the first clip is disturbed: look at all clips of the batch",
         ),
     )
-    for model, guilty, mistake in cases:
-        found = flag(call(depends_on_mates, model, clips, may_change=(0,)), "the answer")  # eval() is part of the task
-        if found != guilty:
-            _refuse_opposite(depends_on_mates, cases, clips)
-            raise CheckFailed(f"your detector {mistake}")
+    for batch in (clips, clips[:3], torch.cat((clips, 1 - clips))):
+        for model, guilty, mistake in cases:
+            answer = call(depends_on_mates, model, batch, may_change=(0,))  # eval() is part of the task
+            if flag(answer, "the answer") != guilty:
+                _refuse_opposite(depends_on_mates, cases, clips)
+                raise CheckFailed(f"your detector {mistake}")
     passed(
         "06.2", f"right on {len(cases)} models, {sum(guilty for _, guilty, _ in cases)} of which mix up their clips."
     )
@@ -167,7 +170,8 @@ def check_attention_pool(attention_pool: Callable) -> None:
         }
     found = call(attention_pool, z, query)
     close(found, expected, mistakes, what="the pooled vectors")
-    learns(attention_pool, z, query)
+    others = (drawn(1, 5, 7), drawn(7, seed=1)), (drawn(4, 1, 3), drawn(3, seed=1))
+    examine(attention_pool, finished.attention_pool, (z, query.detach()), *others, what="the pooled vectors")
     passed("06.3", "equal to torch's attention with one learned query in place of all the tokens' own.")
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from ...attention import MultiHeadAttention, over_space
 from ...vivit import FactorisedSelfAttentionBlock, ViViTConfig
-from . import CheckFailed, call, close, exercise, learns, passed
+from ..ready import ch07 as finished
+from . import CheckFailed, call, close, examine, exercise, passed
 
 B, T, S, D = 3, 4, 5, 8  # all different, so that an axis taken for another shows in a shape or a value
 
@@ -78,7 +79,8 @@ def check_over_time(over_time: Callable) -> None:
                 "without adding the tokens": expected + tokens,
             },
         )
-    learns(over_time, attention, tokens)
+    others = (attention, example_tokens(1, 3, 2)), (attention, example_tokens(2, 1, 7))
+    examine(over_time, finished.over_time, (attention, tokens), *others)
     passed("07.1", "each place attends over time, and no place, no clip sees another.")
 
 
@@ -99,7 +101,8 @@ def check_time_first(time_first: Callable) -> None:
         # of the other.
         expected = exchanged(block)(z.transpose(1, 2)).transpose(1, 2)
         close(found, expected, mistakes_of_time_first(block, z))
-    learns(time_first, block, z)
+    others = (block, example_tokens(1, 6, 2)), (example_block(3), example_tokens(2, 3, 1))
+    examine(time_first, finished.time_first, (block, z), *others)
     passed("07.2", "time, then space, then the MLP, each with its own LayerNorm and its residual.")
 
 
@@ -196,11 +199,15 @@ def check_starts_as_identity(start_as_identity: Callable) -> None:
         raise CheckFailed(f"{frozen[0]} is frozen: a zero that must stay zero never learns; leave requires_grad alone")
     check_adds_nothing(block)
     check_learns(block)
+    wider = strong(FactorisedSelfAttentionBlock(ViViTConfig(dim=12, heads=3, mlp_dim=20)))
+    returned = call(start_as_identity, wider, may_change=(0,))
+    check_adds_nothing(returned if isinstance(returned, nn.Module) else wider)
     passed("07.3", "at first the block is the image model's, and all of its temporal attention learns.")
 
 
 def check_adds_nothing(block: nn.Module) -> None:
-    tokens, out = example_tokens(B, T, S), block.time_attention.out
+    out = block.time_attention.out
+    tokens = torch.randn(B, T, S, out.out_features, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         added = block.time_attention(block.norm_time(fold(tokens)))
     if not added.abs().max() > 0:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from . import CheckFailed, call, close, drawn, exercise, learns, pair, passed, same_shape
+from ..ready import ch08 as finished
+from . import CheckFailed, call, close, drawn, examine, exercise, pair, passed, same_shape
 
 B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
 
@@ -44,7 +45,8 @@ def check_split_heads(split_heads: Callable) -> None:
     }
     for k, name in enumerate(("space", "time")):
         close(found[k], halves[k], {message: parts[k] for message, parts in wrong.items()}, what=name)
-    learns(split_heads, qkv, HEADS)
+    others = (drawn(1, 2, 7, 3 * 2 * 5), 2), (drawn(2, 1, 3, 3 * 6 * 4), 6)
+    examine(split_heads, finished.split_heads, (qkv, HEADS), *others, what="space, time")
     passed("08.1", "half of the heads for space, the other half for time, none of them cut.")
 
 
@@ -102,7 +104,8 @@ def check_merge_halves(merge_halves: Callable) -> None:
             "the spatial half is used twice": torch.cat((space, space), dim=-1),
         },
     )
-    learns(merge_halves, y_space, y_time, B)
+    one, thin = (drawn(3, 2, 4, 5), drawn(4, 2, 3, 5, seed=1), 1), (drawn(2, 1, 3, 4), drawn(6, 1, 1, 4, seed=1), 2)
+    examine(merge_halves, finished.merge_halves, (y_space, y_time, B), one, thin)
     passed("08.2", "both halves are back on the grid, space first, ready for W_O.")
 
 
@@ -112,7 +115,7 @@ def check_merge_halves(merge_halves: Callable) -> None:
 @exercise
 def check_head_masks(head_masks: Callable) -> None:
     """head_masks(n_t, n_s, heads, space_heads) -> bool [heads, N, N]: True where a head's query may look."""
-    for sizes in ((3, 4, 4, 2), (2, 5, 6, 1), (4, 3, 3, 3)):
+    for sizes in ((3, 4, 4, 2), (2, 5, 6, 1), (4, 3, 3, 3), (2, 3, 5, 0), (1, 4, 2, 1), (5, 1, 3, 2)):
         check_these_masks(call(head_masks, *sizes), *sizes)
     passed("08.3", "each head has its mask, and space has as many heads as you give it.")
 

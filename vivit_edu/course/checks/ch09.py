@@ -13,7 +13,8 @@ from ...cost import PAPER
 from ...explain.weights import recorded_attention
 from ...models import build_model
 from ...vivit import Block, ViViTConfig
-from . import CheckFailed, call, close, exercise, number, passed
+from ..ready import ch09 as finished
+from . import CheckFailed, call, close, examine, exercise, number, passed
 
 # ---- 09.1
 
@@ -65,7 +66,7 @@ PAIRS_MISTAKES = {  # of each model: message -> the number that this mistake giv
 @exercise
 def check_pairs(pairs: Callable) -> None:
     """pairs(n_t, n_s) -> four numbers, Models 1 to 4: query-key pairs of one layer, a head on average."""
-    for n_t, n_s in ((3, 5), (4, 7), (6, 2)):
+    for n_t, n_s in ((3, 5), (4, 7), (6, 2), (1, 9), (8, 1)):
         found = call(pairs, n_t, n_s)
         found = list(found.values()) if isinstance(found, dict) else found
         found = found.tolist() if hasattr(found, "tolist") else found
@@ -127,6 +128,7 @@ def check_crossover(crossover: Callable) -> None:
             },
             what=what,
         )
+    examine(crossover, finished.crossover, (7, 5), (100, 1), (1, 3), what="the number of tokens")
     passed("09.2", "at that many tokens a real block's two counts are equal.")
 
 
@@ -187,6 +189,8 @@ def check_exponent(exponent: Callable) -> None:
             what="the exponent",
             tolerance=1e-3,
         )
+    few = ([2.0, 3.0, 11.0], [5.0, 1.0, 0.3]), ([1.0, 10.0], [4.0, 9.0]), ([0.5, 0.1, 0.9, 3.0], [2.0, 2.0, 2.0, 2.5])
+    examine(exponent, finished.exponent, *few, what="the exponent", tolerance=1e-3)
     passed("09.3", "the slope on log-log axes is the exponent, whatever the factor before it.")
 
 

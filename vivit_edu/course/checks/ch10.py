@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 
-from . import call, close, exercise, pair, passed
+from ..ready import ch10 as finished
+from . import call, close, drawn, examine, exercise, pair, passed
 
 # ---- 10.1
 
@@ -24,6 +25,7 @@ def check_central_frame(central_frame: Callable) -> None:
         close(
             found, on_frame(filters, t, t // 2), mistakes_of_central_frame(filters, t), what=f"the result for t = {t}"
         )
+    examine(central_frame, finished.central_frame, (drawn(4, 3, 2, 5), 6), (drawn(1, 1, 3, 1), 9), what="the result")
     passed("10.1", "the image filter stands on the central frame, and the others are zero.")
 
 
@@ -112,6 +114,8 @@ def check_repeat_positions(repeat_positions: Callable) -> None:
             },
             what=f"the result for n_t = {n_t}, S = {s}",
         )
+    cases = (drawn(1, 6, 3), 4), (drawn(1, 2, 5), 2), (drawn(1, 10, 1), 1)
+    examine(repeat_positions, finished.repeat_positions, *cases, what="the result")
     passed("10.2", "every time index has the image's positions, in the order of Model 1's tokens.")
 
 
@@ -185,4 +189,7 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
         what="the answer to an image that is not normalised",
         tolerance=1e-4,
     )
+    for d, h, w in ((4, 2, 5), (1, 1, 2)):
+        case = drawn(d, 3, h, w), drawn(d, seed=1), drawn(3, seed=2), drawn(3, seed=3).abs() + 0.1
+        examine(fold_normalisation, finished.fold_normalisation, case, what="weight, bias")
     passed("10.3", "the new filters answer to the image as it is, as the old ones do to the normalised one.")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from ...volumes import Mirror
-from . import CheckFailed, call, close, exercise, learns, pair, passed, same_shape
+from ..ready import ch11 as finished
+from . import CheckFailed, call, close, drawn, examine, exercise, learns, pair, passed, same_shape
 
 # ---- 11.1
 
@@ -62,6 +63,12 @@ def check_both_sides(both_sides: Callable) -> None:
             },
             what="the logits",
         )
+    other = Mirror(2, (1, 0, 2))
+
+    def small(batch):
+        return batch.flatten(1).sin() @ drawn(batch[0].numel(), 3).to(batch.dtype)
+
+    examine(both_sides, finished.both_sides, (small, drawn(2, 1, 4, 3, 6), other), (small, drawn(1, 2, 2, 5, 3), other))
     passed("11.1", "two views of a clip, and each class is read where it stands.")
 
 
@@ -132,6 +139,14 @@ def check_mixup(mixup: Callable) -> None:
         },
         what="the targets",
     )
+    more, one = torch.tensor([0.1, 0.8, 0.35]), torch.tensor([0.3])
+    examine(
+        mixup,
+        finished.mixup,
+        (drawn(3, 1, 2, 4, 5), drawn(3, 2, seed=1).softmax(1), more),
+        (drawn(1, 2, 3, 2, 2), drawn(1, 4, seed=1).softmax(1), one),
+        what="clips, targets",
+    )
     passed("11.2", "clips and targets are blended in the same parts, with the same partner.")
 
 
@@ -155,8 +170,32 @@ def check_drop_path(drop_path: Callable) -> None:
     check_training(found, branch, rate)
     if torch.equal(found, again):
         raise CheckFailed("two calls dropped the same clips: each step must draw anew, so set no seed inside")
+    check_single_clips(drop_path)
     learns(drop_path, branch, rate, True)
+    found = call(drop_path, branch[:5].double(), 0.6, True)
+    if found.dtype != torch.float64:
+        raise CheckFailed(f"a branch of float64 comes back as {found.dtype}: keep the type that it has")
     passed("11.3", "a clip skips the branch or passes it whole, scaled so that the expectation stays.")
+
+
+def check_single_clips(drop_path: Callable) -> None:
+    """One clip at a time, and at another rate: each is a draw of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        for clips, rate in ((1, 0.8), (3, 0.25)):
+            branch = drawn(clips, 2, 3, seed=5).abs() + 1
+            found = torch.stack([call(drop_path, branch, rate, True) for _ in range(300)])
+            share = (found == 0).float().mean().item()
+            if abs(share - rate) > 0.1:
+                raise CheckFailed(
+                    f"in 300 batches of {clips} clip{'s' * (clips > 1)} at rate={rate}, {share:.0%} were dropped: each "
+                    "clip is dropped with probability rate, on its own"
+                )
+            kept = (found / branch)[found != 0]
+            close(kept, torch.full_like(kept, 1 / (1 - rate)), what=f"the factor of what stays at rate={rate}")
+            counts = (found[:, :, 0, 0] == 0).sum(dim=1)
+            if clips > 1 and len(counts.unique()) < 3:
+                raise CheckFailed("every batch drops the same number of clips: each clip is a draw of its own")
 
 
 def check_evaluation(found: torch.Tensor, branch: torch.Tensor, rate: float) -> None:

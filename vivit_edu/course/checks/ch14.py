@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from . import CheckFailed, call, close, exercise, number, passed, same_shape
+from ..ready import ch14 as finished
+from . import CheckFailed, call, close, draws, examine, exercise, number, passed, same_shape
 
 # ---- 14.1
 
@@ -22,6 +23,8 @@ def check_growth(growth: Callable) -> None:
     frames, noise = [16, 24, 64, 80], [1.0, 1.5, 0.8, 1.2]
     seconds = [0.01 * f**1.5 * n for f, n in zip(frames, noise)]
     compare_growth(growth, frames, seconds, slope(frames, seconds))
+    few = ([3, 7], [1.0, 0.2]), ([1.0, 2.0, 3.0, 4.0, 9.0], [0.5, 0.1, 0.7, 0.2, 2.0])
+    examine(growth, finished.growth, *few, what="the exponent", tolerance=1e-3)
     passed("14.1", "a straight line through logarithms: its slope is the exponent.")
 
 
@@ -116,6 +119,19 @@ def check_shuffle_frames(shuffle_frames: Callable) -> None:
         raise CheckFailed(
             "another seed gave the same order: draw from the generator that is given, and set no seed inside"
         )
+    small = torch.arange(2 * 3 * 2 * 1, dtype=torch.uint8).reshape(2, 1, 3, 2, 1)
+    many = draws(shuffle_frames, lambda generator: (small, generator), count=60, what="order")
+    orders = {tuple((clip[0, :, 0, 0] % 6 // 2).tolist()) for shuffled in many for clip in shuffled}
+    if len(orders) < 6:
+        raise CheckFailed(
+            f"of the 6 orders of 3 frames only {len(orders)} come up in {len(many)} batches: draw one of all orders"
+        )
+    alone = draws(shuffle_frames, lambda generator: (clips[:1].float(), generator), what="order")
+    for shuffled in alone:
+        same_shape(shuffled, clips[:1], "a batch of one clip, shuffled,")
+        check_places(shuffled.long(), clips[:1])
+    if alone[0].dtype != torch.float32 or many[0].dtype != torch.uint8:
+        raise CheckFailed("the clips come back in another type: only the order of frames changes")
     passed("14.2", "all frames are there, each whole, in an order of each clip's own.")
 
 
@@ -192,4 +208,10 @@ def check_wrong_side(wrong_side: Callable) -> None:
     )
     nobody = call(wrong_side, torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), permutation)
     close(number(nobody, "the share"), 0.0, what="the share where every answer is right")
+    more = (
+        (torch.tensor([2, 0, 1, 1]), torch.tensor([0, 2, 1, 0]), (2, 1, 0)),
+        (torch.tensor([1]), torch.tensor([0]), [1, 0, 2, 3]),
+        (torch.tensor([3, 4, 5, 6, 0, 1]), torch.tensor([4, 4, 6, 5, 1, 0]), (0, 1, 2, 4, 3, 6, 5)),
+    )
+    examine(wrong_side, finished.wrong_side, *more, what="the share")
     passed("14.3", "of the clips that have a side, those that were answered with the other one.")

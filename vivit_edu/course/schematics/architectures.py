@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..cost import PAPER
-from ..errors import ConfigError
-from ..models import VIVITS, model_class
-from ..plots import BLUE, GREEN, GREY, ORANGE, new_figure
+from ...cost import PAPER
+from ...errors import ConfigError
+from ...models import VIVITS, model_class
+from ...plots import BLUE, GREEN, GREY, ORANGE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..vivit import ViViT
+    from ...vivit import ViViT
 
 StackPart = (
     str | tuple
 )  # the text of one box, or an encoder: how often its block is repeated, then the block's rows of boxes
 ATTENTION = {"joint": "attention over\nspace and time", "space": "attention over space", "time": "attention over time"}
-SHAPES = {"sequence": "[B, T'·S, D]", "grid": "[B, T', S, D]"}  # of the tokens
+SHAPES = {"sequence": "[B, N, D]", "grid": "[B, nt, S, D]"}  # of the tokens
 COLUMN, WIDTH, LINE, GAP, PAD = 2.5, 1.72, 0.165, 0.27, 0.13  # inches; LINE is a line of text
-SMALL = {"ha": "center", "va": "center", "fontsize": 8, "color": GREY}
+SMALL = {"ha": "center", "va": "center", "fontsize": 9, "color": GREY}
 
 
 def architectures() -> Figure:
@@ -44,7 +44,7 @@ def layers_of(model: type[ViViT]) -> list[tuple[StackPart, str]]:
     head = ("linear head", "[B, K]")
     if model.tokens_as == "encoders":
         first, *second = model.kinds
-        folded, vectors = ("[B·T', S, D]", "[B, T', D]") if first == "space" else ("[B·S, T', D]", "[B, S, D]")
+        folded, vectors = ("[B·nt, S, D]", "[B, nt, D]") if first == "space" else ("[B·S, nt, D]", "[B, S, D]")
         stack = [
             ("tubelet embedding", folded),
             (f"+ positions in {first}", ""),
@@ -145,7 +145,7 @@ def box(axes: Axes, x: float, top: float, width: float, text: str) -> None:
     tint = {"facecolor": box_colour(text) + "30", "edgecolor": box_colour(text), "linewidth": 1.2}
     style = "round,pad=0,rounding_size=0.06"
     axes.add_patch(FancyBboxPatch((x - width / 2, top - height), width, height, boxstyle=style, **tint))
-    axes.text(x, top - height / 2, text, ha="center", va="center", fontsize=8.5, linespacing=1.1)
+    axes.text(x, top - height / 2, text, ha="center", va="center", fontsize=9, linespacing=1.1)
 
 
 def frame(axes: Axes, x: float, top: float, height: float, times: str) -> None:
