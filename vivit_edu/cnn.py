@@ -90,17 +90,16 @@ class Convolution(nn.Conv3d):
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
-    """torch's, its sum over neighbouring channels written as a matrix product: five times as fast to train on a CPU,
-    and in bfloat16 too, for which torch's 3D pooling has no CPU kernel.
+    """torch's, without torch's pooling: twice as fast to train on a CPU, and in bfloat16 too, for which 3D pooling has
+    no CPU kernel.
 
     With the paper's numbers it is Krizhevsky's: x / (2 + 1e-4 Σ x²)^0.5, the sum over a channel and two either side.
     [B, C, T, H, W] -> same.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        near = torch.ones(features.shape[1], features.shape[1], dtype=features.dtype, device=features.device)
-        near = near.triu(-(self.size // 2)).tril((self.size - 1) // 2)  # [C, C]: 1 for the channels in the sum
-        sums = (near @ features.square().flatten(2)).view_as(features)  # [B, C, T, H, W]
+        padded = F.pad(features.square(), (0, 0) * 3 + (self.size // 2, (self.size - 1) // 2))  # channels of zeros
+        sums = padded.unfold(1, self.size, 1).sum(dim=-1)  # [B, C, T, H, W]
         return features * (self.k + self.alpha / self.size * sums) ** -self.beta
 
 

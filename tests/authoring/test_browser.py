@@ -57,8 +57,8 @@ def lab(tmp_path_factory):
     """JupyterLab on a copy of the notebooks; its address, ending in a slash."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(FOLDER, home / "notebooks")
-    cells = [new_code_cell(source) for source in SLIDERS]
-    (home / "notebooks" / "sliders.ipynb").write_text(notebook_text(new_notebook(cells=cells)), encoding="utf-8")
+    nb = new_notebook(cells=[new_code_cell(source) for source in SLIDERS], metadata=read(MASTERS[0]).nb.metadata)
+    (home / "notebooks" / "sliders.ipynb").write_text(notebook_text(nb), encoding="utf-8")
     for name, values in SETTINGS.items():
         file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -152,22 +152,6 @@ def run_all(page):
     }""")
 
 
-@pytest.mark.parametrize("path", MASTERS, ids=[path.stem for path in MASTERS])
-def test_a_chapter_opens_with_its_saved_figures(reader, path):
-    master = read(path)
-    drawn = [output for _, cell in master.code for output in cell.outputs if "image/png" in output.get("data", {})]
-    page = reader
-    turn_to(page, path.name, len(master.nb.cells))
-    title = master.nb.cells[0].source.splitlines()[0].removeprefix("# ")
-    assert page.locator(".jp-Notebook h1").first.inner_text().strip().rstrip("¶") == title
-    page.wait_for_function(f"document.querySelectorAll('.jp-OutputArea img').length == {len(drawn)}", timeout=MINUTE)
-    assert page.evaluate(
-        "[...document.querySelectorAll('.jp-OutputArea img')].every(i => i.complete && i.naturalWidth > 50)"
-    )
-    assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
-    assert not page.locator(".merror, mjx-merror").count(), "a formula that MathJax cannot read"
-
-
 def test_a_slider_that_is_moved_changes_the_picture_and_a_reload_shows_what_was_saved(page, lab):
     def open_sliders():
         page.goto(f"{lab}lab/tree/sliders.ipynb?reset", timeout=2 * MINUTE)
@@ -204,6 +188,22 @@ def test_a_slider_that_is_moved_changes_the_picture_and_a_reload_shows_what_was_
     assert page.evaluate(
         "[...document.querySelectorAll('.jp-RenderedImage img')].every(i => i.complete && i.naturalWidth > 50)"
     )
+
+
+@pytest.mark.parametrize("path", MASTERS, ids=[path.stem for path in MASTERS])
+def test_a_chapter_opens_with_its_saved_figures(reader, path):
+    master = read(path)
+    drawn = [output for _, cell in master.code for output in cell.outputs if "image/png" in output.get("data", {})]
+    page = reader
+    turn_to(page, path.name, len(master.nb.cells))
+    title = master.nb.cells[0].source.splitlines()[0].removeprefix("# ")
+    assert page.locator(".jp-Notebook h1").first.inner_text().strip().rstrip("¶") == title
+    page.wait_for_function(f"document.querySelectorAll('.jp-OutputArea img').length == {len(drawn)}", timeout=MINUTE)
+    assert page.evaluate(
+        "[...document.querySelectorAll('.jp-OutputArea img')].every(i => i.complete && i.naturalWidth > 50)"
+    )
+    assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
+    assert not page.locator(".merror, mjx-merror").count(), "a formula that MathJax cannot read"
 
 
 def test_every_explorer_of_a_chapter_is_tried_in_the_browser():

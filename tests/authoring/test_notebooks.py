@@ -52,14 +52,20 @@ def test_student_notebooks_and_map_are_in_step_with_the_masters():
 
 
 def run_nbval(path):
-    """nbval on one notebook, in a process of its own that sees what the harness gives a kernel."""
+    """nbval on one notebook, in a process of its own that sees what the harness gives a kernel.
+
+    pytest's other plugins are not loaded there, which would take seconds for each chapter.
+    """
     return subprocess.run(
         [
             sys.executable,
             "-m",
             "pytest",
+            "-o",
+            "addopts=",
+            "-p",
+            "nbval.plugin",
             "--nbval-lax",
-            "-n0",
             "--nbval-current-env",
             "--nbval-cell-timeout=240",
             "-p",
@@ -71,7 +77,7 @@ def run_nbval(path):
         cwd=path.parent,
         env=os.environ
         | harness.ENVIRONMENT
-        | {"OMP_NUM_THREADS": "1"},  # two run side by side, and no output may differ
+        | {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # two chapters run side by side
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,5 +1,8 @@
 """The checks of chapter 01 accept right solutions, however written, and name the mistake in wrong ones."""
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -29,10 +32,37 @@ def recalls_by_weights(guesses, labels):
     return ((guesses == labels) * weight).sum() / len(set(labels.tolist()))
 
 
+def recalls_by_numpy(guesses, labels):
+    guesses, labels = guesses.numpy(), labels.numpy()
+    return np.mean([np.mean(guesses[labels == k] == k) for k in np.unique(labels)])
+
+
 test_balanced_accuracy = run_cases(
     ch01.check_balanced_accuracy,
-    right=[recalls_by_loop, recalls_by_counting, recalls_by_weights],
+    right=[recalls_by_numpy, recalls_by_loop, recalls_by_counting, recalls_by_weights],
     wrong={
+        "labels up to the largest": (
+            lambda g, y: (
+                torch.stack([(g[y == k] == k).float().mean() for k in range(int(y.max()) + 1)]).nan_to_num().mean()
+            ),
+            "classes without a clip",
+        ),
+        "classes of the guesses": (
+            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in g.unique()]).nanmean(),
+            "always naming one of two",
+        ),
+        "all eleven": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()) / 11, "is wrong"),
+        "F1": (
+            lambda g, y: torch.stack(
+                [2 * ((g == k) & (y == k)).sum() / ((g == k).sum() + (y == k).sum()) for k in y.unique()]
+            ).mean(),
+            "is wrong: found 0.57778",
+        ),
+        "median": (
+            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]).median(),
+            "is wrong",
+        ),
+        "a list": (lambda g, y: [(g[y == k] == k).float().mean() for k in y.unique()], "is 3 numbers, expected one"),
         "accuracy": (lambda g, y: (g == y).float().mean(), "plain accuracy"),
         "absent classes": (
             lambda g, y: torch.stack(
@@ -101,10 +131,34 @@ def in_place(clips, labels, new):
     return found
 
 
+def nearest(new, means, p=2.0):
+    means = torch.stack(list(means)).flatten(1)
+    return torch.cdist(new.float().flatten(1), means, p=p).argmin(1)
+
+
 test_nearest_mean = run_cases(
     ch01.check_nearest_mean,
     right=[means_by_loop, means_by_cdist, means_by_one_hot],
     wrong={
+        "always eleven classes": (
+            lambda c, y, n: nearest(n, [c[y == k].float().mean(0) for k in range(11)]),
+            "is wrong in 40",
+        ),
+        "absolute differences": (lambda c, y, n: nearest(n, centres(c, y), p=1), "is wrong in 10"),
+        "the largest difference": (lambda c, y, n: nearest(n, centres(c, y), p=float("inf")), "is wrong in 15"),
+        "the last class left out": (lambda c, y, n: nearest(n, centres(c, y)[:-1]), "is wrong in 20"),
+        "median": (
+            lambda c, y, n: nearest(n, [c[y == k].float().median(0).values for k in range(y.max() + 1)]),
+            "is wrong in 8",
+        ),
+        "in order of appearance": (
+            lambda c, y, n: nearest(n, [c[y == k].float().mean(0) for k in dict.fromkeys(y.tolist())]),
+            "is wrong in 40",
+        ),
+        "one clip loses its axis": (lambda c, y, n: means_by_cdist(c, y, n).squeeze(), r"shape \[\], expected \[1\]"),
+        "a list": (lambda c, y, n: means_by_cdist(c, y, n).tolist(), "is a list"),
+        "decimals": (lambda c, y, n: means_by_cdist(c, y, n).float(), "float32, expected int64"),
+        "one hot": (lambda c, y, n: F.one_hot(means_by_cdist(c, y, n)), "2 axes instead of 1"),
         "argmax": (lambda c, y, n: torch.cdist(n.float().flatten(1), centres(c, y)).argmax(1), "furthest"),
         "sums": (
             lambda c, y, n: torch.cdist(
@@ -160,10 +214,45 @@ def cut_off(patients, share, generator):
     return torch.isin(patients, numbers[torch.randperm(len(numbers), generator=generator)][: int(share * len(numbers))])
 
 
+def order(patients, generator):
+    return patients.unique()[torch.randperm(len(patients.unique()), generator=generator)]
+
+
+def held(patients, share):
+    return round(share * len(patients.unique()))
+
+
 test_split_by_patient = run_cases(
     ch01.check_split_by_patient,
     right=[by_isin, by_inverse, by_set],
     wrong={
+        "a run of neighbours": (
+            lambda p, s, g: torch.isin(
+                p, p.unique().roll(int(torch.randint(len(p.unique()), (), generator=g)))[: held(p, s)]
+            ),
+            "not a run of neighbours",
+        ),
+        "rounded up": (
+            lambda p, s, g: torch.isin(p, order(p, g)[: math.ceil(s * len(p.unique()))]),
+            "3 are held out, expected 2",
+        ),
+        "a coin for each": (
+            lambda p, s, g: torch.isin(p, p.unique()[torch.rand(len(p.unique()), generator=g) < s]),
+            "patients are held out",
+        ),
+        "from the end": (lambda p, s, g: torch.isin(p, order(p, g)[-held(p, s) :]), "4 are held out, expected 0"),
+        "with repetition": (
+            lambda p, s, g: torch.isin(p, p.unique()[torch.randint(len(p.unique()), (held(p, s),), generator=g)]),
+            "1 or 2 are held out|2 of 10",
+        ),
+        "never none": (lambda p, s, g: torch.isin(p, order(p, g)[: max(1, held(p, s))]), "1 are held out, expected 0"),
+        "uint8": (lambda p, s, g: by_isin(p, s, g).to(torch.uint8), "uint8, expected torch.bool"),
+        "a seed of its own": (lambda p, s, g: by_isin(p, s, torch.Generator().manual_seed(0)), "every seed"),
+        "the generator seeded again": (lambda p, s, g: by_isin(p, s, g.manual_seed(0)), "every seed"),
+        "numpy's generator": (
+            lambda p, s, g: torch.isin(p, torch.from_numpy(np.random.permutation(p.unique().numpy())[: held(p, s)])),
+            "draws from the global generator",
+        ),
         "by clip": (lambda p, s, g: torch.rand(len(p), generator=g) < s, "both sides"),
         "first clips": (lambda p, s, g: torch.arange(len(p)) < round(s * len(p)), "both sides"),
         "without unique": (lambda p, s, g: torch.isin(p, draw(p, s, generator=g)), "of 10 patients are held out"),
@@ -229,6 +318,16 @@ test_mirrored = run_cases(
     ch01.check_mirrored,
     right=[by_clone, by_where, by_clip],
     wrong={
+        "decimals": (edit(clips=lambda c, y, m, f: by_where(c, y, m, f)[0].float()), "float32, expected uint8"),
+        "the first alone": (
+            edit(clips=lambda c, y, m, f: torch.cat((c[:1].flip(m.axis + 1) if f[0] else c[:1], c[1:]))),
+            "batch of clips is wrong",
+        ),
+        "all where one is chosen": (
+            lambda c, y, m, f: (c.flip(m.axis + 1), torch.tensor(m.permutation)[y]) if f.any() else (c, y),
+            "all clips were flipped",
+        ),
+        "width or height": (edit(clips=along(lambda m: 4 if m.axis == 3 else 2)), "clips is wrong in 118"),
         "axis off by one": (edit(clips=along(lambda m: m.axis)), "wrong axis"),
         "axis written in": (edit(clips=along(lambda m: 4)), "mirror.axis"),
         "all clips": (edit(clips=lambda c, y, m, f: c.flip(m.axis + 1)), "all clips"),

@@ -1,11 +1,17 @@
-"""The checks of chapter 05's exercises."""
+"""The checks of chapter 05's exercises, the copying of weights behind them, and the chapter's drawings."""
 
+import copy
+
+import pytest
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import nn
 
 from tests.exercises.cases import run_cases
-from vivit_edu.course.checks import ch05
+from vivit_edu import MultiHeadAttention, TubeletEmbedding, walking_bars
+from vivit_edu.course.checks import CheckFailed, ch05
+from vivit_edu.course.ready import ch05 as finished
 
 # ---- 05.1 prepend the cls token
 
@@ -26,10 +32,19 @@ def cls_by_filling(tokens, cls):
     return z
 
 
+def cls_clip_by_clip(tokens, cls):
+    return torch.stack([torch.cat((cls[0], clip)) for clip in tokens])
+
+
 def cls_overwrites(tokens, cls):
     z = tokens.clone()
     z[:, 0] = cls[0]
     return z
+
+
+def cls_in_place(tokens, cls):
+    tokens[:, 0] = cls[0]
+    return tokens
 
 
 def cls_in_the_first_clip(tokens, cls):
@@ -38,19 +53,29 @@ def cls_in_the_first_clip(tokens, cls):
     return torch.cat((copies, tokens), 1)
 
 
+def cls_without_grad(tokens, cls):
+    with torch.no_grad():
+        return torch.cat((cls.expand(len(tokens), -1, -1), tokens), dim=1)
+
+
 test_prepend_cls = run_cases(
     ch05.check_prepend_cls,
-    right=[cls_by_expand, cls_by_repeat, cls_by_filling],
+    right=[cls_by_expand, cls_by_repeat, cls_by_filling, cls_clip_by_clip],
     wrong={
-        "last": (lambda z, cls: torch.cat((z, cls.expand(len(z), -1, -1)), 1), "stands last"),
+        "last": (lambda z, cls: torch.cat((z, cls.expand(len(z), -1, -1)), 1), "comes last"),
         "overwritten": (cls_overwrites, "expected \\[3, 5, 5\\].*overwritten"),
+        "overwritten in place": (cls_in_place, "changes the tokens"),
         "added": (lambda z, cls: z + cls, "added to every token"),
         "not expanded": (lambda z, cls: torch.cat((cls, z), 1), "must match.*expand"),
         "without dim": (lambda z, cls: torch.cat((cls.expand(len(z), -1, -1), z)), "must match.*dim=1"),
         "along features": (lambda z, cls: torch.cat((cls.expand(len(z), z.shape[1], -1), z), 2), "axis of features"),
         "first clip only": (cls_in_the_first_clip, "only the first clip"),
+        "the notebook's batch": (lambda z, cls: torch.cat((cls.expand(2, -1, -1), z), 1), "must match"),
         "zeros": (lambda z, cls: torch.cat((torch.zeros(len(z), 1, z.shape[2]), z), 1), "all zeros"),
         "detached": (lambda z, cls: torch.cat((cls.data.expand(len(z), -1, -1), z), 1), "no gradient reaches cls"),
+        "no_grad": (cls_without_grad, "no gradient reaches cls"),
+        "tokens detached": (lambda z, cls: cls_by_expand(z.detach(), cls), "no gradient reaches z"),
+        "float32": (lambda z, cls: cls_by_expand(z, cls).float(), "float32"),
         "nothing returned": (lambda z, cls: None, "return"),
     },
 )
@@ -58,164 +83,892 @@ test_prepend_cls = run_cases(
 # ---- 05.2 the encoder block
 
 
-def block_two_lines(z, norm_attention, attention, norm_mlp, mlp):
-    y = attention(norm_attention(z)) + z
-    return mlp(norm_mlp(y)) + y
+class OneLine(nn.Module):
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__()
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.attention = MultiHeadAttention(dim, heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
+
+    def forward(self, z):
+        y = self.attention(self.norm_attention(z)) + z
+        return self.mlp(self.norm_mlp(y)) + y
 
 
-def block_step_by_step(z, norm_attention, attention, norm_mlp, mlp):
-    residual = z
-    z = norm_attention(z)
-    z = attention(z)
-    z = residual + z
-    residual = z
-    return residual + mlp(norm_mlp(z))
+class StepByStep(OneLine):
+    def forward(self, z):
+        residual = z
+        z = self.norm_attention(z)
+        z = self.attention(z)
+        z = residual + z
+        residual = z
+        z = self.norm_mlp(z)
+        for layer in self.mlp:
+            z = layer(z)
+        return torch.add(z, residual)
 
 
-def block_in_a_loop(z, norm_attention, attention, norm_mlp, mlp):
-    for step in (nn.Sequential(norm_mlp, mlp),):
-        z = torch.add(z, attention(norm_attention(z)))
-        z = torch.add(z, step(z))
-    return z
+class TwoNorms(OneLine):
+    """LayerNorms by an OrderedDict, torch's attention, an MLP with parts of other names."""
+
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__(dim, heads, mlp_dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.mlp = Widen(dim, mlp_dim)
+
+    def forward(self, z):
+        n = self.norm_attention(z)
+        y = z + self.attention(n, n, n)[0]
+        return y + self.mlp(self.norm_mlp(y))
 
 
-def post_norm(z, n1, attention, n2, mlp):
-    y = n1(z + attention(z))
-    return n2(y + mlp(y))
+class Widen(nn.Module):
+    def __init__(self, dim, mlp_dim):
+        super().__init__()
+        self.first, self.second = nn.Linear(dim, mlp_dim), nn.Linear(mlp_dim, dim)
+
+    def forward(self, x):
+        return self.second(F.gelu(self.first(x)))
 
 
-def no_attention_residual(z, n1, attention, n2, mlp):
-    y = attention(n1(z))
-    return y + mlp(n2(y))
+class ThreeMaps(OneLine):
+    """An attention with a linear map each for queries, keys and values."""
+
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__(dim, heads, mlp_dim)
+        self.attention = SeparateMaps(dim, heads)
 
 
-def no_mlp_residual(z, n1, attention, n2, mlp):
-    y = z + attention(n1(z))
-    return mlp(n2(y))
+class SeparateMaps(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, z):
+        q, k, v = (rearrange(f(z), "b n (heads d) -> b heads n d", heads=self.heads) for f in (self.q, self.k, self.v))
+        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b heads n d -> b n (heads d)"))
 
 
-def mlp_sees_z(z, n1, attention, n2, mlp):
-    return z + attention(n1(z)) + mlp(n2(z))
+def forward_of(function, base=OneLine):
+    """A class like OneLine with another forward, as a student would write it into the cell."""
+
+    class EncoderBlock(base):
+        forward = function
+
+    return EncoderBlock
 
 
-def mlp_residual_of_z(z, n1, attention, n2, mlp):
-    y = z + attention(n1(z))
-    return z + mlp(n2(y))
+def made_with(change, base=OneLine):
+    """A class like OneLine whose parts `change` has changed: change(self, dim, heads, mlp_dim)."""
+
+    class EncoderBlock(base):
+        def __init__(self, dim, heads, mlp_dim):
+            super().__init__(dim, heads, mlp_dim)
+            change(self, dim, heads, mlp_dim)
+
+    return EncoderBlock
 
 
-def normalised_residual(z, n1, attention, n2, mlp):
-    z = n1(z)
-    z = z + attention(z)
-    z = n2(z)
-    return z + mlp(z)
+def post_norm(self, z):
+    y = self.norm_attention(z + self.attention(z))
+    return self.norm_mlp(y + self.mlp(y))
 
 
-def one_norm(z, n1, attention, n2, mlp):
-    z = z + attention(n1(z))
-    return z + mlp(n1(z))
+def overwritten_z(self, z):
+    z = self.norm_attention(z)
+    z = z + self.attention(z)
+    z = self.norm_mlp(z)
+    return z + self.mlp(z)
 
 
-def exchanged_norms(z, n1, attention, n2, mlp):
-    return block_two_lines(z, n2, attention, n1, mlp)
+def residual_from_z(self, z):
+    y = self.attention(self.norm_attention(z)) + z
+    return self.mlp(self.norm_mlp(y)) + z
 
 
-def mlp_first(z, n1, attention, n2, mlp):
-    z = z + mlp(n2(z))
-    return z + attention(n1(z))
+def y_forgotten(self, z):
+    y = self.attention(self.norm_attention(z)) + z
+    return self.mlp(self.norm_mlp(z)) + y
 
 
-def in_place(z, n1, attention, n2, mlp):
-    z += attention(n1(z))
-    z += mlp(n2(z))
-    return z
+def mlp_first(self, z):
+    y = self.mlp(self.norm_mlp(z)) + z
+    return self.attention(self.norm_attention(y)) + y
 
 
-def block_y_in_place(z, n1, attention, n2, mlp):
-    y = z + attention(n1(z))
-    y += mlp(n2(y))
+def y_in_place(self, z):
+    y = self.attention(self.norm_attention(z)) + z
+    y += self.mlp(self.norm_mlp(y))
     return y
 
 
-def block_with_seed(z, n1, attention, n2, mlp):
+def z_in_place(self, z):
+    z += self.attention(self.norm_attention(z))
+    z += self.mlp(self.norm_mlp(z))
+    return z
+
+
+def over_the_batch(self, z):
+    z = z.transpose(0, 1)
+    y = z + self.attention(self.norm_attention(z))
+    return (y + self.mlp(self.norm_mlp(y))).transpose(0, 1)
+
+
+def with_dropout(self, z):
+    y = F.dropout(self.attention(self.norm_attention(z)), 0.1, self.training) + z
+    return self.mlp(self.norm_mlp(y)) + y
+
+
+def attention_without_grad(self, z):
+    with torch.no_grad():
+        y = self.attention(self.norm_attention(z))
+    y = y + z
+    return self.mlp(self.norm_mlp(y)) + y
+
+
+class NoSuper(nn.Module):
+    def __init__(self, dim, heads, mlp_dim):
+        self.norm_attention = nn.LayerNorm(dim)
+
+
+class Open(nn.Module):
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__()
+        raise NotImplementedError()
+
+
+def block_of_one(self, z):
+    return OneLine.forward(self, z.view(2, 6, 12))
+
+
+def swap_norms(self, z):
+    y = self.attention(self.norm_mlp(z)) + z
+    return self.mlp(self.norm_attention(y)) + y
+
+
+def tanh_mlp(self, dim, heads, mlp_dim):
+    self.mlp[1] = nn.GELU(approximate="tanh")
+
+
+def relu_mlp(self, dim, heads, mlp_dim):
+    self.mlp[1] = nn.ReLU()
+
+
+def mlp_twice(self, dim, heads, mlp_dim):
+    self.mlp.append(nn.GELU())
+
+
+def mlp_of_four(self, dim, heads, mlp_dim):
+    self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+
+def four_heads(self, dim, heads, mlp_dim):
+    self.attention = MultiHeadAttention(dim, 4)
+
+
+def one_norm(self, dim, heads, mlp_dim):
+    self.norm_mlp = self.norm_attention
+
+
+def batch_norm(self, dim, heads, mlp_dim):
+    self.norm_mlp = nn.BatchNorm1d(dim)
+
+
+def other_names(self, dim, heads, mlp_dim):
+    self.norm1 = self.norm_attention
+    del self.norm_attention
+
+
+def frozen(self, dim, heads, mlp_dim):
+    self.norm_mlp.requires_grad_(False)
+
+
+def batch_second(self, dim, heads, mlp_dim):
+    self.attention = nn.MultiheadAttention(dim, heads)
+
+
+test_block = run_cases(
+    ch05.check_block,
+    right=[OneLine, StepByStep, TwoNorms, ThreeMaps],
+    wrong={
+        "open": (Open, "still to be written"),
+        "no super": (NoSuper, "before Module.__init__"),
+        "post-norm": (forward_of(post_norm), "post-norm"),
+        "z overwritten": (forward_of(overwritten_z), "carries the normalised tokens"),
+        "adds z": (forward_of(residual_from_z), "adds z, so the attention's result is lost"),
+        "MLP of z": (forward_of(y_forgotten), "both start from z"),
+        "MLP first": (forward_of(mlp_first), "MLP comes before"),
+        "no residual": (forward_of(lambda s, z: s.mlp(s.norm_mlp(s.attention(s.norm_attention(z))))), "both residuals"),
+        "no MLP residual": (
+            forward_of(lambda s, z: s.mlp(s.norm_mlp(z + s.attention(s.norm_attention(z))))),
+            "residual around the MLP",
+        ),
+        "attention only": (forward_of(lambda s, z: z + s.attention(s.norm_attention(z))), "MLP step is missing"),
+        "norms exchanged": (forward_of(swap_norms), "exchanged"),
+        "y in place": (forward_of(y_in_place), "training would stop with an error"),
+        "z in place": (forward_of(z_in_place), "changes the z"),
+        "over the batch": (forward_of(over_the_batch), "runs over the batch"),
+        "torch's attention, batch second": (made_with(batch_second, TwoNorms), "runs over the batch"),
+        "dropout": (forward_of(with_dropout), "train mode"),
+        "without gradients": (forward_of(attention_without_grad), "no gradient reaches"),
+        "the whole forward without gradients": (forward_of(torch.no_grad()(OneLine.forward)), "no gradient reaches"),
+        "the notebook's batch": (forward_of(block_of_one), "invalid for input"),
+        "tanh": (made_with(tanh_mlp), "tanh form"),
+        "ReLU": (made_with(relu_mlp), "ReLU"),
+        "GELU at the end": (made_with(mlp_twice), "second GELU"),
+        "4·dim": (made_with(mlp_of_four), "12 to 20"),
+        "always four heads": (made_with(four_heads), "another number of them"),
+        "one norm": (made_with(one_norm), "are one module"),
+        "BatchNorm": (made_with(batch_norm), "expected nn.LayerNorm"),
+        "other names": (made_with(other_names), "no part `norm_attention`"),
+        "frozen": (made_with(frozen), "requires_grad=False"),
+        "nothing returned": (forward_of(lambda s, z: None), "return"),
+        "a function": (lambda dim, heads, mlp_dim: lambda z: z, "inherits from nn.Module"),
+    },
+)
+
+# ---- 05.3 the head
+
+
+class HeadWithIf(nn.Module):
+    def __init__(self, dim, classes, pool):
+        super().__init__()
+        self.norm, self.linear, self.pool = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, classes), pool
+
+    def forward(self, z):
+        z = self.norm(z)
+        if self.pool == "cls":
+            return self.linear(z[:, 0])
+        return self.linear(z.mean(dim=1))
+
+
+class HeadLinearFirst(HeadWithIf):
+    """The linear map can be applied to every token first: the mean of logits is the logit of the mean."""
+
+    def forward(self, z):
+        logits = self.linear(self.norm(z))
+        return logits[:, 0, :] if self.pool == "cls" else logits.sum(dim=1) / z.shape[1]
+
+
+class HeadPicksFirst(HeadWithIf):
+    def forward(self, z):
+        if self.pool == "cls":
+            return self.linear(self.norm(z[:, 0]))
+        return self.linear(self.norm(z).mean(1))
+
+
+def head(function, base=HeadWithIf):
+    class ClassifierHead(base):
+        forward = function
+
+    return ClassifierHead
+
+
+def batch_norm_head(dim, classes, pool):
+    made = HeadWithIf(dim, classes, pool)
+    made.norm = nn.BatchNorm1d(dim)
+    return made
+
+
+def eleven_classes(dim, classes, pool):
+    made = HeadWithIf(dim, classes, pool)
+    made.linear = nn.Linear(dim, 11)
+    return made
+
+
+test_head = run_cases(
+    ch05.check_head,
+    right=[HeadWithIf, HeadLinearFirst, HeadPicksFirst],
+    wrong={
+        "always cls": (head(lambda s, z: s.linear(s.norm(z)[:, 0])), 'pool="mean", but the head reads the first token'),
+        "always mean": (head(lambda s, z: s.linear(s.norm(z).mean(1))), 'pool="cls", but the head reads the mean'),
+        "last token": (
+            head(lambda s, z: s.linear(s.norm(z)[:, -1] if s.pool == "cls" else s.norm(z).mean(1))),
+            "last token",
+        ),
+        "no norm": (head(lambda s, z: s.linear(z[:, 0] if s.pool == "cls" else z.mean(1))), "LayerNorm is missing"),
+        "mean, then norm": (
+            head(lambda s, z: s.linear(s.norm(z[:, 0] if s.pool == "cls" else z.mean(1)))),
+            "mean is taken first",
+        ),
+        "softmax": (head(lambda s, z: HeadWithIf.forward(s, z).softmax(-1)), "softmax follows"),
+        "log_softmax": (head(lambda s, z: F.log_softmax(HeadWithIf.forward(s, z), dim=1)), "log_softmax follows"),
+        "every token": (head(lambda s, z: s.linear(s.norm(z))), "logits for every token"),
+        "sum": (
+            head(lambda s, z: s.linear(s.norm(z)[:, 0] if s.pool == "cls" else s.norm(z).sum(1))),
+            "added up",
+        ),
+        "max": (
+            head(lambda s, z: s.linear(s.norm(z)[:, 0] if s.pool == "cls" else s.norm(z).max(1).values)),
+            "largest value",
+        ),
+        "mean without the first": (
+            head(lambda s, z: s.linear(s.norm(z)[:, 0] if s.pool == "cls" else s.norm(z)[:, 1:].mean(1))),
+            "leaves out the first token",
+        ),
+        "axis of the batch": (
+            head(lambda s, z: s.linear(s.norm(z)[0] if s.pool == "cls" else s.norm(z).mean(0))),
+            "has shape",
+        ),
+        "kept axis": (
+            head(lambda s, z: s.linear(s.norm(z)[:, :1] if s.pool == "cls" else s.norm(z).mean(1, keepdim=True))),
+            "axis is still there",
+        ),
+        "no linear": (head(lambda s, z: s.norm(z)[:, 0]), "linear map is missing"),
+        "BatchNorm": (batch_norm_head, "expected nn.LayerNorm"),
+        "eleven classes": (eleven_classes, "classes=7"),
+        "detached": (head(lambda s, z: HeadWithIf.forward(s, z.detach())), "no gradient reaches"),
+        "nothing returned": (head(lambda s, z: None), "return"),
+    },
+)
+
+# ---- 05.4 Model 1
+
+Head = HeadWithIf
+
+
+class Whole(nn.Module):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="mean"):
+        super().__init__()
+        self.embedding = TubeletEmbedding(clip_shape, dim, tubelet)
+        nt, nh, nw = self.embedding.grid
+        self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "cls" else None
+        self.positions = nn.Parameter(0.5 * torch.randn(1, nt * nh * nw + (pool == "cls"), dim))
+        self.blocks = nn.ModuleList(OneLine(dim, heads, mlp_dim) for _ in range(depth))
+        self.head = Head(dim, classes, pool)
+
+    def forward(self, clips):
+        z = rearrange(self.embedding(clips), "b nt s d -> b (nt s) d")
+        if self.cls is not None:
+            z = cls_by_expand(z, self.cls)
+        z = z + self.positions
+        for block in self.blocks:
+            z = block(z)
+        return self.head(z)
+
+
+class WithFlatten(Whole):
+    def forward(self, clips):
+        z = self.embedding(clips).flatten(1, 2)
+        z = z if self.cls is None else torch.cat([self.cls.repeat(z.shape[0], 1, 1), z], dim=1)
+        return self.head(nn.Sequential(*self.blocks)(self.positions + z))
+
+
+class PositionsPiecewise(Whole):
+    """The cls token's position and those of the tokens added separately, blocks by index, smaller positions."""
+
+    def __init__(self, *sizes, **more):
+        super().__init__(*sizes, **more)
+        self.positions = nn.Parameter(torch.empty_like(self.positions).normal_(std=0.02))
+
+    def forward(self, clips):
+        z = self.embedding(clips)
+        z = z.reshape(len(clips), -1, z.shape[-1])
+        if self.cls is None:
+            z = z + self.positions
+        else:
+            first = (self.cls + self.positions[:, :1]).expand(len(z), 1, -1)
+            z = torch.cat((first, z + self.positions[:, 1:]), dim=1)
+        for k in range(len(self.blocks)):
+            z = self.blocks[k](z)
+        return self.head(z)
+
+
+def model(function, base=Whole):
+    class Model1(base):
+        forward = function
+
+    return Model1
+
+
+def model_with(change):
+    class Model1(Whole):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            change(self)
+
+    return Model1
+
+
+def start(self, clips, order="b nt s d -> b (nt s) d"):
+    z = rearrange(self.embedding(clips), order)
+    return z if self.cls is None else cls_by_expand(z, self.cls)
+
+
+def through(self, z):
+    for block in self.blocks:
+        z = block(z)
+    return self.head(z)
+
+
+def no_positions(self, clips):
+    return through(self, start(self, clips))
+
+
+def time_first(self, clips):
+    return through(self, start(self, clips, "b nt s d -> b (s nt) d") + self.positions)
+
+
+def cls_last(self, clips):
+    z = rearrange(self.embedding(clips), "b nt s d -> b (nt s) d")
+    z = z if self.cls is None else torch.cat((z, self.cls.expand(len(z), -1, -1)), 1)
+    return through(self, z + self.positions)
+
+
+def cls_without_position(self, clips):
+    z = rearrange(self.embedding(clips), "b nt s d -> b (nt s) d")
+    if self.cls is None:
+        return through(self, z + self.positions)
+    return through(self, cls_by_expand(z + self.positions[:, 1:], self.cls))
+
+
+def first_block_only(self, clips):
+    return self.head(self.blocks[0](start(self, clips) + self.positions))
+
+
+def z_not_handed_on(self, clips):
+    z = start(self, clips) + self.positions
+    for block in self.blocks:
+        y = block(z)
+    return self.head(y)
+
+
+def no_blocks(self, clips):
+    return self.head(start(self, clips) + self.positions)
+
+
+def positions_in_every_block(self, clips):
+    z = start(self, clips)
+    for block in self.blocks:
+        z = block(z + self.positions)
+    return self.head(z)
+
+
+def positions_after_the_blocks(self, clips):
+    z = start(self, clips)
+    for block in self.blocks:
+        z = block(z)
+    return self.head(z + self.positions)
+
+
+def in_place(self, clips):
+    z = start(self, clips)
+    z += self.positions
+    clips *= 0
+    return through(self, z)
+
+
+def without_grad(self, clips):
+    with torch.no_grad():
+        z = start(self, clips) + self.positions
+    return through(self, z)
+
+
+def loses_positions(self, clips):
+    return through(self, start(self, clips) + self.positions.detach())
+
+
+def softmax_at_the_end(self, clips):
+    return Whole.forward(self, clips).softmax(dim=-1)
+
+
+def dropout_left_in(self, clips):
+    return through(self, F.dropout(start(self, clips) + self.positions, 0.1, training=self.training))
+
+
+def hard_coded(self, clips):
+    z = start(self, clips) + self.positions
+    return through(self, z.view(-1, 17, 12))
+
+
+def list_of_blocks(self):
+    blocks = list(self.blocks)
+    del self.blocks
+    self.blocks = blocks
+
+
+def repeated_block(self):
+    self.blocks = nn.ModuleList([self.blocks[0]] * len(self.blocks))
+
+
+def one_block_less(self):
+    self.blocks = self.blocks[1:]
+
+
+def plain_positions(self):
+    positions = self.positions.data
+    del self.positions
+    self.positions = positions
+
+
+def positions_of_tokens_only(self):
+    if self.cls is not None:
+        self.positions = nn.Parameter(self.positions.data[:, 1:])
+
+
+def positions_of_the_notebook(self):
+    self.positions = nn.Parameter(torch.randn(1, 17, self.positions.shape[-1]))
+
+
+def zero_positions(self):
+    nn.init.zeros_(self.positions)
+
+
+def cls_for_the_mean_too(self):
+    if self.cls is None:
+        self.cls = nn.Parameter(torch.zeros(1, 1, self.positions.shape[-1]))
+
+
+def no_cls(self):
+    del self.cls
+
+
+def cls_of_two_axes(self):
+    if self.cls is not None:
+        self.cls = nn.Parameter(torch.zeros(1, self.positions.shape[-1]))
+
+
+test_model1 = run_cases(
+    ch05.check_model1,
+    right=[Whole, WithFlatten, PositionsPiecewise],
+    wrong={
+        "no positions": (model(no_positions), "positions are not used"),
+        "time first": (model(time_first), "another order"),
+        "cls last": (model(cls_last), "cls token comes last"),
+        "cls without a position": (model(cls_without_position), "got no position"),
+        "first block only": (model(first_block_only), "only the first block"),
+        "z not handed on": (model(z_not_handed_on), "only the last block's result"),
+        "no blocks": (model(no_blocks), "no block is used"),
+        "positions in every block": (model(positions_in_every_block), "before every block"),
+        "positions after the blocks": (model(positions_after_the_blocks), "after the blocks"),
+        "clips changed": (model(in_place), "changes the clips"),
+        "without gradients": (model(without_grad), "no gradient reaches"),
+        "positions detached": (model(loses_positions), "no gradient reaches module.positions"),
+        "softmax": (model(softmax_at_the_end), "softmax follows"),
+        "dropout": (model(dropout_left_in), "train mode"),
+        "the notebook's sizes": (model(hard_coded), "invalid for input"),
+        "a list": (model_with(list_of_blocks), "plain list"),
+        "one block": (model_with(repeated_block), "one and the same object"),
+        "depth - 1": (model_with(one_block_less), "with depth=3 there are 2 blocks"),
+        "no Parameter": (model_with(plain_positions), "not an nn.Parameter"),
+        "N positions with a cls token": (model_with(positions_of_tokens_only), "one for the cls token"),
+        "17 positions": (model_with(positions_of_the_notebook), "has shape \\[1, 17, 12\\]"),
+        "zeros": (model_with(zero_positions), "standard deviation of 0"),
+        "cls for mean": (model_with(cls_for_the_mean_too), "self.cls = None"),
+        "no cls": (model_with(no_cls), "no `cls`"),
+        "cls of two axes": (model_with(cls_of_two_axes), "`cls` has shape \\[1, 12\\]"),
+    },
+)
+
+# ---- 05.5 a test that catches faults
+
+
+def agree_by_copies(first, second, clips):
+    first, second = copy.deepcopy(first).eval(), copy.deepcopy(second).eval()
+    with torch.no_grad():
+        for parameter in first.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        second.load_state_dict(first.state_dict())
+        return (first(clips) - second(clips)).abs().max() < 1e-3
+
+
+def agree_by_zip(first, second, clips):
+    a, b = copy.deepcopy(first), copy.deepcopy(second)
+    a.eval()
+    b.eval()
+    for p, q in zip(a.parameters(), b.parameters()):
+        p.data = torch.randn_like(p) * 0.5
+        q.data = p.data.clone()
+    found, expected = a(clips), b(clips)
+    return bool(torch.isclose(found, expected, rtol=1e-3, atol=1e-4).all())
+
+
+@torch.no_grad()
+def agree_by_restoring(first, second, clips):
+    kept = [copy.deepcopy(m.state_dict()) for m in (first, second)]
+    modes = [m.training for m in (first, second)]
+    large = {name: torch.randn_like(value) for name, value in first.state_dict().items()}
+    logits = []
+    for m, weights, mode in zip((first, second), kept, modes):
+        m.load_state_dict(large)
+        logits.append(m.eval()(clips))
+        m.load_state_dict(weights)
+        m.train(mode)
+    return torch.allclose(*logits, rtol=1e-3, atol=1e-3)
+
+
+def agree(prepare=lambda a, b: None, *, compare=None, copied=True, large=0.3, quiet=True, clips_seen=slice(None)):
+    """The right test with something left out."""
+
+    def agree(first, second, clips):
+        a, b = copy.deepcopy(first), copy.deepcopy(second)
+        if quiet:
+            a.eval(), b.eval()
+        with torch.no_grad():
+            for parameter in a.parameters() if large else ():
+                parameter.normal_(std=large)
+            if copied:
+                b.load_state_dict(a.state_dict())
+            prepare(a, b)
+            found, expected = a(clips[clips_seen]), b(clips[clips_seen])
+        if compare is not None:
+            return compare(found, expected)
+        return torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    return agree
+
+
+def agree_not_on_copies(first, second, clips):
+    first.eval()
+    second.eval()
+    second.load_state_dict(first.state_dict())
+    return torch.allclose(first(clips), second(clips), atol=1e-4)
+
+
+def agree_leaves_eval(first, second, clips):
+    result = agree_by_copies(first, second, clips)
+    first.eval()
+    return result
+
+
+def agree_all_ones(a, b):
+    for parameter in [*a.parameters(), *b.parameters()]:
+        parameter.fill_(1)
+
+
+test_agree = run_cases(
+    ch05.check_agree,
+    right=[agree_by_copies, agree_by_zip, agree_by_restoring],
+    wrong={
+        "always True": (lambda a, b, clips: True, "one with this fault"),
+        "always False": (lambda a, b, clips: False, "says False about two fresh models"),
+        "the same names": (
+            lambda a, b, clips: a.state_dict().keys() == b.state_dict().keys(),
+            "says True about a right model",
+        ),
+        "shapes": (lambda a, b, clips: a(clips).shape == b(clips).shape, "says True about a right model"),
+        "weights not copied": (agree(copied=False), "Their weights differ"),
+        "train mode": (agree(quiet=False), "Compare in eval mode"),
+        "exactly equal": (agree(compare=torch.equal), "last digits"),
+        "fresh weights": (agree(large=None), "cls token is zeros.*large random"),
+        "ones": (agree(agree_all_ones), "says True about a right model"),
+        "predicted classes": (
+            agree(compare=lambda x, y: torch.equal(x.argmax(1), y.argmax(1))),
+            "says True about a right model",
+        ),
+        "one clip": (agree(clips_seen=slice(0, 1)), "clips of a batch attend to each other.*whole batch"),
+        "a loose tolerance": (agree(compare=lambda x, y: torch.allclose(x, y, atol=5)), "says True about a right"),
+        "mean logits": (agree(compare=lambda x, y: abs(x.mean() - y.mean()) < 0.5), "says True about a right"),
+        "weights overwritten": (agree_not_on_copies, "changes the (first|second)"),
+        "left in eval mode": (agree_leaves_eval, "left in another mode"),
+        "logits returned": (agree(compare=lambda x, y: x - y), "True or False"),
+        "nothing returned": (lambda a, b, clips: None, "True or False|return"),
+    },
+)
+
+# ---- 05.6 the training loop
+
+
+def learn_plain(model, batches):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for clips, labels in batches:
+        loss = F.cross_entropy(model(clips), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def learn_by_criterion(model, batches):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    criterion = nn.CrossEntropyLoss()
+    model.train()
+    for x, y in batches:
+        optimiser.zero_grad(set_to_none=False)
+        logits = model(x)
+        loss = criterion(logits, y)
+        losses += [float(loss)]
+        loss.backward()
+        optimiser.step()
+    return losses
+
+
+def learn_by_hand(model, batches):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for clips, labels in batches:
+        model.zero_grad()
+        loss = -model(clips).log_softmax(-1)[torch.arange(len(labels)), labels].mean()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return losses
+
+
+def loop(body, steps=slice(None)):
+    """learn with another body of the loop: body(model, optimiser, losses, clips, labels)."""
+
+    def learn(model, batches):
+        optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+        for clips, labels in batches[steps]:
+            body(model, optimiser, losses, clips, labels)
+        return losses
+
+    return learn
+
+
+def no_zero_grad(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def no_step(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    losses.append(loss.item())
+
+
+def no_backward(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def zero_after_backward(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    loss.backward()
+    optimiser.zero_grad()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def softmax_first(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips).softmax(1), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def step_first(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.step()
+    optimiser.zero_grad()
+    loss.backward()
+    losses.append(loss.item())
+
+
+def keeps_tensors(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss)
+
+
+def nothing_kept(model, optimiser, losses, clips, labels):
+    no_zero_grad(model, optimiser, [], clips, labels)
+
+
+def without_grad_mode(model, optimiser, losses, clips, labels):
+    with torch.no_grad():
+        loss = F.cross_entropy(model(clips), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def labels_first(model, optimiser, losses, clips, labels):
+    losses.append(F.cross_entropy(labels, model(clips)).item())
+
+
+def summed_loss(model, optimiser, losses, clips, labels):
+    loss = F.cross_entropy(model(clips), labels, reduction="sum")
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+
+
+def seeded_loop(model, optimiser, losses, clips, labels):
     torch.manual_seed(0)
-    return block_two_lines(z, n1, attention, n2, mlp)
+    learn_plain(model, [(clips, labels)])
 
 
-def without(which):
-    def solution(z, n1, attention, n2, mlp):
-        norms = [nn.Identity() if k in which else norm for k, norm in enumerate((n1, n2))]
-        return block_two_lines(z, norms[0], attention, norms[1], mlp)
-
-    return solution
-
-
-test_encoder_block = run_cases(
-    ch05.check_encoder_block,
-    right=[block_two_lines, block_step_by_step, block_in_a_loop],
+test_learn = run_cases(
+    ch05.check_learn,
+    right=[learn_plain, learn_by_criterion, learn_by_hand],
     wrong={
-        "post-norm": (post_norm, "post-norm"),
-        "attention without residual": (no_attention_residual, "residual around the attention is missing"),
-        "MLP without residual": (no_mlp_residual, "residual around the MLP is missing"),
-        "no residual": (lambda z, n1, a, n2, m: m(n2(a(n1(z)))), "both residuals"),
-        "parallel": (mlp_sees_z, "both start from z"),
-        "residual of z": (mlp_residual_of_z, "adds z instead of y"),
-        "normalised residual": (normalised_residual, "add z itself"),
-        "one norm": (one_norm, "norm_attention is used twice"),
-        "norms exchanged": (exchanged_norms, "exchanged"),
-        "no norm": (without((0, 1)), "nothing is normalised"),
-        "first norm missing": (without((0,)), "attention's input is not normalised"),
-        "second norm missing": (without((1,)), "MLP's input is not normalised"),
-        "MLP first": (mlp_first, "MLP comes before"),
-        "in place": (in_place, "changes the z"),
-        "y in place": (block_y_in_place, "training would stop with an error"),
-        "without gradients": (torch.no_grad()(block_two_lines), "no gradient reaches the arguments"),
-        "attention detached": (
-            lambda z, n1, attention, n2, mlp: block_two_lines(z, n1, lambda x: attention(x).detach(), n2, mlp),
-            "no gradient reaches n1.weight",
-        ),
-        "a seed": (block_with_seed, "sets the global seed"),
+        "no zero_grad": (loop(no_zero_grad), "gradients add up"),
+        "no step": (loop(no_step), "does not learn"),
+        "no backward": (loop(no_backward), "does not learn"),
+        "zero_grad after backward": (loop(zero_after_backward), "does not learn"),
+        "softmax": (loop(softmax_first), "softmax comes before"),
+        "step before backward": (loop(step_first), "call backward first"),
+        "tensors": (loop(keeps_tensors), "loss.item\\(\\)"),
+        "nothing kept": (loop(nothing_kept), "returned 0 numbers"),
+        "no_grad": (loop(without_grad_mode), "does not require grad"),
+        "arguments swapped": (loop(labels_first), "raised"),
+        "summed": (loop(summed_loss), "list of losses is wrong"),
+        "one batch": (loop(no_zero_grad, slice(0, 1)), "returned 1 numbers"),
+        "a seed": (loop(seeded_loop), "sets the global seed"),
+        "returns the last loss": (lambda model, batches: learn_plain(model, batches)[-1], "a float"),
+        "returns nothing": (lambda model, batches: learn_plain(model, batches) and None, "return"),
     },
 )
 
-# ---- 05.3 positions as a sum
+# ---- copying weights
 
 
-def positions_by_broadcast(time, space):
-    return rearrange(time[:, :, None] + space[:, None], "b t s d -> b (t s) d")
+@pytest.mark.parametrize("kind", [OneLine, TwoNorms, ThreeMaps])
+def test_the_package_takes_over_the_weights_of_any_right_model(kind, capsys):
+    class Model1(Whole):
+        def __init__(self, *sizes, **more):
+            super().__init__(*sizes, **more)
+            dim, heads, mlp_dim = self.positions.shape[-1], 4, self.blocks[0].mlp[0].out_features
+            self.blocks = nn.ModuleList(kind(dim, heads, mlp_dim) for _ in self.blocks)
+
+    ch05.same_as_package(Model1)
+    ch05.same_as_torch(lambda *sizes: kind(*sizes))
+    assert "agree in all" in capsys.readouterr().out
 
 
-def positions_by_repeat(time, space):
-    n_t, s = time.shape[1], space.shape[1]
-    return time.repeat_interleave(s, dim=1) + space.repeat(1, n_t, 1)
+def test_parity_refuses_a_wrong_model():
+    with pytest.raises(CheckFailed, match="differ by up to"):
+        ch05.same_as_package(model(time_first))
+    with pytest.raises(CheckFailed, match="differ by up to"):
+        ch05.same_as_torch(forward_of(post_norm))
 
 
-def positions_by_loop(time, space):
-    rows = [time[:, t] + space[:, s] for t in range(time.shape[1]) for s in range(space.shape[1])]
-    return torch.stack(rows, dim=1)
+@pytest.mark.parametrize("kind", [finished.Model1, Whole])
+def test_transformers_agrees_where_it_is_installed(kind, capsys, monkeypatch):
+    ch05.same_as_transformers(kind)
+    assert "agree in all" in capsys.readouterr().out or not ch05.importlib.util.find_spec("transformers")
+    monkeypatch.setattr(ch05.importlib.util, "find_spec", lambda name: None)
+    ch05.same_as_transformers(kind)
+    assert "not installed" in capsys.readouterr().out
 
 
-test_factorised_positions = run_cases(
-    ch05.check_factorised_positions,
-    right=[positions_by_broadcast, positions_by_repeat, positions_by_loop],
-    wrong={
-        "space before time": (
-            lambda t, s: rearrange(t[:, :, None] + s[:, None], "b t s d -> b (s t) d"),
-            "runs through time first",
-        ),
-        "transposed view": (lambda t, s: (s[:, :, None] + t[:, None]).flatten(1, 2), "runs through time first"),
-        "not folded": (lambda t, s: t[:, :, None] + s[:, None], "still the grid"),
-        "joined": (lambda t, s: torch.cat((t, s), 1), "one after the other"),
-        "both tiled": (
-            lambda t, s: t.repeat(1, s.shape[1], 1) + s.repeat(1, t.shape[1], 1),
-            "repeated in the same way",
-        ),
-        "both interleaved": (
-            lambda t, s: t.repeat_interleave(s.shape[1], 1) + s.repeat_interleave(t.shape[1], 1),
-            "element by element",
-        ),
-        "product": (lambda t, s: (t[:, :, None] * s[:, None]).flatten(1, 2), "multiplied"),
-        "space alone": (lambda t, s: s.repeat(1, t.shape[1], 1), "time is missing"),
-        "not broadcast": (lambda t, s: t + s, "must match"),
-        "detached": (lambda t, s: positions_by_broadcast(t.detach(), s.detach()), "no gradient"),
-    },
-)
+# ---- drawings
+
+
+def test_drawings():
+    from tests.course.test_pictures import assert_readable
+    from vivit_edu.course.schematics import block
+
+    split = walking_bars(draws={"train": 1}).train
+    clips, masks = split.clips[[0, 4]], split.masks[[0, 4]][:, :, 0, ::2]
+    even = torch.full((2, 4, 4), 1 / 16)
+    for figure in (
+        block.model1(),
+        block.walks(clips, ["left", "right"]),
+        block.learning_curves({"with": [[0.7, 0.1]] * 3, "without": [[0.7, 0.7]] * 3}),
+        block.attention_and_mask(clips / 255, masks, {"one": even, "other": even}, ["left", "right"]),
+    ):
+        assert_readable(figure)

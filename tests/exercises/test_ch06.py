@@ -63,6 +63,19 @@ test_spatial_stage = run_cases(
     ch06.check_spatial_stage,
     right=[stage_by_einops, stage_by_flatten, stage_by_loop],
     wrong={
+        "always two clips": (
+            lambda e, z: rearrange(e(z.flatten(0, 1)).mean(1), "(b t) d -> b t d", b=2),
+            "your code raised EinopsError",
+        ),
+        "without gradients": (torch.no_grad()(stage_by_flatten), "no gradient reaches"),
+        "detached": (lambda e, z: stage_by_flatten(e, z.detach()), "no gradient reaches"),
+        "the largest": (lambda e, z: e(z.flatten(0, 1)).amax(1).unflatten(0, z.shape[:2]), "is wrong in 30"),
+        "the sum": (lambda e, z: e(z.flatten(0, 1)).sum(1).unflatten(0, z.shape[:2]), "is wrong in 30"),
+        "axes of length 1 lost": (lambda e, z: stage_by_flatten(e, z).squeeze(), "With other sizes it was right"),
+        "over the features": (
+            lambda e, z: e(z.flatten(0, 1)).mean(2).unflatten(0, z.shape[:2]),
+            r"\[2, 3, 4\], expected \[2, 3, 5\]",
+        ),
         "folded the other way": (stage("(t b) s d", "(b t) d"), "wrong order.*mixed up"),
         "unfolded the other way": (stage("(b t) s d", "(t b) d"), "only the unfolding"),
         "all in one sequence": (joint, "time indices see each other"),
@@ -144,10 +157,44 @@ def detector_of_numpy(model, clips):
     return np.bool_(detector(model, clips))
 
 
+def gradients_left_off(model, clips):
+    torch.set_grad_enabled(False)
+    return without_eval(model.eval(), clips)
+
+
+def with_a_seed(model, clips):
+    torch.manual_seed(0)
+    return without_eval(model, clips)
+
+
 test_depends_on_mates = run_cases(
     ch06.check_depends_on_mates,
     right=[detector, detector_by_other_mates, detector_of_tensors, detector_of_numpy],
     wrong={
+        "always four clips": (
+            lambda m, c: not torch.allclose(m.eval()(c), alone(m, c[torch.arange(4)]), atol=1e-4),
+            "your code raised",
+        ),
+        "the first two": (
+            lambda m, c: not torch.allclose(m.eval()(c)[:2], alone(m, c[:2]), atol=1e-4),
+            "only the last clip",
+        ),
+        "far too loose": (
+            lambda m, c: not torch.allclose(m.eval()(c), alone(m, c), atol=100),
+            "says False of every model",
+        ),
+        "differences that cancel": (
+            lambda m, c: bool((m.eval()(c) - alone(m, c)).sum().abs() > 1e-3),
+            "subtracts the mean",
+        ),
+        "only the class": (lambda m, c: bool((m.eval()(c).argmax(1) != alone(m, c).argmax(1)).any()), "overlooked"),
+        "all must differ": (lambda m, c: bool(((m.eval()(c) - alone(m, c)).abs() > 1e-4).all()), "overlooked"),
+        "one answer for each value": (
+            lambda m, c: (m.eval()(c) - alone(m, c)).abs() > 1e-4,
+            "True or False, got a Tensor",
+        ),
+        "gradients left off": (gradients_left_off, "gradients switched off"),
+        "a global seed": (with_a_seed, "sets the global seed"),
         "by shuffling": (by_shuffling, "Shuffling the batch does not show it"),
         "first clip alone": (first_clip, "not at the first alone"),
         "all but the first": (last_clips, "only the first clip is disturbed"),
@@ -187,10 +234,26 @@ def pool(scale=lambda z: z.shape[-1] ** 0.5, dim=1, softmax=True):
     return solution
 
 
+@torch.no_grad()
+def scaled_in_place(z, query):
+    query /= z.shape[-1] ** 0.5
+    return ((z @ query).softmax(1)[..., None] * z).sum(1)
+
+
 test_attention_pool = run_cases(
     ch06.check_attention_pool,
     right=[pool_by_hand, pool_by_einsum, pool_by_torch],
     wrong={
+        "whole root": (pool(lambda z: int(z.shape[-1] ** 0.5)), "is wrong in 10"),
+        "the notebook's width": (pool(lambda z: 128**0.5), "is wrong in 10"),
+        "weights detached": (
+            lambda z, q: ((z @ q / len(q) ** 0.5).softmax(1).detach()[..., None] * z).sum(1),
+            "no gradient reaches q",
+        ),
+        "the best alone": (lambda z, q: torch.stack([x[(x @ q).argmax()] for x in z]), "is wrong"),
+        "query scaled in place": (scaled_in_place, "changes the query that it was given"),
+        "axes of length 1 lost": (lambda z, q: pool_by_hand(z, q).squeeze(), "With other sizes it was right"),
+        "float32 whatever comes": (lambda z, q: pool_by_hand(z.float(), q.float()), "with tensors of float64"),
         "no scale": (pool(lambda z: 1), "√d is missing"),
         "scaled by D": (pool(lambda z: z.shape[-1]), "by D instead of √D"),
         "scaled the wrong way": (pool(lambda z: z.shape[-1] ** -0.5), "multiplied by √D"),

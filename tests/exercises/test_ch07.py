@@ -69,6 +69,16 @@ test_over_time = run_cases(
     ch07.check_over_time,
     right=[by_einops, by_transpose, by_loop, space_before_batch],
     wrong={
+        "always three clips": (
+            lambda a, x: rearrange(a(rearrange(x, "b t s d -> (b s) t d")), "(b s) t d -> b t s d", b=3),
+            "your code raised",
+        ),
+        "without gradients": (torch.no_grad()(by_einops), "no gradient reaches"),
+        "detached": (lambda a, x: by_einops(a, x.detach()), "no gradient reaches x"),
+        "left in train mode": (lambda a, x: by_einops(a.train(), x), "left in another mode"),
+        "frozen": (lambda a, x: by_einops(a.requires_grad_(False), x), "requires_grad of its parameters"),
+        "one place for all": (lambda a, x: torch.stack([a(x[:, :, 0])] * x.shape[2], 2), "is wrong"),
+        "axes of length 1 lost": (lambda a, x: by_einops(a, x).squeeze(), "With other sizes it was right"),
         "over space": (over_space, "attention over space"),
         "view instead of a transpose": (by_view, "without being moved"),
         "unfolded by view": (unfolded_by_view, "unfolded by view"),
@@ -229,10 +239,44 @@ def weights_exchanged(block, z):
     return block(z.transpose(1, 2)).transpose(1, 2)
 
 
+def branch_by_branch(block, z):
+    time = by_transpose(block.time_attention, block.norm_time(z))
+    y = time + z
+    space = block.space_attention(block.norm_space(y).flatten(0, 1)).view_as(y)
+    y = space + y
+    return y + block.mlp(block.norm_mlp(y))
+
+
+def branch_without_gradients(block, z):
+    with torch.no_grad():
+        time = by_einops(block.time_attention, block.norm_time(z))
+    y = z + time
+    y = y + over_space(block.space_attention, block.norm_space(y))
+    return y + block.mlp(block.norm_mlp(y))
+
+
+def mlp_in_place(block, z):
+    y = z + by_einops(block.time_attention, block.norm_time(z))
+    y = y + over_space(block.space_attention, block.norm_space(y))
+    y += block.mlp(block.norm_mlp(y))
+    return y
+
+
+def three_clips(block, z):
+    y = z + by_einops(block.time_attention, block.norm_time(z))
+    folded = rearrange(block.norm_space(y), "b t s d -> (b t) s d")
+    y = y + rearrange(block.space_attention(folded), "(b t) s d -> b t s d", b=3)
+    return y + block.mlp(block.norm_mlp(y))
+
+
 test_time_first = run_cases(
     ch07.check_time_first,
-    right=[step_by_step, in_one_loop],
+    right=[branch_by_branch, step_by_step, in_one_loop],
     wrong={
+        "one branch without gradients": (branch_without_gradients, "no gradient reaches block.norm_time.weight"),
+        "a sum in place": (mlp_in_place, "training would stop with an error"),
+        "always three clips": (three_clips, "your code raised RuntimeError"),
+        "left in train mode": (lambda block, z: step_by_step(block.train(), z), "left in another mode"),
         "space first": (lambda block, z: block(z), "paper's order"),
         "no residual around time": (no_time_residual, "around the attention over time is missing"),
         "no residual around space": (no_space_residual, "around the attention over space is missing"),
@@ -315,10 +359,39 @@ def queries_keys_values(block):
     nn.init.zeros_(block.time_attention.out.bias)
 
 
+def by_data(block):
+    block.time_attention.out.weight.data.fill_(0)
+    block.time_attention.out.bias.data.fill_(0)
+
+
+@torch.no_grad()
+def small_weights(block):
+    block.time_attention.out.weight.mul_(1e-3)
+    block.time_attention.out.bias.zero_()
+
+
+def gradients_left_off(block):
+    torch.set_grad_enabled(False)
+    output_projection(block)
+
+
+def width_written_in(block):
+    block.time_attention.out.weight.data = torch.zeros(8, 8)
+    block.time_attention.out.bias.data = torch.zeros(8)
+
+
 test_starts_as_identity = run_cases(
     ch07.check_starts_as_identity,
-    right=[output_projection, with_no_grad, new_projection, values_alone],
+    right=[by_data, output_projection, with_no_grad, new_projection, values_alone],
     wrong={
+        "small": (small_weights, "still adds something"),
+        "gradients left off": (gradients_left_off, "gradients switched off"),
+        "the notebook's width": (width_written_in, "a size is written into the code"),
+        "left in train mode": (lambda block: output_projection(block.train()), "left in train mode"),
+        "the identity matrix": (
+            lambda block: (nn.init.eye_(block.time_attention.out.weight), bias_alone(block)) and None,
+            "still adds",
+        ),
         "all of it": (zeros("time_attention"), "this is the trap"),
         "the bias left": (weight_alone, "its bias is not"),
         "the bias alone": (bias_alone, "still adds something"),

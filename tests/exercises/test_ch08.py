@@ -41,6 +41,20 @@ test_split_heads = run_cases(
     ch08.check_split_heads,
     right=[by_einops, by_slices, by_view],
     wrong={
+        "the notebook's heads": (pattern("three half h d", h=lambda heads: 4), "your code raised EinopsError"),
+        "detached": (lambda qkv, heads: by_slices(qkv.detach(), heads), "no gradient reaches"),
+        "time detached": (
+            lambda qkv, heads: (by_slices(qkv, heads)[0], by_slices(qkv, heads)[1].detach()),
+            "gradient of qkv is not",
+        ),
+        "axes of length 1 lost": (
+            lambda qkv, heads: [x.squeeze() for x in by_slices(qkv, heads)],
+            "With other sizes it was right",
+        ),
+        "three last": (
+            lambda qkv, heads: [x.movedim(0, -1) for x in by_slices(qkv, heads)],
+            "right axes in another order",
+        ),
         "exchanged": (lambda qkv, heads: by_slices(qkv, heads)[::-1], "space and time are exchanged"),
         "every second head": (pattern("three h half d", **half_heads), "every second head"),
         "heads cut in two": (pattern("three h half d", h=lambda heads: heads), "cut in two"),
@@ -119,6 +133,9 @@ test_merge_halves = run_cases(
     ch08.check_merge_halves,
     right=[merged(), by_permute, heads_joined_first],
     wrong={
+        "always three clips": (lambda s, t, batch: by_permute(s, t, 3), "your code raised"),
+        "detached": (lambda s, t, batch: by_permute(s.data, t, batch), "no gradient reaches s"),
+        "averaged": (lambda *y: added(*y) / 2, r"expected \[3, 5, 6, 112\]"),
         "time first": (merged(order=-1), "time comes first"),
         "added": (added, "added"),
         "space viewed": (space_viewed, "spatial half was reshaped"),
@@ -193,6 +210,11 @@ test_head_masks = run_cases(
     ch08.check_head_masks,
     right=[stacked, by_kron, by_loop],
     wrong={
+        "at least one for space": (lambda t, s, heads, space: stacked(t, s, heads, max(space, 1)), "is wrong in 18"),
+        "an axis for the batch": (lambda *sizes: stacked(*sizes)[None], "4 axes instead of 3"),
+        "a list": (lambda *sizes: list(stacked(*sizes)), "is a list"),
+        "not itself": (lambda t, s, *heads: stacked(t, s, *heads) & ~torch.eye(t * s).bool(), "is wrong in 48"),
+        "the notebook's grid": (lambda t, s, *heads: stacked(4, 16, *heads), "has shape"),
         "inverted": (lambda *sizes: ~stacked(*sizes), "True and False are exchanged"),
         "exchanged": (
             lambda *sizes: torch.stack([masks_of(*sizes[:2])[head < sizes[3]] for head in range(sizes[2])]),

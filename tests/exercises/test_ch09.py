@@ -43,10 +43,16 @@ def instead(model, value):
     return pairs
 
 
+def by_numpy(n_t, n_s):
+    return np.array(by_formula(n_t, n_s))
+
+
 test_pairs = run_cases(
     ch09.check_pairs,
-    right=[by_formula, by_masks, as_tensor],
+    right=[by_numpy, by_formula, by_masks, as_tensor],
     wrong={
+        "exchanged arguments": (lambda t, s: by_formula(s, t), "exchanged"),
+        "a text": (lambda t, s: str(by_formula(t, s)), "four numbers are expected"),
         "1 tokens": (instead(1, lambda t, s: t * s), "Model 1.*counts tokens"),
         "1 n_s squared": (instead(1, lambda t, s: t * s**2), "Model 1.*squares n_s alone"),
         "1 n_t squared": (instead(1, lambda t, s: t**2 * s), "Model 1.*squares n_t alone"),
@@ -104,6 +110,7 @@ test_crossover = run_cases(
     ch09.check_crossover,
     right=[by_hand, by_division, by_search],
     wrong={
+        "ViT-B's": (lambda d, m: 4608, "is wrong: found 4608"),
         "MLP alone": (lambda d, m: m, "MLP alone"),
         "projections alone": (lambda d, m: 2 * d, "projections alone"),
         "mlp_dim assumed": (lambda d, m: 6 * d, "takes mlp_dim to be 4·dim"),
@@ -149,6 +156,11 @@ test_exponent = run_cases(
     ch09.check_exponent,
     right=[by_polyfit, by_covariance, by_statistics, by_lstsq],
     wrong={
+        "rounded": (lambda x, y: round(by_polyfit(x, y)), "is wrong: found 1|is wrong: found 2"),
+        "without its sign": (lambda x, y: abs(by_polyfit(x, y)), "is wrong: found 0.5"),
+        "median of slopes": (lambda x, y: np.median(np.diff(np.log(y)) / np.diff(np.log(x))), "is wrong"),
+        "both sorted": (lambda x, y: by_polyfit(sorted(x), sorted(y)), "is wrong"),
+        "sorted in place": (lambda x, y: (y.sort(), by_polyfit(x, y))[1], "changes the y that it was given"),
         "no logarithm": (lambda x, y: np.polyfit(x, y, 1)[0], "no logarithm"),
         "log of y alone": (lambda x, y: np.polyfit(x, np.log(y), 1)[0], "of y alone"),
         "log of x alone": (lambda x, y: np.polyfit(np.log(x), y, 1)[0], "of x alone"),

@@ -58,6 +58,10 @@ test_central_frame = run_cases(
     ch10.check_central_frame,
     right=[into_zeros, by_product, by_padding],
     wrong={
+        "float32 whatever comes": (lambda w, t: into_zeros(w.float(), t), "with tensors of float64"),
+        "detached": (lambda w, t: into_zeros(w.detach(), t), "no gradient reaches"),
+        "the notebook's seven frames": (lambda w, t: into_zeros(w, 7), "has shape"),
+        "the notebook's frame 3": (placed(lambda t: min(3, t - 1)), "on the last frame"),
         "average": (lambda w, t: repeat(w / t, "d c h w -> d c t h w", t=t), "this is filter inflation"),
         "on every frame": (lambda w, t: torch.stack([w] * t, 2), "on every frame"),
         "along the width": (along_width, "along the width"),
@@ -115,6 +119,9 @@ test_repeat_positions = run_cases(
     ch10.check_repeat_positions,
     right=[by_einops, by_torch, by_tokens],
     wrong={
+        "detached": (lambda p, n: by_einops(p.data, n), "no gradient reaches"),
+        "always four": (lambda p, n: by_einops(p, 4), "has shape"),
+        "with noise": (lambda p, n: by_einops(p, n) + 1e-3, "is wrong in 72"),
         "order (s t)": (lambda p, n: p[:, 1:].repeat_interleave(n, 1), r"order \(s t\)"),
         "the notebook's size": (lambda p, n: p[:, 1:17].repeat(1, n, 1), "has shape"),
         "cls in each copy": (lambda p, n: p.repeat(1, n, 1), "once in each copy"),
@@ -175,6 +182,19 @@ test_fold_normalisation = run_cases(
     ch10.check_fold_normalisation,
     right=[by_formula, by_einsum, by_asking],
     wrong={
+        "the variance": (lambda w, b, m, s: by_formula(w, b, m, s**2), "weight is wrong"),
+        "ImageNet's numbers": (
+            lambda w, b, m, s: by_formula(
+                w, b, torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+            ),
+            "weight is wrong",
+        ),
+        "bias detached": (lambda w, b, m, s: by_formula(w, b.detach(), m, s), "no gradient reaches b"),
+        "an axis too many": (
+            lambda w, b, m, s: (w / wide(s), by_formula(w, b, m, s)[1][:, None]),
+            "2 axes instead of 1",
+        ),
+        "exchanged": (lambda *given: by_formula(*given)[::-1], "1 axes instead of 4"),
         "filters as they were": (folded(lambda w, m, s: w), "filters are as they were"),
         "multiplied": (folded(lambda w, m, s: w * wide(s)), "multiplied by std"),
         "std along the width": (folded(lambda w, m, s: w / s), "std was laid along the width"),

@@ -1,5 +1,6 @@
 """Chapter 11: what its checks accept and refuse, and what its cells define."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -57,6 +58,19 @@ test_both_sides = run_cases(
     ch11.check_both_sides,
     right=[by_columns, by_stack, by_loop, in_one_batch, clip_by_clip],
     wrong={
+        "mirror detached": (views(lambda a, b, s: (a + b.detach()[:, s]) / 2), "gradient of clips is not"),
+        "without gradients": (torch.no_grad()(by_columns), "no gradient reaches"),
+        "always the width": (
+            lambda m, x, mirror: (m(x) + m(x.flip(4))[:, list(mirror.permutation)]) / 2,
+            "is wrong in 30",
+        ),
+        "the phantom's pairs": (views(lambda a, b, s: (a + b[:, [0, 2, 1, 4, 3]]) / 2), "your code raised IndexError"),
+        "the larger": (views(lambda a, b, s: torch.maximum(a, b[:, s])), "is wrong in 30"),
+        "over the clips": (lambda *given: by_columns(*given).mean(0), "1 axes instead of 2"),
+        "clips flipped in place": (
+            lambda m, x, mirror: by_columns(m, x.copy_(x.flip(mirror.axis + 1)), mirror),
+            "changes the x",
+        ),
         "not swapped back": (views(lambda a, b, s: (a + b) / 2), "not swapped back"),
         "both swapped": (views(lambda a, b, s: ((a + b) / 2)[:, s]), "of both were swapped"),
         "the wrong ones swapped": (views(lambda a, b, s: (a[:, s] + b) / 2), "as they are were swapped"),
@@ -114,6 +128,21 @@ test_mixup = run_cases(
     ch11.check_mixup,
     right=[by_roll, by_lerp, one_by_one],
     wrong={
+        "partner detached": (mixed(lambda c, w: w * c + (1 - w) * c.roll(1, 0).detach()), "gradient of c is not"),
+        "the first left whole": (
+            lambda c, y, w: (torch.cat((c[:1], by_roll(c, y, w)[0][1:])), by_roll(c, y, w)[1]),
+            "is wrong in 120",
+        ),
+        "the mean weight": (lambda c, y, w: by_roll(c, y, w.mean().expand(len(w))), "is wrong in"),
+        "random partners": (
+            mixed(lambda c, w: w * c + (1 - w) * c[torch.randperm(len(c))]),
+            "is wrong|with itself|other end",
+        ),
+        "float32 whatever comes": (lambda c, y, w: by_roll(c.float(), y.float(), w.float()), "with tensors of float64"),
+        "targets through softmax": (
+            lambda c, y, w: (by_roll(c, y, w)[0], by_roll(c, y, w)[1].softmax(1)),
+            "targets is wrong",
+        ),
         "targets stay": (mixed(targets=lambda y, w: y), "targets stayed"),
         "weights exchanged": (mixed(lambda c, w: (1 - w) * c + w * c.roll(1, 0)), "weights are exchanged"),
         "targets' weights exchanged": (
@@ -182,10 +211,37 @@ def written_into(branch, rate, training):
     return branch
 
 
+def exact_share(branch, rate, training):
+    if not training:
+        return branch
+    stays = torch.randperm(len(branch)) >= round(rate * len(branch))
+    return branch * stays[:, None, None] / (1 - rate)
+
+
+def by_numpy(branch, rate, training):
+    stays = torch.tensor(np.random.rand(len(branch), 1, 1) >= rate)
+    return branch * stays / (1 - rate) if training else branch
+
+
+def own_generator(branch, rate, training):
+    stays = torch.rand(len(branch), 1, 1, generator=torch.Generator().manual_seed(0)) >= rate
+    return branch * stays / (1 - rate) if training else branch
+
+
 test_drop_path = run_cases(
     ch11.check_drop_path,
     right=[by_comparison, by_bernoulli, by_dropout],
     wrong={
+        "exactly a share": (exact_share, "on its own|same number"),
+        "numpy's generator": (by_numpy, "the draw is not torch's"),
+        "scaled by what stayed": (dropped(scale=lambda r: 1), "not scaled"),
+        "detached": (lambda b, r, t: by_comparison(b.detach(), r, t), "no gradient reaches"),
+        "the notebook's rate": (lambda b, r, t: by_comparison(b, 0.3 if r else r, t), "at rate=0.8, "),
+        "a generator with a seed": (own_generator, "two calls dropped the same clips"),
+        "float32 whatever comes": (
+            lambda b, r, t: by_comparison(b.float(), r, t),
+            "float64 comes back as torch.float32",
+        ),
         "single values, as dropout": (lambda b, r, t: nn.functional.dropout(b, r, t), "single values"),
         "tokens": (dropped(lambda b: (*b.shape[:2], 1)), "tokens were dropped"),
         "one coin for all": (dropped(lambda b: ()), "one coin|nothing was dropped"),

@@ -36,6 +36,9 @@ test_growth = run_cases(
     ch14.check_growth,
     right=[by_polyfit, by_sums, by_lstsq],
     wrong={
+        "the first two": (lambda f, s: math.log(s[1] / s[0]) / math.log(f[1] / f[0]), "expected 1.4"),
+        "without its sign": (lambda f, s: abs(by_polyfit(f, s)), "is wrong: found 1.89"),
+        "both sorted": (lambda f, s: by_polyfit(sorted(f), sorted(s)), "is wrong"),
         "no logarithm": (lambda f, s: np.polyfit(f, s, 1)[0], "logarithm of both"),
         "how many times": (lambda f, s: s[-1] / s[0], "how many times longer"),
         "seconds alone": (lambda f, s: np.polyfit(f, np.log(s), 1)[0], "so are the frames"),
@@ -118,10 +121,27 @@ def exchanged(clips, generator):
     return clips
 
 
+def rolled_and_reversed(clips, generator):
+    rolled = [clip.roll(int(torch.randint(clip.shape[1], (), generator=generator)), 1) for clip in clips]
+    flips = torch.rand(len(clips), generator=generator) < 0.5
+    return torch.stack([clip.flip(1) if flip else clip for clip, flip in zip(rolled, flips)])
+
+
 test_shuffle_frames = run_cases(
     ch14.check_shuffle_frames,
     right=[by_gather, by_loop, by_index],
     wrong={
+        "rolled and reversed": (rolled_and_reversed, "of the 24 orders"),
+        "the first frame kept": (
+            each(lambda clip, g: torch.cat((clip[:, :1], clip[:, 1:][:, randperm(clip.shape[1] - 1, g)]), 1)),
+            "of the 24 orders",
+        ),
+        "decimals": (lambda clips, generator: by_loop(clips, generator).float(), "in another type"),
+        "always five clips": (
+            lambda c, g: torch.stack([c[i][:, randperm(c.shape[2], g)] for i in range(5)]),
+            "your code raised",
+        ),
+        "a new generator": (lambda clips, generator: by_loop(clips, torch.Generator()), "another seed gave the same"),
         "one order for all": (shuffled(randperm), "all clips have one order"),
         "the batch": (shuffled(randperm, 0), "from one clip to another"),
         "rows": (shuffled(randperm, 3), "not whole any more"),
@@ -187,6 +207,13 @@ test_wrong_side = run_cases(
     ch14.check_wrong_side,
     right=[by_masks, by_counting, by_answers],
     wrong={
+        "the notebook's pairs": (lambda y, a, p: by_masks(y, a, (0, 2, 1, 4, 3, 5)), "is wrong: found 0"),
+        "per cent": (lambda *given: 100 * by_masks(*given), "is wrong: found 50"),
+        "whole division": (counted(lambda o, s, y, a: (o & s).sum() // s.sum()), "is wrong: found 0"),
+        "the neighbouring class": (
+            counted(lambda o, s, y, a: ((a - y).abs() == 1)[s].float().mean()),
+            "is wrong: found 0",
+        ),
         "of all clips": (counted(lambda o, s, y, a: (o & s).float().mean()), "of all clips"),
         "every wrong answer": (counted(lambda o, s, y, a: (a != y)[s].float().mean()), "every wrong answer"),
         "without a side": (counted(lambda o, s, y, a: o.float().mean()), "without a side were counted"),

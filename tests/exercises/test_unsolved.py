@@ -52,7 +52,7 @@ def light(phantom, monkeypatch, tmp_path):
     """Chapters with little data, one epoch, no measuring and no pictures."""
     import vivit_edu
     from vivit_edu import cost, data, plots, training
-    from vivit_edu.course import pretraining
+    from vivit_edu.course import culmination, pretraining
 
     def short_fit(model, volumes, recipe, **options):
         parts = {name: getattr(volumes, name).subset(slice(0, 16)) for name in ("train", "val", "test")}
@@ -60,6 +60,10 @@ def light(phantom, monkeypatch, tmp_path):
 
     def small_preset(name, preset=training.Recipe.preset):
         return replace(preset(name), options={"dim": 32, "depth": 1, "mlp_dim": 64})
+
+    def few_shapes(generate=culmination.small_shapes):
+        shapes = generate()
+        return replace(shapes, train=shapes.train.subset(slice(0, 96)))
 
     whole = data.load_volumes("organphantom3d")
     find_spec = importlib.util.find_spec
@@ -71,6 +75,9 @@ def light(phantom, monkeypatch, tmp_path):
     monkeypatch.setattr(vivit_edu, "fit", short_fit, raising=False)
     monkeypatch.setattr(vivit_edu, "course_volumes", lambda size=28: half, raising=False)
     monkeypatch.setattr(training.Recipe, "preset", small_preset)
+    monkeypatch.setattr(culmination, "small_shapes", few_shapes)
+    monkeypatch.setattr(culmination, "fit", short_fit)
+    monkeypatch.setattr(culmination, "seconds_per_epoch", lambda *_: 1.0)
     monkeypatch.setattr(cost, "time_step", lambda *_, **__: 0.001)
     monkeypatch.setattr(cost, "peak_memory", lambda *_, **__: 1_000_000)
     monkeypatch.setattr(plots, "show", lambda *_, **__: None)

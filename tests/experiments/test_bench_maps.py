@@ -51,7 +51,7 @@ def recorded_models(volumes, tmp_path, monkeypatch):
 
 def run(tmp_path, *flags):
     path = tmp_path / "table.json"
-    maps.main([str(path), "--models", "spacetime", "factorised_encoder", "--per-class", "2", *flags])
+    maps.score_and_write([str(path), "--models", "spacetime", "factorised_encoder", "--per-class", "2", *flags])
     return json.loads(path.read_text())
 
 
@@ -81,7 +81,7 @@ def test_started_again_it_scores_what_is_new_only(recorded_models, tmp_path):
     again = run(tmp_path, "--seeds", "0", "1")
     assert recorded_models == [0, 0, 1], "the second seed of the one model that has it"
     assert again["results"]["factorised_encoder"] == first["results"]["factorised_encoder"]
-    maps.main([str(tmp_path / "table.json"), "--models", "spacetime", "--seeds", "0", "--per-class", "1"])
+    maps.score_and_write([str(tmp_path / "table.json"), "--models", "spacetime", "--seeds", "0", "--per-class", "1"])
     assert len(recorded_models) == 4, "of other clips nothing is kept"
 
 
@@ -93,7 +93,7 @@ def test_without_masks_the_figures_on_the_organ_are_left_out(volumes):
 
 def test_what_cannot_be_scored_is_named(recorded_models, tmp_path):
     with pytest.raises(CheckpointError, match="vivit-edu record factorised_self_attention"):
-        maps.main([str(tmp_path / "table.json"), "--models", "spacetime", "factorised_self_attention"])
+        maps.score_and_write([str(tmp_path / "table.json"), "--models", "spacetime", "factorised_self_attention"])
     with pytest.raises(ConfigError, match="was trained on tiny"):
         run(tmp_path, "--dataset", "other")
 

@@ -497,6 +497,11 @@ def test_what_lies_in_the_place_of_weights_is_called_what_it_is(tmp_path, ending
         load_pretrained(build_model("spacetime", **SMALL), path)
 
 
+def test_a_home_that_nobody_has():
+    with pytest.raises(CheckpointError, match="~no-such-user/x.pt: there is no user of that name"):
+        load_pretrained(build_model("spacetime", **SMALL), "~no-such-user/x.pt")
+
+
 @pytest.mark.parametrize("foreign", ["run.json", LATEST, "pretrained.json", "history.json", "metrics.json"])
 def test_a_folder_in_the_place_of_a_file(foreign, run, tmp_path):
     folder, (latest, _), _ = run

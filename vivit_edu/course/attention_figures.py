@@ -12,17 +12,17 @@ import torch
 from einops import reduce
 from torch import nn
 
-from ..explain.faithfulness import METHODS
-from ..explain.pictures import draw_slice, film, heat_of, middle_frames, scale_of, to_grey
+from ..explain.faithfulness import CONTRAST, METHODS
+from ..explain.pictures import draw_mapped, film, heat_of, middle_frames, scale_of, to_grey, with_one_palette
 from ..explain.weights import attention_maps, check_vivit
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
-CONTRAST = "contrast, no model"
-LINES = {  # of curves, told apart by dashes, too
+CURVES = {  # of curves, told apart by dashes, too
     "occlusion": ("black", "-"),
     "relevance": ("#B2182B", "-"),
     "rollout": ("#8C6D1F", "-"),
@@ -36,9 +36,9 @@ LINES = {  # of curves, told apart by dashes, too
 # ---- matrices
 
 
-def draw_matrix(axes: Axes, weights: torch.Tensor, n_t: int, top: float) -> None:
+def draw_weights(axes: Axes, weights: torch.Tensor, n_t: int, top: float) -> None:
     """Weights [N, N] as a picture, from 0 to `top`, with a tick where each time index begins."""
-    axes.imshow(weights.detach().numpy(), cmap="cividis", vmin=0, vmax=top, interpolation="nearest")
+    axes.imshow(weights.detach().numpy(), cmap="cividis", vmin=0, vmax=top)
     ticks = np.arange(n_t) * (len(weights) // n_t)
     axes.set(xticks=ticks, yticks=ticks, xticklabels=[], yticklabels=[])
     axes.tick_params(length=2)
@@ -53,24 +53,24 @@ def heads_figure(layers: Mapping[int, torch.Tensor], n_t: int) -> Figure:
     strongest = {layer: n * float(weights.quantile(0.99)) for layer, weights in layers.items()}
     told = ", ".join(f"layer {layer} up to {top:.1f}" for layer, top in strongest.items())
     figure = new_figure(
-        2.05 * heads + 1,
-        2.2 * len(layers),
+        1.6 * heads + 1,
+        1.8 * len(layers) + 0.2,
         f"The {heads} heads of layers {', '.join(map(str, layers))} as matrices of {n} × {n} weights. Rows: queries, "
         f"columns: keys, with ticks where a time index begins. Weights in times an even share: {told}.",
     )
     panels = figure.subplots(len(layers), heads + 1, squeeze=False, width_ratios=[*[1] * heads, 0.06])
     for line, (layer, weights) in zip(panels, layers.items()):
         for head, axes in enumerate(line[:-1]):
-            draw_matrix(axes, n * weights[head], n_t, strongest[layer])
+            draw_weights(axes, n * weights[head], n_t, strongest[layer])
             axes.set_title(f"layer {layer}, head {head}", fontsize=SMALLEST)
         draw_bar(line[-1], strongest[layer])
-    panels[-1, 0].set_xlabel("key: who is read (a tick: a new time index)", fontsize=SMALLEST)
+    panels[-1, 0].set_xlabel("key: who is read", fontsize=SMALLEST)
     panels[-1, 0].set_ylabel("query: who reads", fontsize=SMALLEST)
     return figure
 
 
 def draw_bar(axes: Axes, top: float) -> None:
-    """The scale of `draw_matrix`, in times an even share."""
+    """The scale of `draw_weights`, in times an even share."""
     axes.imshow(np.linspace(1, 0, 256)[:, None], cmap="cividis", aspect="auto", extent=(0, 1, 0, top))
     axes.set(xticks=[], yticks=[0, 1, top] if top > 1.2 else [0, top])
     axes.set_yticklabels([f"{value:.2g}" for value in axes.get_yticks()], fontsize=SMALLEST)
@@ -91,14 +91,14 @@ def rollout_figure(model: nn.Module, clip: torch.Tensor) -> Figure:
     shown = [*halves[::-1], product]
     names = [*(rf"$\hat A_{layer}$" for layer in range(len(halves), 0, -1)), "$R$"]
     figure = new_figure(
-        1.45 * len(shown) + 3.3,
-        1.7,
+        1.25 * len(shown) + 2.9,
+        1.5,
         f"Rollout in one picture: the matrices of {len(halves)} layers, the last one on the left, are multiplied; the "
         "mean of the product's rows is one number per tubelet, which is laid over the slices of the clip.",
     )
     panels = figure.subplots(1, len(shown) + 3, width_ratios=[*[1] * len(shown), 0.12, 0.95, 0.95])
     for axes, matrix, name in zip(panels, shown, names):
-        draw_matrix(axes, len(eye) * matrix, n_t, 3.0)
+        draw_weights(axes, len(eye) * matrix, n_t, 3.0)
         axes.set_title(name, fontsize=SMALLEST + 3)
     for axes, sign in zip(panels, [*"·" * (len(halves) - 1), "="]):
         axes.text(1.1, 0.5, sign, transform=axes.transAxes, ha="center", va="center", fontsize=SMALLEST + 5)
@@ -109,7 +109,7 @@ def rollout_figure(model: nn.Module, clip: torch.Tensor) -> Figure:
     heat = heat_of(plain, row.view(plain.grid))
     frames = middle_frames(n_t, plain.embedding.tubelet[0], clip.shape[1])
     for axes, frame in zip(panels[-2:], frames[len(frames) // 2 :]):
-        draw_slice(axes, to_grey(clip)[frame], None, heat[frame] / scale_of(heat))
+        draw_mapped(axes, to_grey(clip)[frame], None, heat[frame] / scale_of(heat))
         axes.set_title(f"slice {frame}", fontsize=SMALLEST)
     return figure
 
@@ -128,7 +128,7 @@ def show_film(
 ) -> None:
     """Plays the slices of a clip, next to it the same under each map; its twin that stands still is `maps_figure`.
 
-    A moving PNG and not a GIF: GitHub, Jupyter, Colab and the site show PNGs, and it is a quarter of the size.
+    A moving PNG and not a GIF: GitHub, Jupyter, Colab and the site show PNGs as they are, and it is a smaller file.
     Arguments as in `maps_figure`; milliseconds: how long each slice is shown. caption: one sentence below it.
     """
     from IPython.display import display
@@ -143,10 +143,9 @@ def show_film(
         display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
 
 
-def moving_png(pictures: Sequence, milliseconds: int) -> bytes:
+def moving_png(pictures: Sequence[Image], milliseconds: int) -> bytes:
     """Pictures as one PNG that plays them over and over, in 128 colours."""
-    palette, file = pictures[len(pictures) // 2].quantize(128), BytesIO()
-    first, *rest = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+    file, (first, *rest) = BytesIO(), with_one_palette(pictures, 128)
     first.save(file, "PNG", save_all=True, append_images=rest, duration=milliseconds, loop=0)
     return file.getvalue()
 
@@ -154,7 +153,9 @@ def moving_png(pictures: Sequence, milliseconds: int) -> bytes:
 # ---- how far a map can be believed
 
 
-def curves_figure(deletion: Mapping[str, Sequence[float]], insertion: Mapping[str, Sequence[float]] | None = None):
+def curves_figure(
+    deletion: Mapping[str, Sequence[float]], insertion: Mapping[str, Sequence[float]] | None = None
+) -> Figure:
     """A class's probability while tubelets turn grey, and while they come back: {map: values from none to all}."""
     sides = [("deletion: the best turn grey first", deletion)]
     sides += [("insertion: the best come back first", insertion)] if insertion else []
@@ -167,7 +168,7 @@ def curves_figure(deletion: Mapping[str, Sequence[float]], insertion: Mapping[st
     panels = np.atleast_1d(figure.subplots(1, len(sides), sharey=True))
     for axes, (title, curves) in zip(panels, sides):
         for name, values in curves.items():
-            colour, dashes = LINES.get(name, ("black", "-."))
+            colour, dashes = CURVES.get(name, ("black", "-."))
             axes.plot(np.linspace(0, 100, len(values)), values, color=colour, linestyle=dashes, label=name)
         axes.set_title(title, fontsize=SMALLEST + 1)
         axes.set_xlabel("per cent of the tubelets", fontsize=SMALLEST)
@@ -194,7 +195,8 @@ def faithfulness_figure(table: dict) -> Figure:
     figure = new_figure(
         11, 3, f"Gain over a random order of {len(rows)} kinds of maps, for {len(results)} models. {told}."
     )
-    for axes, (model, found) in zip(figure.subplots(1, len(results), sharex=True, sharey=True), results.items()):
+    panels = np.atleast_1d(figure.subplots(1, len(results), sharex=True, sharey=True))
+    for axes, (model, found) in zip(panels, results.items()):
         for place, name in enumerate(rows):
             draw_gain(
                 axes, place - 0.14, found["methods"][name]["gain"], MODEL_COLOURS.get(model, "black"), filled=True
@@ -221,6 +223,23 @@ def gains_in_words(methods: dict, rows: Sequence[str]) -> str:
         behind = f" (random weights {control['gain']['mean']:.2f})" if control else ""
         said.append(f"{name} {methods[name]['gain']['mean']:.2f}{behind}")
     return ", ".join(said)
+
+
+def reading(table: dict) -> str:
+    """What the figure shows, in words, model by model: which maps beat chance, their controls and plain contrast."""
+    lines = []
+    for model, found in table["results"].items():
+        gain = {name: scores["gain"] for name, scores in found["methods"].items()}
+        chance = [name for name in METHODS if gain[name]["low"] > 0]
+        control = [name for name in chance if gain[name]["low"] > gain[f"{name}, random weights"]["high"]]
+        plain = [name for name in control if gain[name]["low"] > gain[CONTRAST]["high"]]
+        lines += [
+            f"{model}",
+            f"   above chance:                    {', '.join(chance) or 'none'}",
+            f"   above random weights, too:       {', '.join(control) or 'none'}",
+            f"   and above contrast (no model):   {', '.join(plain) or 'none'}",
+        ]
+    return "\n".join(lines)
 
 
 def draw_gain(axes: Axes, place: float, gain: dict, colour: str, *, filled: bool) -> None:
@@ -276,6 +295,24 @@ def telling_heads(
     token = n_t // 2 * s + int(middle.float().argmax())
     chosen = [divmod(int(table.argmax()), table.shape[1]) for table in (on_shape, on_shape / elsewhere)]
     return [{"sample": sample, "layer": layer, "head": head, "token": token} for layer, head in chosen]
+
+
+def heads_in_words(on_shape: torch.Tensor, elsewhere: torch.Tensor, much: float = 3.0) -> str:
+    """How many heads find the shape and how many follow it, by the tables that `following` returns.
+
+    much: from how many times chance on a head counts. Following: much from the shape, and at least twice as much as
+    from elsewhere.
+    """
+    finds = (on_shape >= much) & (elsewhere >= much)
+    follows = (on_shape >= much) & (on_shape >= 2 * elsewhere)
+
+    def named(chosen):
+        return ", ".join(f"layer {layer} head {head}" for layer, head in chosen.nonzero().tolist()) or "none"
+
+    return (
+        f"of {on_shape.numel()} heads {int(finds.sum())} find the shape for both kinds of queries ({much:g} times "
+        f"chance or more)\nfollow it (from the shape at least twice as much as from elsewhere): {named(follows)}"
+    )
 
 
 def following_figure(found: Mapping[str, torch.Tensor]) -> Figure:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..explain.pictures import draw_scale, draw_slice, heat_of, scale_of, to_grey
+from ..explain.pictures import draw_mapped, draw_scale, heat_of, scale_of, to_grey
 from ..explain.weights import AttentionMap, attention_maps, check_vivit
 from ..plots import GREY, ORANGE, SMALLEST, new_figure
 from .pictures import draw_outline
@@ -83,7 +83,7 @@ def draw_query(
     top = scale_of(heat)
     for time, axes in enumerate(slices):
         frame = min(time * pt + pt // 2, clips.shape[2] - 1)
-        draw_slice(axes, picture[frame], None, heat[frame] / top)
+        draw_mapped(axes, picture[frame], None, heat[frame] / top)
         axes.set_title(f"time {time}", fontsize=SMALLEST)
     draw_scale(scale, top, "weight", float(heat.max()))
     draw_outline(slices[t], row * ph, column * pw, ph, pw, edgecolor="white", linewidth=2)

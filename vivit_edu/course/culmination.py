@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -201,22 +201,27 @@ def train_here(plan: Plan, volumes: Volumes, seed: int = 0) -> Run:
     return Run(model, volumes, plan.recipe, history, sum(history["seconds"]) / 60, told)
 
 
-def trained(run: Run, plan: Plan, recorded: str = "full") -> Run:
+def trained(run: Run, plan: Plan) -> Run:
     """The trained network that the rest of the chapter shows; says in one line which one it is.
 
-    Of a whole run it is that run's own. After a short one it is the recorded model of this name, together with the
+    Of a whole run it is that run's own. After a short one it is the recorded model of that preset, together with the
     volumes that it was trained on.
     """
     if not plan.whole:
-        run = recorded_run(recorded, run.volumes)
+        run = recorded_run((plan.preset, "spacetime"), run.volumes)
     print(f"From here on: {run.told}.")
     return run
 
 
-def recorded_run(name: str, volumes: Volumes) -> Run:
-    """A recorded model as a Run. volumes: those that are loaded; the model's own are loaded where it has others."""
-    from ..data import load_volumes
+def recorded_run(names: Sequence[str], volumes: Volumes) -> Run:
+    """The first of these recorded models that is there, as a Run.
 
+    volumes: those that are loaded; the model's own are loaded where it was trained on others.
+    """
+    from ..data import load_volumes
+    from ..experiments.trained import weights_path
+
+    name = next((name for name in names if weights_path(name).is_file()), names[0])
     model, facts = recorded_model(name)
     if volumes.name != facts["dataset"]:
         volumes = load_volumes(facts["dataset"])
@@ -225,18 +230,18 @@ def recorded_run(name: str, volumes: Volumes) -> Run:
     return Run(model.to(best_device()), volumes, recipe, history, facts["minutes"], told)
 
 
-def rival(plan: Plan, volumes: Volumes) -> Run:
-    """A second network on the same data, of another recipe, to compare the first with.
+def rival(plan: Plan, run: Run) -> Run:
+    """A second network on the same data, of another recipe, to compare `run` with.
 
-    Where the first is your own run, it is preset quick, trained here in the same way; else it is the recorded Model 2
-    with less weight decay and half of the epochs.
+    Where that is your own run, it is preset quick, trained here in the same way; else it is the recorded Model 2 with
+    less weight decay and half of the epochs.
     """
     if plan.whole:
-        run = train_here(make_plan(volumes, "quick"), volumes)
+        other = train_here(make_plan(run.volumes, "quick"), run.volumes)
     else:
-        run = recorded_run("factorised_encoder", volumes)
-    print(f"The other: {run.told}.")
-    return run
+        other = recorded_run(("factorised_encoder", "spacetime"), run.volumes)
+    print(f"The other: {other.told}.")
+    return other
 
 
 def read_history(folder: Path) -> list[dict]:

@@ -1,18 +1,30 @@
 """`vivit-edu explain`: what a trained run looked at in one clip, as a figure and as a film through the slices."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from .. import plots
+from ..data import load_volumes
 from ..errors import ConfigError
 from ..explain.faithfulness import METHODS
-from ..explain.rollout import to_voxels
+from ..explain.pictures import EVEN, clips_figure, film, maps_figure, puzzle_figure, with_one_palette
+from ..explain.relevance import relevance
 from ..support.files import written_whole
+from ..support.places import checkout
 from ..vivit import ViViT
 from .runs import load_run, written
+from .trained import load_trained, weights_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+UNITS = {"input gradient": "fall of the logit, estimated", "occlusion": "fall of the logit"}  # the others sum to 1
+PUZZLE = 10  # the validation clip of the phantom that chapter 13 follows
 
 
 def explain_run(
@@ -46,18 +58,20 @@ def explain_run(
         raise ConfigError(
             f"there is no sample {sample}: the {split} split of {volumes.name} has clips 0 to {len(chosen) - 1}"
         )
-    clips = chosen.clips[[sample]]
-    inputs = clips.to(next(model.parameters()).device).float() / 255
+    clip, mask = chosen.clips[sample], None if chosen.masks is None else chosen.masks[sample]
+    inputs = clip[None].to(next(model.parameters()).device).float() / 255
     with torch.no_grad():
         probabilities = model.eval()(inputs).softmax(dim=1)[0].cpu()
-    scores = to_voxels(model, METHODS[name](model, inputs).clamp(min=0)).cpu()  # [1, T, H, W]
+    scores = METHODS[name](model, inputs)[0].cpu()  # [T', S]
     title = describe_guess(volumes.class_names, int(chosen.labels[sample]), probabilities)
     stem = Path(folder) / f"explain-{split}-{sample}-{in_file_name(name)}"
-    picture, film = stem.with_suffix(".png"), stem.with_suffix(".gif")
+    picture, moving = stem.with_suffix(".png"), stem.with_suffix(".gif")
     heading = f"{volumes.name}, {split} clip {sample}, {name}: {title}"
-    plots.save(plots.attention_slices(clips, scores, [heading]), picture)
-    save_film(film, clips[0], scores[0], f"{heading}. Slice by slice: the clip, and the map over it.")
-    return title, [picture, film]
+    figure = maps_figure(model, clip, {name: scores}, mask=mask, units=UNITS.get(name, EVEN), title=title)
+    figure.alt_text = f"{heading}. {figure.alt_text}"
+    plots.save(figure, picture)
+    save_film(moving, film(model, clip, [scores], mask=mask), f"{heading}. Slice by slice: the clip, and its map.")
+    return title, [picture, moving]
 
 
 def in_file_name(name: str) -> str:
@@ -72,31 +86,48 @@ def describe_guess(names: Sequence[str], label: int, probabilities: torch.Tensor
     return f"predicted {names[guess]} ({100 * probabilities[guess]:.0f} %), {verdict}"
 
 
-def save_film(
-    path: Path,
-    clip: torch.Tensor,
-    scores: torch.Tensor,
-    description: str,
-    *,
-    scale: int = 6,
-    milliseconds: int = 150,
-) -> None:
-    """An animated GIF through the slices: the clip on the left, with the map in colour over it on the right.
+def save_film(path: Path, frames: Sequence[Image], description: str, *, milliseconds: int = 150) -> None:
+    """Writes pictures as an animated GIF that plays over and over.
 
-    clip: uint8 [C, T, H, W]. scores: float [T, H, W], not negative. description: kept in the file as its comment.
-    scale: pixels per voxel. milliseconds: how long each slice is shown.
+    description: kept in the file as its comment. milliseconds: how long each picture is shown.
     """
-    from matplotlib import colormaps
-    from PIL import Image
-
-    grey = clip.float().mean(dim=0).numpy()[..., None].repeat(3, axis=-1)  # [T, H, W, 3]
-    share = (scores / scores.max().clamp(min=1e-12)).numpy()  # the strongest slice sets the scale for all
-    colours = 255 * colormaps["inferno"](share)[..., :3]
-    frames = np.concatenate((grey, 0.45 * grey + 0.55 * colours), axis=2).round().astype(np.uint8)  # [T, H, 2·W, 3]
-    images = [
-        Image.fromarray(frame).resize((scale * frame.shape[1], scale * frame.shape[0]), Image.Resampling.NEAREST)
-        for frame in frames
-    ]
-    options = {"duration": milliseconds, "loop": 0, "comment": description.encode()}
+    first, *rest = with_one_palette(frames)
+    options = {"duration": milliseconds, "loop": 0, "comment": description.encode(), "optimize": True}
     with written(path), written_whole(path) as file:
-        images[0].save(file, "GIF", save_all=True, append_images=images[1:], **options)
+        first.save(file, "GIF", save_all=True, append_images=rest, **options)
+
+
+# ---- the pictures of the README and of chapter 13's first screen
+
+
+def record_pictures(folder: Path | str) -> list[Path]:
+    """Writes the pictures of attention that README and chapter 13 show, from the recorded models; returns their paths.
+
+    attention_phantom.png and .gif: relevance of the recorded "full" for the surest right and the surest wrong of the
+    first hundred test clips, and a film of the first. attention_puzzle.png: the rollout of the recorded Model 1 for
+    chapter 13's clip, beside that of random weights.
+    """
+    folder = Path(folder)
+    volumes = load_volumes("organphantom3d")
+    model, _ = load_trained(weights_path("full"))
+    split = volumes.test.subset(slice(0, 100))
+    with torch.no_grad():
+        chances = torch.cat([model(part.float() / 255) for part in split.clips.split(25)]).softmax(dim=1)
+    hits = chances.argmax(dim=1) == split.labels
+    chosen = [int((chances.amax(dim=1) * one).argmax()) for one in (hits, ~hits)]
+    clips, masks = split.clips[chosen], split.masks[chosen]
+    titles = [describe_guess(volumes.class_names, int(split.labels[i]), chances[i]) for i in chosen]
+    scores = relevance(model, clips.float() / 255)
+    paths = [folder / name for name in ("attention_phantom.png", "attention_phantom.gif", "attention_puzzle.png")]
+    plots.save(clips_figure(model, clips, scores, titles, masks=masks), paths[0], dpi=160)
+    frames = film(model, clips[0], [scores[0]], mask=masks[0], scale=9)
+    save_film(paths[1], frames, f"A clip of the phantom, {titles[0]}, and its relevance in yellow.", milliseconds=200)
+    first, _ = load_trained(weights_path("spacetime"))
+    puzzle = puzzle_figure(first, volumes.val.clips[PUZZLE], mask=volumes.val.masks[PUZZLE])
+    plots.save(puzzle, paths[2], dpi=160)
+    return paths
+
+
+if __name__ == "__main__":  # python -m vivit_edu.experiments.explain_run
+    for path in record_pictures(checkout() / "notebooks" / "results"):
+        print(path)

@@ -31,7 +31,8 @@ from .. import plots
 from ..augment import predict_views
 from ..data import load_volumes
 from ..errors import CheckpointError, ConfigError, DataError
-from ..explain.rollout import rollout, to_voxels
+from ..explain.pictures import clips_figure
+from ..explain.rollout import rollout
 from ..pretrained import load_pretrained
 from ..support.checkpoint import LATEST, PREVIOUS, check_kinds, difference, fill, plain, read_newest
 from ..support.devices import choose_device, describe_device
@@ -270,16 +271,15 @@ def attention_figure(model: ViViT, volumes: Volumes, guesses: torch.Tensor) -> F
     labels = volumes.test.labels.cpu()
     right, wrong = (torch.nonzero(hit).flatten() for hit in (guesses == labels, guesses != labels))
     chosen = [found[0].item() for found in (right, wrong) if len(found)]
-    clips = volumes.test.clips[chosen]
-    device = next(model.parameters()).device
-    scores = to_voxels(model, rollout(model, clips.to(device).float() / 255)).cpu()
+    picked = volumes.test.subset(chosen)
+    scores = rollout(model, picked.clips.to(next(model.parameters()).device).float() / 255).cpu()
     names = volumes.class_names
     titles = [
         f"{'right' if guesses[i] == labels[i] else 'wrong'}: {names[guesses[i]]}"
         + ("" if guesses[i] == labels[i] else f", is {names[labels[i]]}")
         for i in chosen
     ]
-    return plots.attention_slices(clips, scores, titles)
+    return clips_figure(model, picked.clips.cpu(), scores, titles, masks=picked.masks)
 
 
 def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) -> None:

@@ -4,7 +4,7 @@
 `occlusion` ask the logit of a class, `faithfulness` measures how far a map can be believed.
 """
 
-from .faithfulness import METHODS, all_maps, contrast, faithfulness, organ_scores
+from .faithfulness import METHODS, all_maps, contrast_map, faithfulness, organ_scores
 from .occlusion import masked_logits, occlusion
 from .relevance import input_gradient, relevance
 from .rollout import rollout, to_voxels
@@ -15,7 +15,7 @@ __all__ = [
     "AttentionMap",
     "all_maps",
     "attention_maps",
-    "contrast",
+    "contrast_map",
     "faithfulness",
     "input_gradient",
     "masked_logits",

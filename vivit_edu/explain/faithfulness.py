@@ -20,7 +20,7 @@ from .relevance import input_gradient, relevance
 from .rollout import last_layer, rollout, to_voxels
 from .weights import check_vivit, widen
 
-RANDOM = "random order"
+RANDOM, CONTRAST = "random order", "contrast, no model"
 METHODS = {
     "last layer": last_layer,
     "rollout": rollout,
@@ -113,7 +113,7 @@ def area(curves: torch.Tensor) -> torch.Tensor:
     return torch.trapezoid(curves, dx=1 / (curves.shape[-1] - 1))
 
 
-def contrast(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
+def contrast_map(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
     """How far each tubelet is from the clip's mean voxel, on average: [B, T', S]. A control that asks no model.
 
     Deletion puts that mean in a tubelet's place, so a tubelet of great contrast is changed most, whatever the model

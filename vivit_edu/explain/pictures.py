@@ -30,11 +30,10 @@ DIM, OPAQUE = 0.8, 0.85  # the grey picture below a map is a little darker; the 
 BRIGHTEST = 0.98  # the colour scale ends at this quantile of a map: one outstanding tubelet does not hide the rest
 EVEN = "times an even share"
 MOST_SLICES = 8
-SMALL = plots.SMALLEST
 
 
 @dataclass
-class Row:
+class SliceRow:
     """A row of slices: a clip's grey values [T, H, W], its outline and the map over it, of the same shape or None.
 
     unit: what the map's numbers are, for its colour bar; without it there is no bar.
@@ -65,11 +64,11 @@ def maps_figure(
     """
     plain, picture = check_vivit(model), to_grey(clip)
     outline = None if mask is None else mask.cpu().numpy()
-    rows = [Row(picture, outline, title)]
+    rows = [SliceRow(picture, outline, title)]
     for name, scores in maps.items():
         unit = units if isinstance(units, str) else units.get(name, EVEN)
-        rows.append(Row(picture, outline, name, heat_of(plain, scores, unit), unit))
-    told = "; ".join(f"{name}: {in_words(plain, scores, mask)}" for name, scores in maps.items())
+        rows.append(SliceRow(picture, outline, name, heat_of(plain, scores, unit), unit))
+    told = "; ".join(f"{name}: {map_in_words(plain, scores, mask)}" for name, scores in maps.items())
     count = f"{len(maps)} maps" if len(maps) > 1 else "a map"
     return rows_figure(plain, rows, f"{title} as a row of slices, and {count} laid over it in yellow. {told}.")
 
@@ -91,8 +90,11 @@ def clips_figure(
     for i, (clip, scores, title) in enumerate(zip(clips, maps, titles)):
         mask = None if masks is None else masks[i]
         outline, picture = None if mask is None else mask.cpu().numpy(), to_grey(clip)
-        rows += [Row(picture, outline, title), Row(picture, outline, "its map", heat_of(plain, scores, unit), unit)]
-        told.append(f"{title}: {in_words(plain, scores, mask)}")
+        rows += [
+            SliceRow(picture, outline, title),
+            SliceRow(picture, outline, "its map", heat_of(plain, scores, unit), unit),
+        ]
+        told.append(f"{title}: {map_in_words(plain, scores, mask)}")
     return rows_figure(
         plain, rows, f"{len(titles)} clips, each as a row of slices, below it its map in yellow. {'; '.join(told)}."
     )
@@ -106,32 +108,32 @@ def puzzle_figure(model: nn.Module, clip: torch.Tensor, *, mask: torch.Tensor | 
     """
     plain, inputs = check_vivit(model), clip[None].float() / 255
     picture, outline = to_grey(clip), None if mask is None else mask.cpu().numpy()
-    rows = [Row(picture, outline, "the clip")]
+    rows = [SliceRow(picture, outline, "the clip")]
     for name, one in (("A", randomised(plain, seed)), ("B", plain)):
         heat = heat_of(plain, rollout(one, inputs)[0])
-        rows.append(Row(picture, outline, name, (heat - heat.min()) / (heat.max() - heat.min())))
+        rows.append(SliceRow(picture, outline, name, (heat - heat.min()) / (heat.max() - heat.min())))
     alt = "A clip as a row of slices, and two maps of it, A and B: one of a trained model, one of random weights."
     return rows_figure(plain, rows, alt)
 
 
-def rows_figure(model: nn.Module, rows: Sequence[Row], alt: str) -> Figure:
+def rows_figure(model: nn.Module, rows: Sequence[SliceRow], alt: str) -> Figure:
     """Rows of slices below each other, one slice from each time index, with a colour bar where there is a map."""
     frames = middle_frames(model.embedding.grid[0], model.embedding.tubelet[0], len(rows[0].picture))
-    figure = plots.new_figure(1.3 * len(frames) + 1.3, 1.36 * len(rows) + 0.2, alt)
+    figure = plots.new_figure(1.2 * len(frames) + 1.3, 1.26 * len(rows) + 0.2, alt)
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0, wspace=0)
     panels = figure.subplots(len(rows), len(frames) + 1, squeeze=False, width_ratios=[*[1] * len(frames), 0.09])
     for line, row in zip(panels, rows):
         top = None if row.heat is None else scale_of(row.heat)
         for axes, frame in zip(line, frames):
             outline = None if row.outline is None else row.outline[frame]
-            draw_slice(axes, row.picture[frame], outline, None if top is None else row.heat[frame] / top)
-        line[0].set_ylabel(fill(row.label, 21, break_on_hyphens=False), fontsize=SMALL)
+            draw_mapped(axes, row.picture[frame], outline, None if top is None else row.heat[frame] / top)
+        line[0].set_ylabel(fill(row.label, 21, break_on_hyphens=False), fontsize=plots.SMALLEST)
         if not row.unit:
             line[-1].set_axis_off()
         else:
             draw_scale(line[-1], top, row.unit, float(row.heat.max()))
     for axes, frame in zip(panels[0], frames):
-        axes.set_title(f"slice {frame}", fontsize=SMALL)
+        axes.set_title(f"slice {frame}", fontsize=plots.SMALLEST)
     return figure
 
 
@@ -168,7 +170,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray | None) -> np.ndarray:
     return (1 - opacity) * DIM * grey + opacity * np.array(YELLOW)
 
 
-def draw_slice(axes: Axes, picture: np.ndarray, outline: np.ndarray | None, heat: np.ndarray | None = None) -> None:
+def draw_mapped(axes: Axes, picture: np.ndarray, outline: np.ndarray | None, heat: np.ndarray | None = None) -> None:
     """A slice [H, W], the map over it and the organ's outline on top."""
     axes.imshow(overlay(picture, heat))
     if outline is not None and 0 < outline.mean() < 1:
@@ -183,14 +185,14 @@ def draw_scale(axes: Axes, top: float, unit: str, most: float) -> None:
     axes.imshow(overlay(np.full((256, 1), 0.5), np.linspace(1, 0, 256)[:, None]), aspect="auto", extent=(0, 1, 0, top))
     axes.set(xticks=[], yticks=[0, top / 2, top])
     beyond = "" if most < 1.05 * top else f" to {most:.2g}"
-    axes.set_yticklabels(["0", f"{top / 2:.2g}", f"{top:.2g}{beyond}"], fontsize=SMALL)
+    axes.set_yticklabels(["0", f"{top / 2:.2g}", f"{top:.2g}{beyond}"], fontsize=plots.SMALLEST)
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.set_ylabel(fill(unit, 12), fontsize=SMALL)
+    axes.set_ylabel(fill(unit, 12), fontsize=plots.SMALLEST)
     axes.spines[:].set_visible(False)
 
 
-def in_words(model: nn.Module, scores: torch.Tensor, mask: torch.Tensor | None) -> str:
+def map_in_words(model: nn.Module, scores: torch.Tensor, mask: torch.Tensor | None) -> str:
     """Where a map is strongest, and how much of it lies on the organ, for readers who cannot see it."""
     scores = scores.detach().cpu().clamp(min=0)
     n_t, n_h, n_w = model.embedding.grid
@@ -230,6 +232,18 @@ def film(
     seam = np.ones((*panels[0].shape[:2], scale, 3))
     joined = np.concatenate([part for panel in panels for part in (seam, panel)][1:], axis=2)
     return [Image.fromarray(frame) for frame in (255 * joined).round().astype(np.uint8)]
+
+
+def with_one_palette(frames: Sequence[Image], colours: int = 256) -> list[Image]:
+    """Pictures in few colours, the same ones for all of them, which is what keeps the file of a film small."""
+    from PIL import Image
+
+    width, height = frames[0].size
+    sheet = Image.new("RGB", (width, height * len(frames)))
+    for number, frame in enumerate(frames):
+        sheet.paste(frame, (0, height * number))
+    palette = sheet.quantize(colours)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def inner_edges(mask: np.ndarray) -> np.ndarray:

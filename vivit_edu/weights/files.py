@@ -39,7 +39,10 @@ def read_weights(weights: object) -> tuple[Mapping, dict[str, object]]:
             f"weights are a mapping, a file or a torchvision weights enum, got {type(weights).__name__}; "
             "of a model, give its state_dict()"
         )
-    path = Path(weights).expanduser()
+    try:
+        path = Path(weights).expanduser()
+    except RuntimeError:
+        raise CheckpointError(f"{weights}: there is no user of that name; give the whole path") from None
     if path.is_dir():
         path = path / "model.safetensors"  # as Hugging Face saves a model
     if not path.is_file():

@@ -48,7 +48,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
         raise CheckFailed(
             "this is the course's version, not yours: run the cell in which you wrote yours, then this one"
         )
-    names = _names(function, args)
+    names = argument_names(function, args)
     told = ", ".join([*map(argument_in_words, names, args), *map(argument_in_words, kwargs, kwargs.values())])
     _last.update(call=f"It was called with {told}.", result="nothing")
     before, module_before = [_snapshot(arg) for arg in args], _snapshot(function)
@@ -94,7 +94,7 @@ def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) ->
     """Fails unless a gradient flows from what function(*args) returns to every argument with decimals and to every
     parameter of a module among them, the function itself included. also: further parameters, of a module that is not
     an argument itself."""
-    names, wanted, given = _names(function, args), {}, []
+    names, wanted, given = argument_names(function, args), {}, []
     for name, arg in zip(names, args):
         if isinstance(arg, torch.Tensor) and arg.is_floating_point():
             wanted[name] = arg if arg.requires_grad else arg.detach().clone().requires_grad_()
@@ -171,8 +171,8 @@ def argument_in_words(name: str, value: Any) -> str:
     return f"{name} {said}".strip()
 
 
-def _names(function, args):
-    """The names that the reader gave the arguments."""
+def argument_names(function: Callable, args: Sequence[Any]) -> list[str]:
+    """The names that the reader gave the arguments, where they can be told."""
     try:
         names = list(inspect.signature(function).bind(*args).arguments)
     except (TypeError, ValueError):  # it takes another number of arguments: calling it says so

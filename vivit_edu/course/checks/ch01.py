@@ -165,10 +165,11 @@ def check_small_splits(function: Callable) -> None:
         if held:
             masks += draws(function, arguments, what="split")
         choices = {tuple(patients[mask].unique().tolist()) for mask in masks}
-        if any(len(choice) != held for choice in choices):
+        found = sorted({len(choice) for choice in choices})
+        if found != [held]:
             raise CheckFailed(
-                f"of {count} patients and a share of {share}, {' or '.join(map(str, sorted(set(map(len, choices)))))} are "
-                f"held out, expected {held} with every seed: round(share * number of patients)"
+                f"of {count} patients and a share of {share}, {' or '.join(map(str, found))} are held out, expected "
+                f"{held} with every seed: round(share * number of patients)"
             )
         if count == 6 and len(choices) < 11:  # of 15
             raise CheckFailed(

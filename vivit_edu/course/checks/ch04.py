@@ -1,4 +1,4 @@
-"""Checks of chapter 04: attention weights, heads without einops, attention that looks back."""
+"""Checks of chapter 04: attention weights, one head, masks, multi-head attention, a test of it, a block's parts."""
 
 from __future__ import annotations
 
@@ -6,61 +6,421 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from . import CheckFailed, call, close, drawn, exercise, learns, passed
+from . import CheckFailed, call, close, drawn, exercise, flag, learns, number, passed, same_shape
+from .calling import argument_in_words
+
+SDPA = F.scaled_dot_product_attention
+
+
+def other_types(function: Callable, reference: Callable, *args: object, what: str) -> None:
+    """Fails unless function(*args) works and keeps the type for float64 and bfloat16 as well. reference: computes what
+    is expected; it is given float64."""
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.bfloat16, 4e-2)):
+        given = [arg.to(dtype) if isinstance(arg, torch.Tensor) and arg.is_floating_point() else arg for arg in args]
+        exact = [arg.double() if isinstance(arg, torch.Tensor) and arg.is_floating_point() else arg for arg in given]
+        expected = reference(*exact)
+        found = call(function, *given)
+        kind = str(dtype).removeprefix("torch.")
+        if getattr(found, "dtype", dtype) != dtype:
+            raise CheckFailed(
+                f"for {kind} arguments, {what} is {str(found.dtype).removeprefix('torch.')}: leave the type as it "
+                "comes in (no .float(); new tensors with dtype=...)"
+            )
+        close(found, expected, what=f"for {kind} arguments, {what}", tolerance=tolerance)
+
+
+def made(cls: Callable, *args: object, needs: dict[str, tuple[int, int]]) -> nn.Module:
+    """cls(*args), a module that has these linear layers. needs: {attribute: (from, to)}."""
+    module = call(cls, *args)
+    name = getattr(cls, "__name__", "the class")
+    shown = f"{name}({', '.join(map(str, args))})"
+    if not isinstance(module, nn.Module):
+        raise CheckFailed(f"{shown} is {argument_in_words('', module) or 'something else'}, expected an nn.Module")
+    for attribute, (start, end) in needs.items():
+        layer = getattr(module, attribute, None)
+        if not isinstance(layer, nn.Linear):
+            raise CheckFailed(f"{shown} has no linear layer self.{attribute}: make it in __init__, by nn.Linear")
+        if (layer.in_features, layer.out_features) != (start, end):
+            raise CheckFailed(
+                f"in {shown}, self.{attribute} maps {layer.in_features} to {layer.out_features} numbers, expected "
+                f"{start} to {end}"
+            )
+        if layer.bias is None:
+            raise CheckFailed(f"in {shown}, self.{attribute} has no bias: leave nn.Linear as it comes")
+    return module
+
+
+def steady(module: nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """module(z), which must be the same when it is called twice."""
+    first, second = call(module, z), call(module, z)
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor) and first.shape == second.shape:
+        if not torch.allclose(first, second, atol=1e-6, equal_nan=True):
+            raise CheckFailed(
+                "called twice with the same tokens, the module gives two results: make layers once, in __init__, and "
+                "use no dropout"
+            )
+    return first
+
+
+# ---- 04.1
 
 
 @exercise
-def check_attention_weights(attention_weights: Callable) -> None:
-    """04.1: attention_weights(queries [..., M, d], keys [..., N, d]) -> [..., M, N], rows adding up to 1."""
+def check_attention_weights(softmax: Callable, attention_weights: Callable) -> None:
+    """04.1: softmax(scores [..., M, N]) and attention_weights(queries [..., M, d], keys [..., N, d]) -> [..., M, N]."""
+    _check_softmax(softmax)
     queries, keys = drawn(2, 3, 5, 6), drawn(2, 3, 7, 6, seed=1)
-    # torch's own attention hands out the weights where the values are the unit vectors
-    expected = F.scaled_dot_product_attention(queries, keys, torch.eye(7).expand(2, 3, 7, 7))
+
+    def reference(queries, keys):  # torch's own attention hands out the weights where the values are unit vectors
+        n = keys.shape[-2]
+        unit = torch.eye(n, dtype=keys.dtype).expand(*keys.shape[:-2], n, n)
+        return SDPA(queries, keys, unit)
+
+    expected = reference(queries, keys)
     scores, d = queries @ keys.mT, 6
     scaled = scores / d**0.5
-    close(
-        call(attention_weights, queries, keys),
-        expected,
-        {
-            "√d is missing: divide the scores by queries.shape[-1] ** 0.5 before the softmax": scores.softmax(-1),
-            "√d is cut down to a whole number: leave it as it is, d ** 0.5": (scores / int(d**0.5)).softmax(-1),
-            "the scores are divided by d instead of √d": (scores / d).softmax(-1),
-            "the scores are multiplied by √d: divide": (scores * d**0.5).softmax(-1),
-            "the scores are divided by the root of the number of keys: d is the width of a query, the last axis": (
-                scores / 7**0.5
-            ).softmax(-1),
-            "the scores are divided by the root of the number of queries: d is the width of a query, the last axis": (
-                scores / 5**0.5
-            ).softmax(-1),
-            "the softmax runs over the queries: each query's weights add up to 1, so it runs over the keys, the last "
-            "axis": scaled.softmax(-2),
-            "the softmax runs over the heads (dim=1): it runs over the keys, the last axis": scaled.softmax(1),
-            "the softmax runs over the batch (dim=0): it runs over the keys, the last axis": scaled.softmax(0),
-            "these are the scores: the softmax over the keys is missing": scaled,
-            "these are the scores: √d and the softmax are missing": scores,
-            "√d comes after the softmax: scale the scores, not the weights": scores.softmax(-1) / d**0.5,
-            "queries and keys are swapped: rows are queries, columns are keys": scaled.mT.softmax(-1),
-        },
-        what="attention_weights(queries, keys)",
-    )
+    mistakes = {
+        "√d is missing: divide the scores by queries.shape[-1] ** 0.5 before the softmax": scores.softmax(-1),
+        "√d is cut down to a whole number: leave it as it is, d ** 0.5": (scores / int(d**0.5)).softmax(-1),
+        "the scores are divided by d instead of √d": (scores / d).softmax(-1),
+        "the scores are multiplied by √d: divide": (scores * d**0.5).softmax(-1),
+        "the scores are divided by the root of the number of keys: d is the width of a query, the last axis": (
+            scores / 7**0.5
+        ).softmax(-1),
+        "the scores are divided by the root of the number of queries: d is the width of a query, the last axis": (
+            scores / 5**0.5
+        ).softmax(-1),
+        "the scores are divided by √2, as in the example: d is the width of a query, the last axis": (
+            scores / 2**0.5
+        ).softmax(-1),
+        "the softmax runs over the queries: each query's weights add up to 1, so it runs over the keys, the last "
+        "axis": scaled.softmax(-2),
+        "the softmax runs over the heads (dim=1): it runs over the keys, the last axis": scaled.softmax(1),
+        "the softmax runs over the batch (dim=0): it runs over the keys, the last axis": scaled.softmax(0),
+        "these are the scores: the softmax over the keys is missing": scaled,
+        "these are the scores: √d and the softmax are missing": scores,
+        "√d comes after the softmax: scale the scores, not the weights": scores.softmax(-1) / d**0.5,
+        "queries and keys are swapped: rows are queries, columns are keys": scaled.mT.softmax(-1),
+    }
+    close(call(attention_weights, queries, keys), expected, mistakes, what="attention_weights(queries, keys)")
     close(
         call(attention_weights, queries[0, 0], keys[0, 0]),
         expected[0, 0],
         what="for queries [5, 6] and keys [7, 6], without axes in front, attention_weights(queries, keys)",
     )
+    large = 300 * queries
+    close(
+        call(attention_weights, large, keys),
+        reference(large.double(), keys.double()),
+        what="for queries 300 times as large, attention_weights(queries, keys)",
+        tolerance=1e-3,
+    )
+    other_types(attention_weights, reference, queries, keys, what="attention_weights(queries, keys)")
     learns(attention_weights, queries, keys)
     passed("04.1", "each row of weights adds up to 1, for any axes in front and more keys than queries.")
 
 
+def _check_softmax(softmax):
+    scores = 2 * drawn(2, 3, 4, 5, seed=2)
+    shares = scores.exp()
+    close(
+        call(softmax, scores),
+        scores.softmax(-1),
+        {
+            "softmax: the sum runs over the queries: each row adds up to 1, along the last axis": scores.softmax(-2),
+            "softmax: the sum runs over dim=1: each row adds up to 1, along the last axis": scores.softmax(1),
+            "softmax: the sum runs over dim=0: each row adds up to 1, along the last axis": scores.softmax(0),
+            "softmax: everything together adds up to 1: each row does, along the last axis (dim=-1)": shares
+            / shares.sum(),
+            "softmax: these are the exponentials: divide each row by its sum": shares,
+            "softmax: these are the exponentials: divide each row by its sum (largest score subtracted)": (
+                scores - scores.amax(-1, keepdim=True)
+            ).exp(),
+            "softmax: the exponentials are divided by the sum of the scores: divide by the sum of the exponentials": (
+                shares / scores.sum(-1, keepdim=True)
+            ),
+            "softmax: the scores are divided by their sum: take the exponentials first": scores
+            / scores.sum(-1, keepdim=True),
+            "softmax: the exponentials are divided by the largest one: divide by their sum": shares
+            / shares.amax(-1, keepdim=True),
+            "softmax: these are the logarithms of the weights": scores.log_softmax(-1),
+        },
+        what="softmax(scores)",
+    )
+    far = torch.tensor([[1000.0, 999.0, 997.0], [-1000.0, -1001.0, -1003.0]])
+    found = call(softmax, far)
+    expected = far.softmax(-1)
+    if isinstance(found, torch.Tensor) and found.shape == far.shape and found.isnan().any():
+        if found[0].isnan().any():
+            raise CheckFailed(
+                "softmax: for scores of 1000 the result holds nan, since their exponentials are infinite: subtract the "
+                "largest score of each row first"
+            )
+        raise CheckFailed(
+            "softmax: for a row of scores of about -1000 below one of 1000 the result holds nan: subtract the largest "
+            "score of each row (amax with dim=-1), not that of all"
+        )
+    close(found, expected, what="for scores of 1000 and of -1000, softmax(scores)")
+    hidden = torch.tensor([[1.0, -torch.inf, 2.0]])
+    close(call(softmax, hidden), hidden.softmax(-1), what="for a row with a score of -inf, softmax(scores)")
+    close(call(softmax, scores[0, 0]), scores[0, 0].softmax(-1), what="for scores [4, 5], softmax(scores)")
+    other_types(softmax, lambda scores: scores.softmax(-1), scores, what="softmax(scores)")
+    learns(softmax, scores)
+
+
+# ---- 04.2
+
+
 @exercise
-def check_multi_head(multi_head: Callable) -> None:
-    """04.2: multi_head(q, k, v [B, N, D], heads) -> [B, N, D], without the projections."""
+def check_head(Head: Callable) -> None:
+    """04.2: Head(dim, width), a module [B, N, D] -> [B, N, d] with the layers query, key and value."""
+    dim, width = 10, 6
+    head = made(Head, dim, width, needs={name: (dim, width) for name in ("query", "key", "value")})
+    z = drawn(3, 5, dim)
+    with torch.no_grad():
+        q, k, v = head.query(z), head.key(z), head.value(z)
+        expected = SDPA(q, k, v)
+        scores = q @ k.mT / width**0.5
+        mistakes = {
+            "queries and keys have changed places: a query asks, so rows belong to self.query": SDPA(k, q, v),
+            "queries stand where keys should: the scores are self.query(z) times self.key(z)": SDPA(q, q, v),
+            "keys stand where queries should: the scores are self.query(z) times self.key(z)": SDPA(k, k, v),
+            "the keys are handed over: the weights average the values, self.value(z)": SDPA(q, k, k),
+            "the queries are handed over: the weights average the values, self.value(z)": SDPA(q, k, q),
+            "the tokens themselves are handed over: the weights average the values, self.value(z)": SDPA(q, k, z),
+            "these are the weights: multiply them with the values": scores.softmax(-1),
+            "these are the values: average them with the weights": v,
+            "the values are averaged along the wrong axis: weights @ v, without a transpose": scores.softmax(-1).mT @ v,
+            "√d is missing in the weights": (q @ k.mT).softmax(-1) @ v,
+            "the scores are divided by the root of D, the width of a token: d is the width of a query": (
+                (q @ k.mT / dim**0.5).softmax(-1) @ v
+            ),
+            "the softmax runs over the queries: it runs over the keys, the last axis": scores.softmax(-2) @ v,
+            "the softmax runs over the batch: it runs over the keys, the last axis": scores.softmax(0) @ v,
+            "z is added: a head has no residual connection (that comes with the block)": expected + z[..., :width],
+        }
+    close(steady(head, z), expected, mistakes, what="Head(10, 6)(z)")
+    one = drawn(1, 7, dim, seed=3)
+    with torch.no_grad():
+        expected = SDPA(head.query(one), head.key(one), head.value(one))
+    close(call(head, one), expected, what="for one clip of 7 tokens, Head(10, 6)(z)")
+    learns(head, z, also=head.parameters())
+    if extra := [name for name, _ in head.named_parameters() if name.split(".")[0] not in ("query", "key", "value")]:
+        raise CheckFailed(f"the head has a parameter besides those of query, key and value: {extra[0]}")
+    passed("04.2", "queries, keys and values are learned, and the head gives what torch's function gives.")
+
+
+# ---- 04.3
+
+
+@exercise
+def check_look_back(look_back: Callable, masked_attention: Callable) -> None:
+    """04.3: look_back(nt, s) -> bool [N, N]; masked_attention(q, k, v, allowed [M, N]) -> [..., M, d]."""
+    import numpy as np
+
+    for nt, s in ((3, 4), (1, 5), (4, 1), (2, 3), (np.int64(5), np.int64(2))):
+        _check_mask(look_back, nt, s)
+    q, k, v = drawn(2, 3, 5, 6), drawn(2, 3, 7, 6, seed=1), drawn(2, 3, 7, 4, seed=2)
+    allowed = drawn(5, 7, seed=3) > -0.3
+    allowed[0], allowed[1] = torch.arange(7) == 6, True
+    expected = _masked(q, k, v, allowed)
+    scores = q @ k.mT / 6**0.5
+    found = call(masked_attention, q, k, v, allowed)
+    if isinstance(found, torch.Tensor) and found.isnan().any():
+        raise CheckFailed(
+            "masked_attention: the result holds nan: some query may look at no key at all. Is True taken for 'must "
+            "not'? Here True means 'may look', so -inf goes where allowed is False"
+        )
+    weights = scores.softmax(-1)
+    close(
+        found,
+        expected,
+        {
+            "masked_attention: nothing is masked": weights @ v,
+            "masked_attention: the mask is the wrong way round: True means 'may look'": _masked(q, k, v, ~allowed),
+            "masked_attention: the weights are set to zero after the softmax: then rows no longer add up to 1. Set the "
+            "scores to -inf before it": weights * allowed @ v,
+            "masked_attention: the scores are set to zero before the softmax: e^0 = 1 still gets weight. Set them to "
+            "-inf": (scores * allowed).softmax(-1) @ v,
+            "masked_attention: 1 is added to allowed scores: that is no mask. Set the others to -inf": (
+                scores + allowed
+            ).softmax(-1)
+            @ v,
+            "masked_attention: √d is missing in the scores": _masked(q * 6**0.5, k, v, allowed),
+            "masked_attention: the scores are divided by d instead of √d": _masked(q / 6**0.5, k, v, allowed),
+            "masked_attention: these are the weights: multiply them with the values": scores.masked_fill(
+                ~allowed, -torch.inf
+            ).softmax(-1),
+            "masked_attention: the softmax runs over the queries: it runs over the keys, the last axis": (
+                scores.masked_fill(~allowed, -torch.inf).softmax(-2) @ v
+            ),
+        },
+        what="masked_attention(q, k, v, allowed)",
+    )
+    close(
+        call(masked_attention, q[0, 0], k[0, 0], v[0, 0], allowed),
+        expected[0, 0],
+        what="without axes in front, masked_attention(q, k, v, allowed)",
+    )
+    other_types(masked_attention, _masked, q, k, v, allowed, what="masked_attention(q, k, v, allowed)")
+    learns(masked_attention, q, k, v, allowed)
+    passed("04.3", "no token sees a later time index, and all see their own; forbidden keys get nothing.")
+
+
+def _masked(q, k, v, allowed):
+    scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~allowed, -torch.inf)
+    return scores.softmax(-1) @ v
+
+
+def _check_mask(look_back, nt, s):
+    number = torch.arange(int(nt * s))
+    time = number // int(s)
+    expected = time[None, :] <= time[:, None]
+    found = call(look_back, nt, s)
+    what = f"look_back(nt={nt}, s={s})"
+    if isinstance(found, torch.Tensor) and found.dtype != torch.bool and found.shape == expected.shape:
+        kind = str(found.dtype).removeprefix("torch.")
+        raise CheckFailed(f"{what} is {kind}, expected bool: True where a query may look, from a comparison")
+    same_shape(found, expected, what)
+    if torch.equal(found, expected):
+        return
+    place, late = number % int(s), number // int(nt)
+    for message, mask in {
+        "this is a triangle of single tokens (tril): those of one time index must see each other, whatever their "
+        "number": number[None, :] <= number[:, None],
+        "tokens don't see their own time index: <= instead of <": time[None, :] < time[:, None],
+        "the mask is the wrong way round: tokens see the present and the future. Rows are queries, columns are "
+        "keys": expected.T,
+        "True and False have changed places: True means 'may look'": ~expected,
+        "tokens see only their own time index: earlier ones are allowed, too": time[None, :] == time[:, None],
+        "looks as if token i had the time index i % s: that is its place in space; the time is i // s": (
+            place[None, :] <= place[:, None]
+        ),
+        "looks as if the tokens were numbered space first: token i has the time index i // s, not i % nt": (
+            (number % int(nt))[None, :] <= (number % int(nt))[:, None]
+        ),
+        "looks as if the time index were i // nt: divide by the number of places, s": late[None, :] <= late[:, None],
+        "everything is allowed: later time indices must be False": torch.ones_like(expected),
+    }.items():
+        if torch.equal(found, mask):
+            raise CheckFailed(f"{what}: {message}")
+    i, j = (found != expected).nonzero()[0].tolist()
+    raise CheckFailed(
+        f"{what} is {bool(found[i, j])} at [{i}, {j}]: query {i} has the time index {int(time[i])} and key {j} has "
+        f"{int(time[j])}, so it must be {bool(expected[i, j])}"
+    )
+
+
+# ---- 04.4
+
+
+@exercise
+def check_reach(reach: Callable) -> None:
+    """04.4: reach(*masks, bool [N, N]) -> on how many tokens the output of token 0 depends after all the layers."""
+    for n, layers, seed in ((9, 1, 0), (9, 2, 1), (8, 3, 2), (11, 2, 3), (6, 2, 4), (10, 3, 5)):
+        masks = [torch.eye(n, dtype=torch.bool) | (drawn(n, n, seed=7 * seed + k) > 1.1) for k in range(layers)]
+        _check_count(reach, masks)
+    time = torch.arange(15) // 5  # of 3 · 5 tokens
+    _check_count(reach, [time[None, :] == time[:, None], time[None, :] <= time[:, None]])
+    passed("04.4", "what one layer doesn't reach, two layers reach together.")
+
+
+def _through(masks):
+    """After these layers, which output (row) depends on which token (column)."""
+    seen = torch.eye(len(masks[0]))
+    for mask in masks:
+        seen = (mask.float() @ seen > 0).float()
+    return seen
+
+
+def _check_count(reach, masks):
+    expected = int(_through(masks)[0].sum())
+    copies = [mask.clone() for mask in masks]
+    what = f"reach of {len(masks)} mask{'s' * (len(masks) > 1)} on {len(masks[0])} tokens"
+    found = number(call(reach, *masks), what, ": the number of tokens")
+    if found == expected:
+        return
+    union = torch.stack(copies)[:, 0].any(dim=0).sum()
+    for message, count in (
+        ("this counts the tokens that depend on token 0: count those on which token 0 depends", _through(copies)[:, 0]),
+        ("the layers come in the reverse order: the first mask belongs to the first layer", _through(copies[::-1])[0]),
+        ("this is the reach of the last layer alone: its inputs have already heard from others", copies[-1][0]),
+        ("this is the reach of the first layer alone", copies[0][0]),
+        ("this counts what one of the masks allows: through two layers a token also hears from others' others", union),
+        ("this is the sum over the masks: count each token once", torch.stack(copies)[:, 0]),
+        ("token 0 itself is missing: its output depends on itself, too", _through(copies)[0][1:]),
+        ("this counts all pairs: look at the output of token 0 alone", _through(copies)),
+        ("this is the number of all tokens: look at the output of token 0 alone", torch.ones(len(copies[0]))),
+        ("this counts numbers, not tokens: a token counts once, if any of its numbers has a gradient", None),
+    ):
+        if count is None and found > len(copies[0]) or count is not None and found == int(count.sum()):
+            raise CheckFailed(f"{what} is {found:g}, expected {expected}. {message[0].upper()}{message[1:]}")
+    raise CheckFailed(f"{what} is {found:g}, expected {expected}")
+
+
+# ---- 04.5
+
+
+@exercise
+def check_multi_head(MultiHead: Callable) -> None:
+    """04.5: MultiHead(dim, heads), a module [B, N, D] -> [B, N, D] with qkv, out and weights(z) [B, heads, N, N]."""
     b, n, dim, heads = 4, 5, 18, 3
+    module = made(MultiHead, dim, heads, needs={"qkv": (dim, 3 * dim), "out": (dim, dim)})
+    z = drawn(b, n, dim)
+    library = nn.MultiheadAttention(dim, heads, batch_first=True)
+    _copy(module, library)
+    with torch.no_grad():
+        expected, weights = library(z, z, z, average_attn_weights=False)
+        mistakes = _wrong_heads(module, z, heads)
+    found = steady(module, z)
+    for message, value in mistakes.items():
+        if isinstance(found, torch.Tensor) and found.shape == value.shape and torch.allclose(found, value, atol=1e-5):
+            raise CheckFailed(message)
+    close(found, expected, what="with torch's weights, MultiHead(18, heads=3)(z)")
+    for heads, shape in ((1, (2, 6, 18)), (6, (1, 7, 18)), (2, (3, 4, 18))):
+        _compare(MultiHead, nn.MultiheadAttention, dim, heads, drawn(*shape, seed=heads))
+    learns(module, z, also=module.parameters())
+    _check_weights(module, z, weights)
+    if len(list(module.parameters())) != 4:
+        raise CheckFailed("the module has other parameters than those of qkv and out: these two layers are enough")
+    passed("04.5", "the module does what torch's does, for one head and for six, and tells its weights.")
+
+
+def _check_weights(module, z, expected):
+    if not callable(getattr(module, "weights", None)):
+        raise CheckFailed("the module has no method weights(z)")
+    heads, d = module.heads if isinstance(getattr(module, "heads", None), int) else 3, 6
+    with torch.no_grad():
+        q, k, _ = module.qkv(z).unflatten(-1, (3, heads, d)).permute(2, 0, 3, 1, 4)
+    scores = q @ k.mT
+    close(
+        call(module.weights, z),
+        expected,
+        {
+            "weights(z) are averaged over the heads: give those of each": expected.mean(dim=1),
+            "weights(z) are the scores: the softmax is missing": scores / d**0.5,
+            "weights(z) are the scores: √d and the softmax are missing": scores,
+            "weights(z) lack √d, the root of the width of a head": scores.softmax(-1),
+            "weights(z) are divided by √D: divide by √d, the root of the width of one head": (
+                scores / (heads * d) ** 0.5
+            ).softmax(-1),
+            "weights(z) add up to 1 over the queries: the softmax runs over the keys, the last axis": (
+                scores / d**0.5
+            ).softmax(-2),
+            "weights(z) are those of queries and keys in each other's place": (scores.mT / d**0.5).softmax(-1),
+        },
+        what="weights(z)",
+    )
+
+
+def _wrong_heads(module, z, heads):
+    """{message: what this mistake gives with the module's own layers}."""
+    b, n, dim = z.shape
     d = dim // heads
-    q, k, v = (drawn(b, n, dim, seed=seed) for seed in range(3))
-    parts = [x.split(d, dim=-1) for x in (q, k, v)]  # head after head
-    each = [F.scaled_dot_product_attention(*one) for one in zip(*parts)]
-    expected = torch.cat(each, dim=-1)
+    columns = module.qkv(z)
+    q, k, v = columns.chunk(3, dim=-1)
 
     def split(x):
         return x.reshape(b, n, heads, d).transpose(1, 2)  # [B, heads, N, d]
@@ -71,127 +431,327 @@ def check_multi_head(multi_head: Callable) -> None:
     def woven(x):
         return x.reshape(b, n, d, heads).permute(0, 3, 1, 2)
 
-    y, y_viewed, y_woven = (F.scaled_dot_product_attention(*map(f, (q, k, v))) for f in (split, viewed, woven))
-    among_heads = F.scaled_dot_product_attention(*(x.reshape(b, n, heads, d) for x in (q, k, v)))
-    wrong_split = (
-        "looks as if D was split by view(B, heads, N, d): that cuts the tokens into pieces and mixes them. "
-        "D can be divided only in place, view(B, N, heads, d), and then transposed"
+    def join(y):
+        return y.transpose(1, 2).reshape(b, n, dim)
+
+    y, y_viewed, y_woven = (SDPA(*map(how, (q, k, v))) for how in (split, viewed, woven))
+    among_heads = SDPA(*(x.reshape(b, n, heads, d) for x in (q, k, v))).reshape(b, n, dim)
+    over_batch = SDPA(*(x.reshape(b, n, heads, d).permute(1, 2, 0, 3) for x in (q, k, v))).permute(2, 0, 1, 3)
+    inner = columns.reshape(b, n, heads, 3, d).permute(3, 0, 2, 1, 4)  # (heads three d)
+    last = columns.reshape(b, n, heads, d, 3).permute(4, 0, 2, 1, 3)  # (heads d three)
+    cut = (
+        "looks as if D was split by view(B, heads, N, d): that cuts the tokens into pieces and mixes them. D can be "
+        "divided only in place, view(B, N, heads, d), and then transposed"
     )
-    woven_heads = "looks as if D was split into (d heads): a head's columns lie side by side, (heads d)"
-    wrong_join = (
-        "the split is right, but the heads are joined by view or reshape straight from [B, heads, N, d]: "
-        "transpose back to [B, N, heads, d] first"
-    )
-    found = call(multi_head, q, k, v, heads)
-    for message, value in (
-        (wrong_split, y_viewed.transpose(1, 2).reshape(b, n, dim)),
-        (wrong_split, y_viewed.reshape(b, n, dim)),
-        (woven_heads, y_woven.permute(0, 2, 3, 1).reshape(b, n, dim)),
-        (woven_heads, y_woven.transpose(1, 2).reshape(b, n, dim)),
-        (
-            "the heads are not laid side by side but woven, (d heads): join [B, N, heads, d] as it stands, (heads d)",
-            y.permute(0, 2, 3, 1).reshape(b, n, dim),
+    weave = "looks as if D was split into (d heads): a head's columns lie side by side, (heads d)"
+    order = "the order of the 3·D columns is another: all of Q, then K, then V, and in each head after head: "
+    joined = {
+        cut: join(y_viewed),
+        cut + ".": y_viewed.reshape(b, n, dim),
+        weave: y_woven.permute(0, 2, 3, 1).reshape(b, n, dim),
+        weave + ".": join(y_woven),
+        "the heads are not laid side by side but woven, (d heads): join them as (heads d)": y.permute(
+            0, 2, 3, 1
+        ).reshape(b, n, dim),
+        "the heads are joined in the reverse order": join(y.flip(1)),
+        "looks as if the heads of one token attended to each other: the transpose to [B, heads, N, d] is missing "
+        "before attention": among_heads,
+        "looks as if clips attended to each other: the tokens must be the last axis but one": over_batch.reshape(
+            b, n, dim
         ),
-        ("the heads are joined in the reverse order", torch.cat(each[::-1], dim=-1)),
+        "looks as if there were one head of width D: split D before attending": SDPA(q, k, v),
+        "the scores are divided by √D instead of √d, the width of one head": join(
+            SDPA(*map(split, (q, k, v)), scale=dim**-0.5)
+        ),
+        "√d is missing in the scores": join(SDPA(*map(split, (q, k, v)), scale=1.0)),
+        "the split is right, but the heads are joined by view or reshape straight from [B, heads, N, d]: transpose "
+        "back to [B, N, heads, d] first": y.reshape(b, n, dim),
+        order + "(three heads d), not (heads three d)": join(SDPA(*inner)),
+        order + "(three heads d), not (heads d three)": join(SDPA(*last)),
+        order + "keys stand before queries": join(SDPA(*map(split, (k, q, v)))),
+        order + "values stand first": join(SDPA(*map(split, (k, v, q)))),
+        order + "values stand before keys": join(SDPA(*map(split, (q, v, k)))),
+        "each head's softmax runs over the queries: it runs over the keys, the last axis": join(
+            (split(q) @ split(k).mT / d**0.5).softmax(-2) @ split(v)
+        ),
+    }
+    found = {message: module.out(value) for message, value in joined.items()}
+    right = join(y)
+    return found | {
+        "self.out is not applied: W_O mixes the joined heads": right,
+        "self.out is applied twice": module.out(module.out(right)),
+        "z is added: the residual connection belongs to the block": module.out(right) + z,
+        "these are the heads before they are joined": y,
+        "these are the heads before they are joined, heads behind tokens": y.transpose(1, 2),
+    }
+
+
+def _copy(module, other):
+    """Gives `module`, a reader's MultiHead, the weights of torch's module or the package's."""
+    with torch.no_grad():
+        if isinstance(other, nn.MultiheadAttention):
+            other.in_proj_bias.copy_(drawn(*other.in_proj_bias.shape, seed=5) / 4)  # they begin at zero
+            other.out_proj.bias.copy_(drawn(*other.out_proj.bias.shape, seed=6) / 4)
+            pairs = ((module.qkv, other.in_proj_weight, other.in_proj_bias), (module.out, *other.out_proj.parameters()))
+        else:
+            pairs = ((module.qkv, *other.qkv.parameters()), (module.out, *other.out.parameters()))
+        for layer, weight, bias in pairs:
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+
+
+def _compare(MultiHead, Other, dim, heads, z):
+    """Fails unless a module of each kind, with the same weights, gives the same; returns the largest difference."""
+    torchs = Other is nn.MultiheadAttention
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(heads)  # the reader's random numbers go on as if nothing had been drawn
+        other = Other(dim, heads, batch_first=True) if torchs else Other(dim, heads)
+        module = MultiHead(dim, heads)
+    _copy(module, other)
+    with torch.no_grad():
+        expected = other(z, z, z)[0] if torchs else other(z)
+        found = module(z)
+    close(found, expected, what=f"with the same weights, MultiHead({dim}, heads={heads})(z)")
+    return (found - expected).abs().max().item()
+
+
+def same_as(MultiHead: Callable, other: Callable) -> None:
+    """Compares a MultiHead with torch's nn.MultiheadAttention or the package's MultiHeadAttention, on the same weights.
+
+    Prints that they agree; raises CheckFailed where they do not.
+    """
+    for heads in (1, 4, 8):
+        _compare(MultiHead, other, 128, heads, drawn(2, 64, 128, seed=heads))
+    name = f"{other.__module__.split('.')[0]}'s {other.__name__}".replace("vivit_edu's", "the package's")
+    print(f"Your MultiHead and {name} give the same, for 1, 4 and 8 heads.")
+
+
+# ---- 04.6
+
+
+class _Attention(nn.Module):
+    """Multi-head attention whose parts can be replaced by faulty ones. before: applied to the tokens."""
+
+    def __init__(self, dim, heads, *, before=None, split=None, mask=None, after=None):
+        super().__init__()
+        self.heads, self.before, self.split, self.mask, self.after = heads, before, split, mask, after
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, z):
+        z = self.before(z) if self.before else z
+        b, n, dim = z.shape
+        parts = self.qkv(z).chunk(3, dim=-1)
+        if self.split:
+            q, k, v = (self.split(x, self.heads) for x in parts)
+        else:
+            q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in parts)
+        y = SDPA(q, k, v, attn_mask=self.mask(n) if self.mask else None).transpose(1, 2).reshape(b, n, dim)
+        y = self.out(y)
+        return self.after(y) if self.after else y
+
+
+class _OverBatch(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads)
+
+    def forward(self, z):
+        return self.attention(z, z, z)[0]
+
+
+def _window(n):
+    number = torch.arange(n)
+    return (number[:, None] - number).abs() <= 2
+
+
+def _suspects(dim):
+    """(what is wrong or "", module): sound ones first."""
+    place = drawn(40, dim, seed=8)
+    return [
+        ("", _Attention(dim, 3)),
+        ("", _Attention(dim, 1)),
         (
-            "looks as if the heads of one token attended to each other: the transpose to [B, heads, N, d] is "
-            "missing before attention",
-            among_heads.reshape(b, n, dim),
+            "cuts tokens into pieces by reshape(B, heads, N, d). Property 2 fails: with the tokens in a random order "
+            "its outputs are others",
+            _Attention(dim, 2, split=lambda x, heads: x.reshape(len(x), heads, x.shape[1], -1)),
         ),
         (
-            "looks as if there were one head of width D: split D before attending",
-            F.scaled_dot_product_attention(q, k, v),
+            "attends over the batch. Property 1 fails: a clip alone gives another output than in its batch",
+            _OverBatch(dim, 3),
         ),
         (
-            "the scores are divided by √D instead of √d, the width of one head",
-            torch.cat([F.scaled_dot_product_attention(*one, scale=dim**-0.5) for one in zip(*parts)], dim=-1),
+            "takes something from the clip before, and clip 0 from the last. Property 1 fails: compare all clips",
+            _Attention(dim, 3, after=lambda y: y + 0.1 * y.roll(1, 0)),
         ),
-        (wrong_join, y.reshape(b, n, dim)),
-    ):
-        if isinstance(found, torch.Tensor) and found.shape == value.shape and torch.allclose(found, value, atol=1e-5):
-            raise CheckFailed(message)
-    close(
-        found,
-        expected,
-        {
-            "these are the heads before they are joined": y,
-            "these are the heads before they are joined, heads behind tokens": y.transpose(1, 2),
-            "the heads are added up: lay them side by side": sum(each),
-        },
-        what="multi_head(q, k, v, heads=3)",
-    )
-    learns(multi_head, q, k, v, heads)
-    passed("04.2", "three heads, each with its own columns, back in their order.")
+        (
+            "lets the last clip hear from clip 0 and leaves the other clips alone. Property 1 fails: compare all clips",
+            _Attention(dim, 3, before=lambda z: torch.cat((z[:-1], z[-1:] + 0.2 * z[:1] * (len(z) > 1)))),
+        ),
+        (
+            "subtracts the mean of the batch. Property 1 fails: a clip alone gives another output than in its batch",
+            _Attention(dim, 3, after=lambda y: y - y.mean(dim=0, keepdim=True)),
+        ),
+        (
+            "adds positions. Property 2 fails: it knows which token is which",
+            _Attention(dim, 3, before=lambda z: z + place[: z.shape[1]]),
+        ),
+        (
+            "looks only back (a causal mask). Property 2 fails: the order of the tokens matters to it",
+            _Attention(dim, 3, mask=lambda n: torch.ones(n, n, dtype=torch.bool).tril()),
+        ),
+        (
+            "looks only at near neighbours. Property 2 fails, but only a random order shows it: reversed tokens have "
+            "the same neighbours",
+            _Attention(dim, 3, mask=_window),
+        ),
+        (
+            "gives its outputs in a fixed order. Property 2 fails: shuffled tokens must give outputs that are shuffled "
+            "in the same way",
+            _Attention(dim, 3, after=lambda y: y.sort(dim=1).values),
+        ),
+        (
+            "gives only the mean, so that shuffled tokens change nothing, but it treats the first token differently. "
+            "Property 2 fails",
+            _Attention(dim, 3, after=lambda y: torch.cat((2 * y[:, :1], y[:, 1:]), dim=1)),
+        ),
+    ]
 
 
 @exercise
-def check_causal_attention(causal_attention: Callable) -> None:
-    """04.3: causal_attention(q, k, v [B, heads, T'·S, d], n_t) -> the same shape; no look ahead in time."""
-    n_t, n_s, d = 3, 4, 8
-    n = n_t * n_s
-    q, k, v = (drawn(2, 2, n, d, seed=seed) for seed in range(3))
-    expected = torch.cat(
-        [  # each time index by itself, with the keys up to it
-            F.scaled_dot_product_attention(
-                q[..., t * n_s : (t + 1) * n_s, :], k[..., : (t + 1) * n_s, :], v[..., : (t + 1) * n_s, :]
-            )
-            for t in range(n_t)
-        ],
-        dim=-2,
-    )
-    found = call(causal_attention, q, k, v, n_t)
-    if isinstance(found, torch.Tensor) and found.isnan().any():
-        raise CheckFailed(
-            "the result holds nan: some query may look at no key at all. The tokens of the first time index may "
-            "see each other: <= instead of <"
-        )
-    number = torch.arange(n)
-    time = number // n_s
-    allowed = time[None, :] <= time[:, None]
-    scores = q @ k.mT / d**0.5
+def check_is_sound(is_sound: Callable) -> None:
+    """04.6: is_sound(attention, tokens [B, N, D]) -> whether clips keep apart and outputs follow the tokens' order."""
+    dim = 12
+    for wrong, module in _suspects(dim):
+        module.eval()
+        for b, n, seed in ((3, 7, 1), (2, 10, 2), (5, 8, 3)):
+            tokens = drawn(b, n, dim, seed=seed)
+            answer = call(is_sound, module, tokens)
+            if answer is None:
+                raise CheckFailed("is_sound returns None: does it end in `return ...`?")
+            answer = flag(answer, "is_sound(attention, tokens)")
+            if not wrong and not answer:
+                raise CheckFailed(
+                    f"is_sound is False for a sound attention with tokens {list(tokens.shape)}. Are sums compared "
+                    "exactly (allow for 1e-4), is the output shuffled like the tokens, and are tokens shuffled along "
+                    "their own axis?"
+                )
+            if wrong and answer:
+                raise CheckFailed(f"is_sound is True for a module that {wrong}.")
+    nearly = _Attention(dim, 3, after=lambda y: y + 2e-6 * y.mean(dim=0, keepdim=True)).eval()
+    if not flag(call(is_sound, nearly, drawn(3, 6, dim)), "is_sound(attention, tokens)"):
+        raise CheckFailed("is_sound is False where outputs differ by a millionth, as sums do: allow for about 1e-4")
+    passed("04.6", "your test sees through ten faulty modules and believes the sound ones.")
 
-    def with_mask(mask):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
-    after = scores.softmax(-1) * allowed
+# ---- 04.7
+
+
+@exercise
+def check_block_parts(layer_norm: Callable, MLP: Callable) -> None:
+    """04.7: layer_norm(z [..., D], weight [D], bias [D], eps) -> [..., D]; MLP(dim, hidden) on [..., dim]."""
+    _check_layer_norm(layer_norm)
+    _check_mlp(MLP)
+    passed("04.7", "layer_norm gives what torch's gives, and the MLP treats each token separately.")
+
+
+def _norm(z, weight, bias, eps=1e-5):
+    return F.layer_norm(z, z.shape[-1:], weight, bias, eps)
+
+
+def _check_layer_norm(layer_norm):
+    z = 2 * drawn(3, 4, 6) + drawn(3, 4, 1, seed=1)
+    weight, bias = 1 + 0.5 * drawn(6, seed=2), drawn(6, seed=3)
+    mean, var = z.mean(-1, keepdim=True), z.var(-1, keepdim=True, correction=0)
+    normal = (z - mean) / (var + 1e-5).sqrt()
+
+    def over(axes, **kwargs):
+        centred = z - z.mean(axes, keepdim=True)
+        return centred / (z.var(axes, keepdim=True, correction=0) + 1e-5).sqrt() * weight + bias
+
     close(
-        found,
-        expected,
+        call(layer_norm, z, weight, bias),
+        _norm(z, weight, bias),
         {
-            "nothing is masked: every token sees every other": with_mask(None),
-            "looks like torch.tril on the tokens: those of one time index must see each other, whatever their "
-            "number": with_mask(number[None, :] <= number[:, None]),
-            "the mask is the wrong way round: tokens see the present and the future. keys' time <= queries' "
-            "time": with_mask(allowed.T),
-            "looks as if the tokens were numbered space first: token i has the time index i // S, not i % "
-            "T'": with_mask((number % n_t)[None, :] <= (number % n_t)[:, None]),
-            "looks as if token i had the time index i % S: that is its place in space; the time is i // S": with_mask(
-                (number % n_s)[None, :] <= (number % n_s)[:, None]
+            "layer_norm: the variance is divided by D - 1: take the mean of the squared differences (correction=0)": (
+                (z - mean) / (z.var(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
             ),
-            "looks as if the time index were i // T': divide by the number of places, S = N // n_t": with_mask(
-                (number // n_t)[None, :] <= (number // n_t)[:, None]
-            ),
-            "tokens see only their own time index: earlier ones are allowed, too": with_mask(
-                time[None, :] == time[:, None]
-            ),
-            "the weights are set to zero after the softmax: then rows no longer add up to 1. Set the scores to -inf "
-            "before it": after @ v,
-            "the scores are set to zero before the softmax: e^0 = 1 still gets weight. Set them to -inf": (
-                scores * allowed
-            ).softmax(-1)
-            @ v,
-            "√d is missing in the scores": (q @ k.mT).masked_fill(~allowed, -torch.inf).softmax(-1) @ v,
-            "these are the weights: multiply them with the values": scores.masked_fill(~allowed, -torch.inf).softmax(
-                -1
-            ),
+            "layer_norm: mean and variance run over the tokens: each token is treated separately, dim=-1": over(1),
+            "layer_norm: mean and variance run over the batch: each token is treated separately, dim=-1": over(0),
+            "layer_norm: mean and variance run over tokens and columns together: dim=-1 alone": over((1, 2)),
+            "layer_norm: mean and variance run over everything: dim=-1 alone": over((0, 1, 2)),
+            "layer_norm: it is divided by the variance: divide by its root": (z - mean) / (var + 1e-5) * weight + bias,
+            "layer_norm: the mean is not subtracted": z / (var + 1e-5).sqrt() * weight + bias,
+            "layer_norm: it is not divided by the standard deviation": (z - mean) * weight + bias,
+            "layer_norm: weight and bias are missing": normal,
+            "layer_norm: the bias is missing": normal * weight,
+            "layer_norm: the weight is missing": normal + bias,
+            "layer_norm: the bias is added before the weight is multiplied": (normal + bias) * weight,
+            "layer_norm: weight and bias have changed places": normal * bias + weight,
+            "layer_norm: the mean is added instead of subtracted": (z + mean) / (var + 1e-5).sqrt() * weight + bias,
         },
-        what="causal_attention(q, k, v, n_t=3)",
+        what="layer_norm(z, weight, bias)",
     )
-    one = call(causal_attention, q, k, v, 1)  # a single time index: nothing to hide
+    eps = 0.5
     close(
-        one,
-        with_mask(None),
-        what="with one time index, where all tokens see each other, causal_attention(q, k, v, n_t=1)",
+        call(layer_norm, z, weight, bias, eps),
+        _norm(z, weight, bias, eps),
+        {
+            "layer_norm: eps has no effect: add it to the variance, under the root": _norm(z, weight, bias),
+            "layer_norm: eps has no effect: add it to the variance, under the root.": _norm(z, weight, bias, 0.0),
+            "layer_norm: eps is added to the standard deviation: it belongs under the root": (z - mean)
+            / (var.sqrt() + eps)
+            * weight
+            + bias,
+        },
+        what="with eps=0.5, layer_norm(z, weight, bias, eps)",
     )
-    learns(causal_attention, q, k, v, n_t)
-    passed("04.3", "no token sees a later time index, and all see their own.")
+    flat = torch.full((2, 6), 3.0)
+    close(
+        call(layer_norm, flat, weight, bias),
+        bias.expand(2, 6),
+        what="for tokens whose numbers are all equal, layer_norm(z, weight, bias)",
+    )
+    close(call(layer_norm, z[0, 0], weight, bias), _norm(z[0, 0], weight, bias), what="for one token [6], layer_norm")
+    other_types(layer_norm, _norm, z, weight, bias, what="layer_norm(z, weight, bias)")
+    learns(layer_norm, z, weight, bias)
+
+
+def _check_mlp(MLP):
+    dim, hidden = 6, 15
+    module = call(MLP, dim, hidden)
+    if not isinstance(module, nn.Module):
+        raise CheckFailed(f"MLP({dim}, {hidden}) is {argument_in_words('', module)}, expected an nn.Module")
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    sizes = [(layer.in_features, layer.out_features) for layer in layers]
+    if sorted(sizes) != sorted([(dim, hidden), (hidden, dim)]):
+        told = ", ".join(f"{start} to {end}" for start, end in sizes) or "none"
+        raise CheckFailed(f"MLP(6, 15) has the linear layers {told}: expected 6 to 15 and 15 to 6, made in __init__")
+    if any(layer.bias is None for layer in layers):
+        raise CheckFailed("MLP: a linear layer has no bias: leave nn.Linear as it comes")
+    first, second = sorted(layers, key=lambda layer: layer.in_features)
+    z = 2 * drawn(3, 4, dim)
+    with torch.no_grad():
+        inner = first(z)
+        expected = second(F.gelu(inner))
+        mistakes = {
+            "MLP: the non-linearity is missing: two linear layers in a row are one": second(inner),
+            "MLP: the non-linearity is a ReLU: the paper's is GELU": second(F.relu(inner)),
+            "MLP: GELU comes after the second layer: it comes between the two": F.gelu(second(inner)),
+            "MLP: a second GELU comes at the end: the last layer is linear": F.gelu(expected),
+            "MLP: GELU comes before the first layer: it comes between the two": second(first(F.gelu(z))),
+            "MLP: GELU is applied twice": second(F.gelu(F.gelu(inner))),
+            "MLP: the non-linearity is a sigmoid: the paper's is GELU": second(inner.sigmoid()),
+            "MLP: the non-linearity is tanh: the paper's is GELU": second(inner.tanh()),
+            "MLP: the non-linearity is SiLU: the paper's is GELU": second(F.silu(inner)),
+            "MLP: this is GELU's approximation by tanh: take it exactly, as it comes": second(
+                F.gelu(inner, approximate="tanh")
+            ),
+            "MLP: z is added: the residual connection belongs to the block": expected + z,
+        }
+    close(steady(module, z), expected, mistakes, what="MLP(6, 15)(z)")
+    close(call(module, z[0, 0]), expected[0, 0], what="for one token [6], MLP(6, 15)(z)")
+    learns(module, z, also=module.parameters())
+    if len(list(module.parameters())) != 4:
+        raise CheckFailed("MLP: it has parameters besides those of its two linear layers")

@@ -1,4 +1,4 @@
-"""Checks of chapter 05: the cls token, the encoder block, the head, Model 1, and a test that catches faulty models.
+"""Checks of chapter 05: the cls token, the encoder block, the head, Model 1, a test of models, and a training loop.
 
 A module is checked by its parts: the expected output is put together from the parts that the reader's module owns, and
 the parts are then compared with torch's or the package's by copying weights.
@@ -16,13 +16,14 @@ from einops import rearrange
 from torch import nn
 
 from ...models import build_model
-from ..ready.ch05 import EncoderBlock, Head, Model1, prepend_cls
+from ..ready.ch05 import ClassifierHead, EncoderBlock, Model1, prepend_cls
 from . import CheckFailed, call, close, drawn, exercise, flag, kind, learns, passed, same_shape
 
 # Sizes that differ on every axis, and none of which is the notebook's
 DIM, HEADS, MLP_DIM = 12, 3, 20
 CLIP, TUBELET, GRID, CLASSES, DEPTH = (2, 9, 8, 25), (3, 4, 5), (3, 2, 5), 7, 3
 TO_ONE_SEQUENCE = "b nt s d -> b (nt s) d"
+BATCH_TRAP = "the attention runs over the batch, so clips attend to each other: its axes are [B, N, D], batch first"
 
 
 # ---- 05.1
@@ -102,6 +103,8 @@ def check_block(EncoderBlock: Callable) -> None:
     found = call(block.forward, z)
     with torch.no_grad():
         _compare_block(found, z, n1, attention, n2, mlp)
+        if not torch.allclose(found[:1], block(z[:1]), rtol=1e-4, atol=1e-4):
+            raise CheckFailed(f"{BATCH_TRAP} (nn.MultiheadAttention needs batch_first=True)")
         library = torch_layer(block)
         close(
             found,
@@ -160,9 +163,7 @@ def _compare_block(found, z, n1, attention, n2, mlp):
         "one more LayerNorm at the end: the residual stream leaves the block as it is, and the head normalises it": n2(
             y + mlp(n2(y))
         ),
-        "the attention runs over the batch, so clips attend to each other: its axes are [B, N, D], batch first": (
-            (x := z + attention(n1(z).transpose(0, 1)).transpose(0, 1)) + mlp(n2(x))
-        ),
+        BATCH_TRAP: ((x := z + attention(n1(z).transpose(0, 1)).transpose(0, 1)) + mlp(n2(x))),
     }
     close(found, y + mlp(n2(y)), mistakes, what="the block's output")
 
@@ -204,10 +205,10 @@ def _mlp_is_right(mlp):
 
 
 @exercise
-def check_head(Head: Callable) -> None:
-    """05.3: Head(dim, classes, pool) maps tokens [B, N, D] to logits [B, K]: LayerNorm, read-out, linear map."""
+def check_head(ClassifierHead: Callable) -> None:
+    """05.3: ClassifierHead(dim, classes, pool) maps tokens [B, N, D] to logits [B, K]."""
     for pool in ("cls", "mean"):
-        head = _module(Head, DIM, CLASSES, pool)
+        head = _module(ClassifierHead, DIM, CLASSES, pool)
         _norm(_part(head, "norm"), "norm", DIM)
         linear = _part(head, "linear")
         if not isinstance(linear, nn.Linear) or (linear.in_features, linear.out_features) != (DIM, CLASSES):
@@ -253,7 +254,7 @@ def _compare_head(found, z, norm, linear, pool):
             "the linear map is missing: the head returns the vector it read": right,
             "the tokens' axis is still there: logits are [B, K]": logits[:, None],
         },
-        what=f'the logits of Head(…, pool="{pool}")',
+        what=f'the logits of ClassifierHead(…, pool="{pool}")',
     )
 
 
@@ -358,6 +359,11 @@ def _compare_model(found, model, clips):
         z = torch.cat((model_cls.expand(len(z), -1, -1), z + model.positions[:, :-1]), dim=1)
         return run(z, front=False, positions=0)
 
+    def stack(z):
+        for block in model.blocks:
+            z = block(z)
+        return z
+
     model_cls = getattr(model, "cls", None)
     sequence = rearrange(grid, TO_ONE_SEQUENCE)
     first, *_ = model.blocks
@@ -368,6 +374,9 @@ def _compare_model(found, model, clips):
         {
             "the positions are not used: z + positions, after the cls token and before the blocks": lambda: run(
                 sequence, positions=0
+            ),
+            "the positions are added after the blocks: add them before, once": lambda: model.head(
+                stack(_front(sequence, model_cls)) + model.positions
             ),
             "the tokens are in another order, through time first: use the order of the package and of published "
             f'weights, "{TO_ONE_SEQUENCE}"': lambda: run(rearrange(grid, "b nt s d -> b (s nt) d")),
@@ -436,31 +445,32 @@ def _small(seed):
         return Model1((1, 4, 4, 6), (2, 2, 3), 3, dim=32, depth=2, heads=4, mlp_dim=64, pool="cls")
 
 
-class _DropoutHead(Head):
+class _DropoutHead(ClassifierHead):
     def forward(self, z):
         return super().forward(F.dropout(z, 0.5, self.training))
 
 
-class _OtherOrderHead(Head):
+class _OtherOrderHead(ClassifierHead):
     def forward(self, z):
         spread = (z.var(dim=-1, correction=0, keepdim=True) + self.norm.eps).sqrt()
         z = (z / spread - z.mean(dim=-1, keepdim=True) / spread) * self.norm.weight + self.norm.bias
         return (z @ self.linear.weight.T + self.linear.bias)[:, 0]
 
 
-class _UnnormalisedHead(Head):
+class _UnnormalisedHead(ClassifierHead):
     def forward(self, z):
         return self.linear(z[:, 0])
 
 
-class _SoftmaxHead(Head):
+class _SoftmaxHead(ClassifierHead):
     def forward(self, z):
         return super().forward(z).softmax(dim=-1)
 
 
 class _BatchBlock(EncoderBlock):
     def forward(self, z):
-        y = z + self.attention(self.norm_attention(z).transpose(0, 1)).transpose(0, 1)
+        together = self.norm_attention(z).flatten(0, 1)[None]  # [1, B·N, D]
+        y = z + self.attention(together).view(z.shape)
         return y + self.mlp(self.norm_mlp(y))
 
 
@@ -532,7 +542,7 @@ FAULTS = {
         _as_class(_ShiftedModel1),
         "Compare the logits themselves, with a tolerance of about 1e-4, and use large random weights.",
     ),
-    "attention over the batch": (
+    "the clips of a batch attend to each other": (
         _with_batch_block,
         "A single clip has no other clip to attend to: give the models the whole batch, and large random weights.",
     ),
@@ -546,6 +556,72 @@ FAULTS = {
         "numbers.",
     ),
 }
+
+
+# ---- 05.6
+
+
+@exercise
+def check_learn(learn: Callable) -> None:
+    """05.6: learn(model, batches) trains the model on pairs of clips and labels and returns the loss of each step.
+    It is compared with runs that make one mistake each."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [(drawn(6, 1, 4, 4, 6, seed=k).sigmoid(), torch.randint(3, (6,), generator=generator)) for k in range(5)]
+    runs = {"": _train(_small(1), batches)}
+    runs |= {message: _train(_small(1), batches, **change) for message, change in LEARN_MISTAKES.items()}
+    model = _small(1).train()
+    try:
+        losses = call(learn, model, batches, may_change=(0,))
+    except CheckFailed as failed:
+        if "inplace operation" in str(failed):
+            raise CheckFailed(
+                "optimiser.step() changes the weights before loss.backward() has used them: call backward first"
+            ) from None
+        raise
+    if not isinstance(losses, (list, tuple)) or len(losses) != len(batches):
+        said = f"{len(losses)} numbers" if isinstance(losses, (list, tuple)) else kind(losses)
+        raise CheckFailed(f"for {len(batches)} batches learn returned {said}: append one loss in each step")
+    if any(isinstance(loss, torch.Tensor) and loss.requires_grad for loss in losses):
+        raise CheckFailed(
+            "the losses are tensors that keep the whole computation of their step in memory: append loss.item()"
+        )
+    (expected, weights), *_ = runs.values()
+    found = torch.tensor([float(loss) for loss in losses])
+    mistakes = {message: losses for message, (losses, _) in runs.items() if message}
+    close(found, expected, mistakes, what="the list of losses", tolerance=1e-3)
+    close(
+        torch.cat([parameter.detach().flatten() for parameter in model.parameters()]),
+        weights,
+        {"the last batch was not learned: optimiser.step() comes in every step": runs[NO_LAST_STEP][1]},
+        what="the trained weights",
+        tolerance=1e-3,
+    )
+    passed("05.6", "the losses and the trained weights are those of a correct training loop.")
+
+
+NO_LAST_STEP = "the last step is missing"
+LEARN_MISTAKES = {
+    "the model does not learn, its losses are those of the weights it started with: is there a loss.backward() and, "
+    "after it, an optimiser.step()?": {"step": False},
+    "gradients add up from step to step: call optimiser.zero_grad() before loss.backward()": {"zero": False},
+    "a softmax comes before F.cross_entropy, which applies it itself: give it the logits": {"softmax": True},
+    NO_LAST_STEP: {"last": False},
+}
+
+
+def _train(model, batches, step=True, zero=True, softmax=False, last=True):
+    """The losses of a training run and the weights at its end, flat; with a mistake in it where that is asked for."""
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for k, (clips, labels) in enumerate(batches):
+        logits = model.train()(clips)
+        loss = F.cross_entropy(logits.softmax(dim=-1) if softmax else logits, labels)
+        if zero:
+            optimiser.zero_grad()
+        loss.backward()
+        if step and (last or k < len(batches) - 1):
+            optimiser.step()
+        losses.append(loss.item())
+    return torch.tensor(losses), torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 # ---- what the checks of modules share

@@ -121,6 +121,11 @@ def check_depends_on_mates(depends_on_mates: Callable) -> None:
             True,
             "overlooked a model in which only the first clip is disturbed: look at all clips of the batch",
         ),
+        (
+            _LastLooks(),
+            True,
+            "overlooked a model in which only the last clip is disturbed: look at all clips of the batch",
+        ),
     )
     for batch in (clips, clips[:3], torch.cat((clips, 1 - clips))):
         for model, guilty, mistake in cases:
@@ -226,6 +231,12 @@ class _BatchAttention(_PerClip):
     def forward(self, clips):
         logits = super().forward(clips)
         return F.scaled_dot_product_attention(logits / 10, logits / 10, logits)
+
+
+class _LastLooks(_PerClip):
+    def forward(self, clips):
+        logits = super().forward(clips)
+        return torch.cat((logits[:-1], logits[-1:] + logits[:-1].sum(dim=0)))
 
 
 class _WrongFold(_PerClip):

@@ -183,7 +183,7 @@ def mistakes_of_time_first(block: nn.Module, z: torch.Tensor) -> dict[str, Any]:
 def check_starts_as_identity(start_as_identity: Callable) -> None:
     """start_as_identity(block): the temporal branch adds nothing at first, and all its matrices learn."""
     block = example_block()
-    before = {name: value.clone() for name, value in block.state_dict().items()}
+    before, modules = {name: value.clone() for name, value in block.state_dict().items()}, list(block.modules())
     returned = call(start_as_identity, block, may_change=(0,))
     block = returned if isinstance(returned, nn.Module) else block
     if not isinstance(getattr(block, "time_attention", None), MultiHeadAttention):
@@ -194,6 +194,10 @@ def check_starts_as_identity(start_as_identity: Callable) -> None:
     )
     if touched:
         raise CheckFailed(f"{', '.join(touched)} changed: only the temporal attention's weights may be touched")
+    if any(now[name].shape != value.shape for name, value in before.items()):
+        raise CheckFailed("time_attention has weights of another shape now: fill them in place, nn.init.zeros_(…)")
+    if any(module.training for module in modules):
+        raise CheckFailed("a part of the block is left in train mode: it was in eval mode; change weights alone")
     frozen = [name for name, p in block.named_parameters() if not p.requires_grad]
     if frozen:
         raise CheckFailed(f"{frozen[0]} is frozen: a zero that must stay zero never learns; leave requires_grad alone")
@@ -201,7 +205,13 @@ def check_starts_as_identity(start_as_identity: Callable) -> None:
     check_learns(block)
     wider = strong(FactorisedSelfAttentionBlock(ViViTConfig(dim=12, heads=3, mlp_dim=20)))
     returned = call(start_as_identity, wider, may_change=(0,))
-    check_adds_nothing(returned if isinstance(returned, nn.Module) else wider)
+    wider = returned if isinstance(returned, nn.Module) else wider
+    if wider.time_attention.out.weight.shape != (12, 12):
+        raise CheckFailed(
+            f"of a block of width 12 the output projection is now {list(wider.time_attention.out.weight.shape)}: a "
+            "size is written into the code; fill the weights in place instead, nn.init.zeros_(…)"
+        )
+    check_adds_nothing(wider)
     passed("07.3", "at first the block is the image model's, and all of its temporal attention learns.")
 
 

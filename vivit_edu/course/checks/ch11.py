@@ -182,6 +182,13 @@ def check_single_clips(drop_path: Callable) -> None:
     """One clip at a time, and at another rate: each is a draw of its own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
+        branch, start = drawn(40, 2, 3, seed=5).abs() + 1, torch.get_rng_state()
+        first = call(drop_path, branch, 0.5, True)
+        torch.set_rng_state(start)
+        if not torch.equal(first, call(drop_path, branch, 0.5, True)):
+            raise CheckFailed(
+                "the draw is not torch's, but a run must repeat after torch.manual_seed(…): use torch.rand"
+            )
         for clips, rate in ((1, 0.8), (3, 0.25)):
             branch = drawn(clips, 2, 3, seed=5).abs() + 1
             found = torch.stack([call(drop_path, branch, rate, True) for _ in range(300)])

@@ -527,36 +527,36 @@ def check_tests(forgets_itself: Callable, blind_to_class: Callable) -> None:
     passed("13.5", "your tests catch what is wrong and let pass what is right.")
 
 
-def right_rollout(layers):
+def _right_rollout(layers):
     eye = torch.eye(layers[0].shape[-1])
     return multiply([(a.mean(dim=1) + eye) / 2 for a in layers])
 
 
-def normalised_rollout(layers):
+def _normalised_rollout(layers):
     factors = [a.mean(dim=1) + torch.eye(a.shape[-1]) for a in layers]
     return multiply([f / f.sum(dim=-1, keepdim=True) for f in factors])
 
 
-def rollout_of_strongest_head(layers):
+def _rollout_of_strongest_head(layers):
     factors = [a.amax(dim=1) + torch.eye(a.shape[-1]) for a in layers]
     return multiply([f / f.sum(dim=-1, keepdim=True) for f in factors])
 
 
-def rollout_without_identity(layers):
+def _rollout_without_identity(layers):
     return multiply([a.mean(dim=1) for a in layers])
 
 
-def rollout_that_normalises_alone(layers):
+def _rollout_that_normalises_alone(layers):
     means = [a.mean(dim=1) for a in layers]
     return multiply([a / a.sum(dim=-1, keepdim=True) for a in means])
 
 
 ROLLOUTS = (
-    (rollout_without_identity, True, "a rollout without the identity, R = A_L … A_1"),
-    (right_rollout, False, "a right rollout, with (A + I) / 2"),
-    (rollout_that_normalises_alone, True, "a rollout that makes rows sum to 1, but adds no identity"),
-    (normalised_rollout, False, "a right rollout that divides A + I by the sums of its rows"),
-    (rollout_of_strongest_head, False, "a rollout that takes the strongest head; it does add the identity"),
+    (_rollout_without_identity, True, "a rollout without the identity, R = A_L … A_1"),
+    (_right_rollout, False, "a right rollout, with (A + I) / 2"),
+    (_rollout_that_normalises_alone, True, "a rollout that makes rows sum to 1, but adds no identity"),
+    (_normalised_rollout, False, "a right rollout that divides A + I by the sums of its rows"),
+    (_rollout_of_strongest_head, False, "a rollout that takes the strongest head; it does add the identity"),
 )
 HINTS_ROLLOUT = {
     True: "Rows that sum to 1 prove nothing: those of the weights do already. Choose weights by which no token reads "
@@ -565,39 +565,39 @@ HINTS_ROLLOUT = {
 }
 
 
-def class_relevance(model, clips, classes):
+def _class_relevance(model, clips, classes):
     return relevance(model, clips, classes)
 
 
-def class_gradient(model, clips, classes):
+def _class_gradient(model, clips, classes):
     return input_gradient(model, clips, classes)
 
 
-def rollout_map(model, clips, classes):
+def _rollout_map(model, clips, classes):
     return rollout(model, clips)
 
 
-def of_all_logits(model, clips, classes):
+def _of_all_logits(model, clips, classes):
     """A gradient of the sum of all logits: it asks no class."""
     return sum(input_gradient(model, clips, [k] * len(clips)) for k in range(model.config.num_classes))
 
 
-def of_predicted(model, clips, classes):
+def _of_predicted(model, clips, classes):
     return relevance(model, clips)
 
 
-def rounded_differently(model, clips, classes):
+def _rounded_differently(model, clips, classes):
     """The same for every class but for the last digit of a float."""
     return rollout(model, clips) * (1 + 1e-6 * int(torch.as_tensor(classes)[0]))
 
 
 METHODS_TO_JUDGE = (
-    (rollout_map, True, "rollout, which takes no class"),
-    (class_relevance, False, "relevance for the class that is asked for"),
-    (of_all_logits, True, "a gradient of the sum of all logits"),
-    (of_predicted, True, "relevance that always asks for the predicted class"),
-    (class_gradient, False, "the input gradient of the class that is asked for"),
-    (rounded_differently, True, "a map that differs between classes by rounding only, one part in a million"),
+    (_rollout_map, True, "rollout, which takes no class"),
+    (_class_relevance, False, "relevance for the class that is asked for"),
+    (_of_all_logits, True, "a gradient of the sum of all logits"),
+    (_of_predicted, True, "relevance that always asks for the predicted class"),
+    (_class_gradient, False, "the input gradient of the class that is asked for"),
+    (_rounded_differently, True, "a map that differs between classes by rounding only, one part in a million"),
 )
 HINTS_CLASS = {
     True: "Ask for every class and compare the maps, with room for rounding (torch.allclose), and return True if all "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .calling import CheckFailed, argument_in_words, call, last_call, learns
+from .calling import CheckFailed, argument_names, call, last_call, learns
 from .comparing import close, flag, kind
 
 DTYPES = {torch.float64: 1e-9, torch.bfloat16: 0.05}  # what else is tried, and how exact it has to be
@@ -211,7 +211,8 @@ def _compare_gradients(function, reference, case, also):
     if not any(_is_tensor(arg) and arg.is_floating_point() for arg in case):
         return
     learns(function, *_copies(case), also=also)
-    found, wanted = (_gradients(one, case, also) for one in (function, reference))
+    names = argument_names(function, case)
+    found, wanted = (_gradients(one, case, names, also) for one in (function, reference))
     for name, right in wanted.items():
         if right is not None and not _close_enough(found.get(name), right):
             raise CheckFailed(
@@ -220,15 +221,15 @@ def _compare_gradients(function, reference, case, also):
             )
 
 
-def _gradients(function, case, also):
+def _gradients(function, case, names, also):
     """{argument or parameter in words: its gradient}, of a sum of the results with fixed random weights."""
     arguments = _copies(case)
     leaves = {}
-    for number, arg in enumerate(arguments):
+    for name, arg in zip(names, arguments):
         if _is_tensor(arg) and arg.is_floating_point():
-            leaves[f"argument {number + 1}, {argument_in_words('', arg)},"] = arg.requires_grad_()
+            leaves[name] = arg.requires_grad_()
         elif isinstance(arg, nn.Module):
-            leaves |= {f"parameter {name}": parameter for name, parameter in arg.named_parameters()}
+            leaves |= {f"{name}.{part}": parameter for part, parameter in arg.named_parameters()}
     leaves |= {f"parameter {number}": parameter for number, parameter in enumerate(also)}
     given = [arg * 1 if _is_tensor(arg) and arg.requires_grad else arg for arg in arguments]
     with torch.enable_grad():
@@ -257,8 +258,10 @@ def _compare_in(dtype, function, reference, case, what):
         return
     try:
         found = call(function, *_copies(converted))
-        if _is_tensor(found) and _is_tensor(expected):
-            _same_kind(found, expected, what, "")
+        one, other = ([part] if _is_tensor(part) else part for part in (found, expected))
+        for part, right in zip(one, other):
+            if _is_tensor(part) and _is_tensor(right):
+                _same_kind(part, right, what, "")
         _compare(found, expected, {}, what, DTYPES.get(dtype, 1e-5))
     except CheckFailed as failed:
         raise CheckFailed(

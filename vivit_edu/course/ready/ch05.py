@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
@@ -38,7 +39,7 @@ class EncoderBlock(nn.Module):
 
 
 @builds("05.3")
-class Head(nn.Module):
+class ClassifierHead(nn.Module):
     """[B, N, D] -> logits [B, K], from the cls token at index 0 (pool="cls") or the mean of all tokens ("mean")"""
 
     def __init__(self, dim: int, classes: int, pool: str):
@@ -75,7 +76,7 @@ class Model1(nn.Module):
         self.cls = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "cls" else None
         self.positions = nn.Parameter(0.5 * torch.randn(1, count, dim))
         self.blocks = nn.ModuleList(EncoderBlock(dim, heads, mlp_dim) for _ in range(depth))
-        self.head = Head(dim, classes, pool)
+        self.head = ClassifierHead(dim, classes, pool)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         z = rearrange(self.embedding(clips), "b nt s d -> b (nt s) d")
@@ -96,3 +97,16 @@ def agree(first: nn.Module, second: nn.Module, clips: torch.Tensor) -> bool:
             parameter.normal_(std=0.2)
         second.load_state_dict(first.state_dict())
         return torch.allclose(first(clips), second(clips), rtol=1e-4, atol=1e-4)
+
+
+@builds("05.6")
+def learn(model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
+    """Trains a model on pairs of clips and labels and returns the loss of each step"""
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for clips, labels in batches:
+        loss = F.cross_entropy(model(clips), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses

@@ -119,7 +119,7 @@ def one_block() -> Figure:
     draw_text(axes, 0.6, 1.1, "tubelets\n[B, 12, voxels]", va="top", color=GREY)
     draw_arrow(axes, (1.15, 1.4), (1.45, 1.4))
     draw_box(axes, 1.5, 1.15, 1.15, 0.5, "embedding\n+ positions", shape="[B, 12, D]")
-    draw_residual_stream(axes, 2.95, 1.4, 4.6, [("mixer", GREEN), ("MLP", GREY)], names=("", ""))
+    draw_residual_stream(axes, 2.95, 1.4, 4.6, [("mixer", GREEN), ("MLP", GREY)], norm="norm", names=("", ""))
     draw_box(axes, 7.65, 1.15, 1.1, 0.5, "linear head", shape="[B, 12, answers]")
     return figure
 

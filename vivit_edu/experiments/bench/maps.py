@@ -23,7 +23,16 @@ from torch import nn
 from ...cost import PAPER
 from ...data import load_volumes
 from ...errors import CheckpointError, ConfigError
-from ...explain.faithfulness import METHODS, RANDOM, all_maps, contrast, estimate, faithfulness, organ_scores
+from ...explain.faithfulness import (
+    CONTRAST,
+    METHODS,
+    RANDOM,
+    all_maps,
+    contrast_map,
+    estimate,
+    faithfulness,
+    organ_scores,
+)
 from ...support.places import checkout
 from ...volumes import Split, Volumes
 from ..ablate import spread
@@ -31,7 +40,6 @@ from ..runs import describe_device, versions, write_json
 from ..trained import load_trained, weights_path
 
 PER_CLASS, SEEDS, RANDOM_ORDERS, PART = 3, (0, 1, 2), 3, 8
-CONTRAST = "contrast, no model"
 OF_CLIPS = ("deletion", "insertion", "gain")  # scores that are kept clip by clip
 OF_ORGAN = ("share", "pointing", "iou")
 
@@ -50,14 +58,14 @@ def make_table(runs: dict[str, list[dict]], volumes: Volumes, device: str | torc
         "clips": len(first["clips"]),
         "seeds": {name: [run["seed"] for run in of_model] for name, of_model in runs.items()},
         "random_orders": RANDOM_ORDERS,
-        "results": {name: sum_up(of_model) for name, of_model in runs.items()},
+        "results": {name: sum_up_seeds(of_model) for name, of_model in runs.items()},
         "device": describe_device(torch.device(device)),
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def sum_up(runs: list[dict]) -> dict:
+def sum_up_seeds(runs: list[dict]) -> dict:
     """One model's figures over its seeds: {"val", "test", "passes", "seconds", "methods"}."""
     methods = {}
     for method in runs[0]["methods"]:
@@ -66,9 +74,9 @@ def sum_up(runs: list[dict]) -> dict:
         for score in OF_CLIPS:
             values = torch.tensor([one[score] for one in found])  # [seeds, clips]
             interval = estimate(values.mean(dim=0))
-            scores[score] = rounded(spread(values.mean(dim=1).tolist()))
+            scores[score] = four_digits(spread(values.mean(dim=1).tolist()))
             scores[score] |= {"low": round(interval.low, 4), "high": round(interval.high, 4)}
-        scores |= {score: rounded(spread([one[score] for one in found])) for score in OF_ORGAN if score in found[0]}
+        scores |= {score: four_digits(spread([one[score] for one in found])) for score in OF_ORGAN if score in found[0]}
         for curve in ("deletion_curve", "insertion_curve"):
             scores[curve] = [round(x, 4) for x in torch.tensor([one[curve] for one in found]).mean(dim=0).tolist()]
         methods[method] = scores
@@ -83,7 +91,7 @@ def sum_up(runs: list[dict]) -> dict:
     }
 
 
-def rounded(figures: dict) -> dict:
+def four_digits(figures: dict) -> dict:
     """What `spread` returned, with four digits."""
 
     def short(value):
@@ -100,7 +108,9 @@ def score_maps(model: nn.Module, split: Split, *, seed: int = 0) -> dict[str, di
     """
     clips = split.clips.to(next(model.parameters()).device).float() / 255
     parts = [all_maps(model, part, seed=seed + 1, progress=False) for part in clips.split(PART)]  # memory: N×N weights
-    maps = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | {CONTRAST: contrast(model, clips)}
+    maps = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | {
+        CONTRAST: contrast_map(model, clips)
+    }
     found = faithfulness(model, clips, maps, random_orders=RANDOM_ORDERS, seed=seed, progress=False)
     chance = torch.rand(len(clips), *model.grid, generator=torch.Generator().manual_seed(seed)).to(clips.device)
     areas = {name: one.areas() for name, one in found.items()}
@@ -172,7 +182,7 @@ def score_recorded(name: str, seed: int, volumes: Volumes, clips: list[int], fol
     return run
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def score_and_write(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m vivit_edu.experiments.bench.maps", description=__doc__)
     parser.add_argument("path", type=Path, help="the JSON file to write")
@@ -200,4 +210,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    score_and_write()
