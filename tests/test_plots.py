@@ -71,14 +71,6 @@ def test_a_figure_that_describes_itself_keeps_its_alt_text(displayed):
     assert len(displayed) == 3  # and nothing below it
 
 
-def test_large_pictures_are_stored_in_256_colours():
-    figure = plots.new_figure(4, 4)
-    noise = np.random.default_rng(0).random((300, 300))
-    figure.subplots().imshow(noise, cmap="gray")
-    picture = Image.open(BytesIO(plots.as_png(figure)))
-    assert picture.mode == "P" and picture.size == (640, 640)
-
-
 def test_no_two_colours_that_mean_something_are_alike():
     """Space, time, both, the rest and Models 1 to 4: any two differ by at least 0.4 of a channel in sum."""
     from matplotlib.colors import to_rgb

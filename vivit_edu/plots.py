@@ -35,7 +35,6 @@ MODEL_COLOURS = {
 }
 SMALLEST = 9  # points: no text in a figure is smaller
 SHARPNESS = 2  # pixels of the file per pixel of the page, for screens that have them
-MANY_BYTES = 60_000  # a larger file is written with 256 colours
 
 
 def new_figure(width: float, height: float, alt: str = "") -> Figure:
@@ -86,17 +85,11 @@ def show_png(png: bytes, alt: str) -> None:
 
 
 def as_png(figure: Figure, dpi: int = 80) -> bytes:
-    """A figure as the content of a PNG file, twice as sharp as its dpi on the page; large ones in 256 colours."""
+    """A figure as the content of a PNG file, twice as sharp as its dpi on the page."""
     from io import BytesIO
 
-    from PIL import Image
-
     png = BytesIO()
-    figure.savefig(png, dpi=SHARPNESS * dpi, format="png")
-    if png.tell() > MANY_BYTES:
-        picture = Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        png = BytesIO()
-        picture.save(png, format="PNG", optimize=True)
+    figure.savefig(png, dpi=SHARPNESS * dpi, format="png", pil_kwargs={"optimize": True})
     return png.getvalue()
 
 

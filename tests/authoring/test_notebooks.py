@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from tests.sample_chapter import CHECKED, HINTS, REPO, sample_notebook
 from vivit_edu.authoring import notebooks as harness
-from vivit_edu.authoring.exercises import clear_guesses, move_links, readers_lines, student_notebook
+from vivit_edu.authoring.exercises import clear_guesses, heading_parts, move_links, readers_lines, student_notebook
 from vivit_edu.authoring.masters import (
     Master,
     bootstrap_cell,
@@ -509,6 +509,7 @@ BROKEN = {
         "cell 5 .*tagged plot, .*shows no figure",
     ),
     "a folded exercise": (lambda nb: nb.cells[12].metadata.update(tags=["plot"]), "cell 13 .*part of an exercise"),
+    "no difficulty": (edit(11, "(5 minutes, easy)", "(5 minutes)"), "is not of the form '### Exercise 03.1"),
     "an unknown kind": (edit(11, "(5 minutes, easy)", "(5 minutes, easy, guess)"), "with its kind: "),
     "an open task with points": (edit(14, "easy)", "easy, open)"), "open task but gives points"),
     "a question without an answer cell": (edit(14, "easy)", "easy, explain)"), "no markdown cell for the answer"),
@@ -528,6 +529,28 @@ BROKEN = {
         "nbgrader cannot read",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "words, found",
+    [
+        ("10 minutes, medium", ("10", "medium", "build")),
+        ("1 minute, easy, break", ("1", "easy", "break")),
+        ("5 minutes, hard, explain", ("5", "hard", "explain")),
+        ("5 minutes, explain", ("5", "", "explain")),
+        ("20 minutes, open", ("20", "", "open")),
+        ("20 minutes or more, medium, open", ("20", "medium", "open")),
+        ("open", ("–", "", "open")),
+        ("explain", None),
+        ("5 minutes, break", None),
+        ("medium", None),
+        ("an hour, medium", None),
+    ],
+)
+def test_headings_of_exercises(words, found):
+    parts = heading_parts(f"### Exercise 03.1 · A (b) title ({words})")
+    assert (parts and (parts["minutes"], parts["difficulty"], parts["kind"])) == found
+    assert parts is None or (parts["number"], parts["title"]) == ("03.1", "A (b) title")
 
 
 @pytest.mark.parametrize("name", BROKEN)

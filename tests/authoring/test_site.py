@@ -16,7 +16,7 @@ import pytest
 from tests.sample_chapter import sample_notebook
 from vivit_edu.authoring.masters import master_paths, read
 from vivit_edu.authoring.rules import prose
-from vivit_edu.authoring.site import broken_links, inside, mathml, page, site
+from vivit_edu.authoring.site import broken_links, figures_of, inside, mathml, page, site
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
 
@@ -235,6 +235,20 @@ def test_a_page_loses_nothing_but_the_bootstrap(path):
     shown = page(master, {path.name for path in MASTERS})
     assert len(shown.cells) == before - 1 == len(master.nb.cells) - 1
     assert not any("colab-badge" in cell.source for cell in shown.cells)
+
+
+def test_the_code_of_a_figure_is_folded_and_the_figure_as_wide_as_in_the_notebook(tmp_path):
+    nb = sample_notebook()
+    figure = nb.cells[8]
+    figure.metadata["tags"] = ["plot"]
+    png = {"image/png": "AAAA", "text/plain": "An empty frame."}
+    shown = {"image/png": {"alt": "An empty frame.", "width": 160, "height": 80}}
+    figure.outputs = [nbformat.v4.new_output("display_data", data=png, metadata=shown)]
+    path = tmp_path / "03_sample.ipynb"
+    nbformat.write(nb, path)
+    cell = page(read(path), set()).cells[7]
+    assert "hide-input" in cell.metadata["tags"] and cell.metadata["mystnb"]["code_prompt_show"].startswith("Show the")
+    assert list(figures_of(nb).values()) == [shown["image/png"]]
 
 
 def test_mathml_is_marked_as_block_or_inline():

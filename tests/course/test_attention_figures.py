@@ -27,7 +27,7 @@ def test_heads_are_drawn_layer_by_layer():
     figure = figures.heads_figure({0: weights, 5: weights}, T)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == [f"layer {layer}, head {head}" for layer in (0, 5) for head in range(HEADS)]
-    assert list(figure.axes[0].get_xticks()) == [0, 4, 8, 12] and "16 × 16 weights" in figure.alt_text
+    assert list(figure.axes[0].get_xticks()) == [-0.5, 3.5, 7.5, 11.5] and "16 × 16 weights" in figure.alt_text
 
 
 def test_rollout_is_drawn_as_the_product_of_its_layers(model, clip):

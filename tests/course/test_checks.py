@@ -362,15 +362,24 @@ def times(x):
     return 2 * x
 
 
+def by_roots(x):
+    return (4 * x**2).sqrt()
+
+
 test_run_cases = run_cases(
     check_double,
-    right=[plus, times],
+    right=[plus, times, by_roots],
     wrong={
         "squared": (lambda x: x**2, "squared instead"),
         "unchanged": (lambda x: x, "not changed"),
         "no return": (lambda x: None, "return"),
         "an axis too many": (lambda x: 2 * x[None], "2 axes instead of 1"),
         "negative": (lambda x: -2 * x, "first at"),
+        "halved": (lambda x: x / 2, "first at"),
+        "one more": (lambda x: 2 * x + 1, "first at"),
+        "the sum": (lambda x: 2 * x.sum(), "0 axes instead of 1"),
+        "a list": (lambda x: [2 * v for v in x.tolist()], "is a list"),
+        "in place": (lambda x: x.mul_(2), "changes the x"),
     },
 )
 

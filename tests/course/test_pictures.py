@@ -91,6 +91,9 @@ def assert_readable(figure):
             height = min(box.y1, there.y1) - max(box.y0, there.y0)
             assert min(width, height) < 2, f"{text!r} lies upon {other!r}"
     assert len(figure.alt_text) > 80 and figure.get_figwidth() <= 10
+    from matplotlib.text import Text
+
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= plots.SMALLEST
 
 
 @pytest.mark.parametrize("name", [*VIVITS, "all"])

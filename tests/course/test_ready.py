@@ -68,7 +68,7 @@ def test_the_course_s_stands_in_for_what_has_not_passed(capsys):
     passed("05.1", "another exercise")
     handed = ready("05.2", lambda: "not right yet")
     assert handed is FINISHED["05.2"][0]
-    assert "05.2: this notebook now uses the course's encoder_block." in capsys.readouterr().out
+    assert "05.2: this notebook now uses the course's EncoderBlock." in capsys.readouterr().out
     progress(5)
     assert capsys.readouterr().out == "Chapter 05: exercises passed: 05.1; borrowed from the course: 05.2.\n"
     passed("05.2", "solved after all")
@@ -106,7 +106,7 @@ def test_a_borrowed_version_passes_no_check():
         (("5.2",), r"no exercise '5.2': expected one of 00.1"),
         ((5.2,), r"no exercise 5.2"),
         (("12.3", None), "builds save_run, load_run, but ready was given 1"),
-        (("05.2", None, None), "builds encoder_block, but ready was given 2"),
+        (("05.2", None, None), "builds EncoderBlock, but ready was given 2"),
     ],
 )
 def test_a_wrong_number_is_named(arguments, message):

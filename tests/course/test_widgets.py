@@ -147,7 +147,9 @@ def test_the_tubelet_explorer_redraws():
 
 def test_tubelets_are_drawn_with_their_cost():
     figure = widgets.draw_tubelets(VOLUME, 2, 4)
-    assert [bar.get_width() for bar in figure.axes[1].patches] == [256, 4 * 16 + 16, 4 * 16 + 4 * 16, 64]
+    (dots,) = figure.axes[1].collections
+    assert dots.get_offsets()[:, 0].tolist() == [256, 4 * 16 + 16, 4 * 16 + 4 * 16, 64]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["1", "1,000", "1 million", "1 billion"]
     cuts = [patch.get_xy() for patch in figure.axes[0].patches if patch.get_linewidth() < 1]
     assert sorted(cuts) == [(-0.5, -0.5), (-0.5, 3.5), (3.5, -0.5), (3.5, 3.5)]
     assert "Model 4: 64." in figure.alt_text
@@ -156,4 +158,4 @@ def test_tubelets_are_drawn_with_their_cost():
 def test_the_tubelets_film_strip(displayed):
     widgets.tubelet_strip(VOLUME, sizes=((2, 2), (4, 4), (8, 8)))
     ((image, alt),) = displayed
-    assert image.width <= 800 and "3: Tubelets of 8×8×8 voxels make 1×1×1 = 1 token." in alt
+    assert image.width <= 1000 and "3: Tubelets of 8×8×8 voxels make 1×1×1 = 1 token." in alt

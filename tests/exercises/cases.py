@@ -8,11 +8,11 @@ from vivit_edu.course.checks import CheckFailed
 def run_cases(check, *, right, wrong):
     """A parametrised test of `check`, to be assigned to a name that starts with `test_`.
 
-    right: at least two right solutions, written differently. wrong: at least five of {what the learner got
-    wrong: (solution, regex that the message must match)}.
+    right: at least three right solutions, written differently. wrong: at least ten of {what the learner got
+    wrong: (solution, regex that the message must match)}, written as learners write.
     """
-    assert len(right) >= 2, "a check must accept more than one way of writing the solution"
-    assert len(wrong) >= 5, "try at least five mistakes that learners make"
+    assert len(right) >= 3, "a check must accept more than one way of writing the solution"
+    assert len(wrong) >= 10, "try at least ten mistakes that learners make"
     cases = [pytest.param(solution, None, id=f"right: {solution.__name__}") for solution in right]
     cases += [pytest.param(solution, regex, id=f"wrong: {name}") for name, (solution, regex) in wrong.items()]
 

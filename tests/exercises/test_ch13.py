@@ -409,7 +409,7 @@ test_layers = run_cases(
         "space alone": (pair_of(layers=layers_of_space_alone), "returns 2 matrices, expected 6"),
         "no axis of heads": (
             pair_of(layers=lambda m, x: [a[:, 0] for a in layers_as_the_course(m, x)]),
-            r"expected \[2, 1, 40, 40\]",
+            r"expected \[2, 1, 20, 20\]",
         ),
         "one tensor": (pair_of(layers=lambda m, x: torch.stack(layers_as_the_course(m, x))), "one tensor|axes"),
         "weights as they are": (

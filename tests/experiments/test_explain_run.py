@@ -85,10 +85,10 @@ def test_the_recorded_pictures_are_of_the_recorded_models(tmp_path, monkeypatch,
     monkeypatch.setattr(explain_run, "load_trained", lambda name: (build_model(models[name], **options).eval(), {}))
     still, moving, puzzle = explain_run.record_pictures(tmp_path)
     with Image.open(still) as picture, Image.open(puzzle) as second:
-        assert "2 clips, each" in picture.text["Description"] and "predicted" in picture.text["Description"]
+        assert "2 clips, each" in picture.text["Description"] and "wrong: " in picture.text["Description"]
         assert "A and B" in second.text["Description"] and min(picture.size) > 400
     with Image.open(moving) as film_of_it:
-        assert film_of_it.n_frames == 28 and b"predicted" in film_of_it.info["comment"]
+        assert film_of_it.n_frames == 28 and b"the rollout of Model 2" in film_of_it.info["comment"]
     assert moving.stat().st_size < 1_000_000
 
 

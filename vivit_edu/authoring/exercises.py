@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 KINDS = ("build", "break", "explain", "open")
-# ### Exercise 04.2 · Title (10 minutes, medium), and for any kind but "build" its name behind a comma
-EXERCISE_LINE = re.compile(
-    r"^#+ Exercise (?P<number>\d\d\.\d) · (?P<title>.+) "
-    r"\((?P<minutes>\d+) minutes?, (?P<difficulty>\w+)(?:, (?P<kind>break|explain|open))?\)$"
-)
+EXERCISE_LINE = re.compile(r"^#+ Exercise (?P<number>\d\d\.\d) · (?P<title>.+) \((?P<rest>[^()]+)\)$")
 MARKING = re.compile(r"<details>\s*<summary>.+?</summary>.*\*\*Marking\b.*</details>", re.S)
 EXERCISE_HEADING = re.compile(r"^#+ Exercise\b.*$", re.M)
 SOLUTION_BEGIN, SOLUTION_END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -45,8 +41,7 @@ def exercise_texts(master: Master) -> Violations:
         yield None, f"has no exercise of the kind {missing[0]!r}: '### Exercise 04.5 · title (10 minutes, easy, open)'"
     for k, (number, heading, cells) in enumerate(found, 1):
         form = f"### Exercise {master.chapter}.{k} · title (10 minutes, medium)"
-        known = EXERCISE_LINE.match(heading)
-        if not known or not heading.startswith(f"### Exercise {master.chapter}.{k} "):
+        if not heading_parts(heading) or not heading.startswith(f"### Exercise {master.chapter}.{k} "):
             yield number, f"the heading {heading!r} is not of the form {form!r}, or with its kind: (…, medium, break)"
         if kinds[k - 1] in ("explain", "open"):
             continue
@@ -87,10 +82,29 @@ def written_answers(master: Master) -> Violations:
                 )
 
 
+def heading_parts(heading: str) -> dict[str, str] | None:
+    """An exercise's number, title, minutes, difficulty and kind, by the line of its heading; None for another form.
+
+    "### Exercise 04.2 · Title (10 minutes, medium)"; the name of any kind but "build" comes last. A question to explain
+    may do without a difficulty, an open task without minutes too.
+    """
+    known = EXERCISE_LINE.match(heading)
+    if not known:
+        return None
+    words = known["rest"].split(", ")
+    kind = words.pop() if words[-1] in KINDS else "build"
+    minutes = words.pop(0).split()[0] if words and re.fullmatch(r"\d+ minutes?( or more)?", words[0]) else ""
+    difficulty = words.pop(0) if words and words[0].isalpha() else ""
+    needed = {"explain": [minutes], "open": []}.get(kind, [minutes, difficulty])
+    if words or not all(needed):
+        return None
+    return {**known.groupdict(), "minutes": minutes or "–", "difficulty": difficulty, "kind": kind}
+
+
 def kind_of(heading: str) -> str:
     """The kind of an exercise, by the line of its heading: one of KINDS."""
-    known = EXERCISE_LINE.match(heading)
-    return known and known["kind"] or "build"
+    parts = heading_parts(heading)
+    return parts["kind"] if parts else "build"
 
 
 def predictions(master: Master) -> Violations:

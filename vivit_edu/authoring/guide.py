@@ -7,7 +7,7 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from .exercises import EXERCISE_LINE, kind_of, sections
+from .exercises import heading_parts, kind_of, sections
 from .masters import Master, master_paths, read
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def exercises_markdown(folder: Path) -> str:
         ]
         for row in rows:
             told = "; ".join(f"{name} (“{words}”)" if words else name for name, words in row["mistakes"][:SHOWN])
-            difficulty = row["difficulty"] if row["kind"] == "build" else f"{row['difficulty']}, {row['kind']}"
+            words = [row["difficulty"], row["kind"] if row["kind"] != "build" else ""]
+            difficulty = ", ".join(filter(None, words))
             by_hand = {"explain": "none: marked by hand, with the rubric in the chapter", "open": "none: not graded"}
             lines.append(
                 f"| {row['number']} {row['title']} ({difficulty}) | {row['minutes']} | {row['points']} | "
@@ -69,10 +70,10 @@ def exercise_rows(master: Master, wrong: dict[str, list[tuple[str, str]]]) -> li
     for _, heading, cells in sections(master):
         graded = [cell for _, cell in cells if cell.metadata.get("nbgrader", {}).get("points")]
         called = re.findall(r"\bch\d\d\.(\w+)\(", "\n".join(cell.source for cell in graded))
-        known = EXERCISE_LINE.match(heading)
+        known = heading_parts(heading) or dict.fromkeys(("number", "title", "minutes", "difficulty"), "–")
         rows.append(
             {
-                **(known.groupdict() if known else dict.fromkeys(EXERCISE_LINE.groupindex, "–")),
+                **known,
                 "kind": kind_of(heading),
                 "points": sum(cell.metadata["nbgrader"]["points"] for cell in graded),
                 "mistakes": [pair for check in called for pair in wrong.get(check, ()) if pair[0] not in SLIPS],

@@ -21,7 +21,7 @@ LESSONS = set(
     "volumes data cnn embedding attention vivit models cost pretrained augment optimisers training explain plots errors"
     " course".split()
 )  # what a notebook may import from the package, besides the names that `vivit_edu` itself exports
-AXES = set("b c t h w nt nh nw pt ph pw s n m d k q v".split())
+AXIS_NAMES = set("b c t h w nt nh nw pt ph pw s n m d k q v".split())
 FOLDED_FROM = 4  # lines of code that a cell which draws may show; longer ones are folded
 LINK = re.compile(
     r"(?<!\\)(!?)\[((?:[^\[\]]|\[[^\]]*\](?:\([^)]*\))?)*)\]" r"\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)"
@@ -250,7 +250,7 @@ def wrong_axes(pattern: str) -> str:
     if not re.fullmatch(r"[\w\s().]+->[\w\s().]+", pattern):
         return ""
     names = {name for name in re.findall(r"[a-z_]\w*", pattern)}
-    if unknown := [name for name in sorted(names) if len(name) < 3 and name not in AXES]:
+    if unknown := [name for name in sorted(names) if len(name) < 3 and name not in AXIS_NAMES]:
         return (
             f"{unknown[0]!r} is no axis of the course's notation: b c t h w for clips, nt nh nw and pt ph pw for their "
             "tubelets, s and n for tokens, d for features, heads, a word of three letters for anything else"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+MOST_PIXELS = 128
 CURVES = {  # of curves, told apart by dashes, too
     "occlusion": ("black", "-"),
     "relevance": ("#B2182B", "-"),
@@ -37,9 +38,14 @@ CURVES = {  # of curves, told apart by dashes, too
 
 
 def draw_weights(axes: Axes, weights: torch.Tensor, n_t: int, top: float) -> None:
-    """Weights [N, N] as a picture, from 0 to `top`, with a tick where each time index begins."""
-    axes.imshow(weights.detach().numpy(), cmap="cividis", vmin=0, vmax=top)
-    ticks = np.arange(n_t) * (len(weights) // n_t)
+    """Weights [N, N] as a picture, from 0 to `top`, with a tick where each time index begins.
+
+    A matrix of more than `MOST_PIXELS` rows is averaged to as many: the page has no more pixels for it.
+    """
+    side = min(len(weights), MOST_PIXELS)
+    shown = torch.nn.functional.adaptive_avg_pool2d(weights.detach()[None], side)[0]
+    axes.imshow(shown.numpy(), cmap="cividis", vmin=0, vmax=top, interpolation="nearest")
+    ticks = np.arange(n_t) * side / n_t - 0.5
     axes.set(xticks=ticks, yticks=ticks, xticklabels=[], yticklabels=[])
     axes.tick_params(length=2)
 

@@ -83,13 +83,13 @@ def schedule_curve(rates: Sequence[float]) -> Figure:
 
 def strengths(gradient: torch.Tensor, step: torch.Tensor) -> Figure:
     """The singular values of a gradient and of the step that Muon makes of it, each divided by its largest."""
-    before, after = (torch.linalg.svdvals(matrix.float()) for matrix in (gradient, step))
+    before, after = (torch.linalg.svdvals(matrix.float()).numpy() for matrix in (gradient, step))
     figure = new_figure(
         5.5,
         2.4,
         f"The {len(before)} singular values of a gradient and of Muon's step, sorted, in parts of the largest. Half of "
-        f"the gradient's are below {before.median() / before[0]:.2f}; of the step's, half are above "
-        f"{after.median() / after[0]:.2f}.",
+        f"the gradient's are below {np.median(before) / before[0]:.2f}; of the step's, half are above "
+        f"{np.median(after) / after[0]:.2f}.",
     )
     axes = figure.subplots()
     axes.plot(before / before[0], color=GREY, label="the gradient")

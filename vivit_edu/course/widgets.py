@@ -18,8 +18,8 @@ from ..cost import PAPER, attention_pairs
 from ..embedding import token_grid
 from ..errors import ConfigError
 from ..models import model_class
-from ..plots import BLUE, ORANGE, as_png, new_figure, show, show_png
-from .pictures import draw_cuts, draw_outline, evenly
+from ..plots import MODEL_COLOURS, as_png, new_figure, show, show_png
+from .pictures import CUT, draw_cuts, draw_outline, evenly
 
 if TYPE_CHECKING:
     import torch
@@ -161,24 +161,29 @@ def draw_tubelets(volume: np.ndarray | torch.Tensor, time: int, space: int) -> F
     total = f"{n_t}×{n_h}×{n_w} = {tokens:,} token{'s' * (tokens > 1)}"
     listed = "; ".join(f"{model}: {count:,}" for model, count in pairs.items())
     figure = new_figure(
-        4.9,
+        6.2,
         2.6,
         f"Tubelets of {time}×{space}×{space} voxels make {total}. Left, the cuts in the middle slice; right, "
         f"the query-key pairs of one layer and head on a logarithmic scale: {listed}.",
     )
     figure.suptitle(f"tubelets {time}×{space}×{space}: {total}", fontsize=10)
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
     left.imshow(volume[len(volume) // 2], cmap="gray", vmin=0, vmax=255)
     draw_cuts(left, volume.shape[1:], (n_h, n_w), (space, space), whole=True)
-    draw_outline(left, n_h // 2 * space, n_w // 2 * space, space, space, edgecolor=ORANGE, linewidth=2)
+    draw_outline(left, n_h // 2 * space, n_w // 2 * space, space, space, edgecolor=CUT, linewidth=3)
     left.set_axis_off()
-    bars = right.barh(list(pairs), list(pairs.values()), color=BLUE)
-    right.bar_label(bars, [f"{count:,}" for count in pairs.values()], padding=2, fontsize=9)
-    right.set(xscale="log", xlim=(0.5, 1e11), xticks=[])
-    right.set_title("pairs per layer and head", fontsize=9)
-    right.invert_yaxis()
-    right.tick_params(labelsize=9, length=0)
-    right.spines[["top", "right", "bottom"]].set_visible(False)
+    places = range(len(pairs))
+    right.scatter(list(pairs.values()), places, s=45, color=[MODEL_COLOURS[name] for name in PAPER], zorder=2)
+    for place, count in zip(places, pairs.values()):
+        right.annotate(f"{count:,}", (count, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9)
+    right.set(xscale="log", xlim=(1, 3e10), ylim=(len(pairs) - 0.5, -0.5))
+    right.set_xticks([1, 1e3, 1e6, 1e9], ["1", "1,000", "1 million", "1 billion"])
+    right.set_xticks([10.0**power for power in range(11)], [""] * 11, minor=True)
+    right.set_yticks(places, list(pairs))
+    right.set_title("pairs per layer and head; a line is a factor of 10", fontsize=9)
+    right.grid(axis="x", which="both", alpha=0.35)
+    right.tick_params(labelsize=9, length=0, which="both")
+    right.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -12,12 +12,13 @@ from .. import plots
 from ..data import load_volumes
 from ..errors import ConfigError
 from ..explain.faithfulness import METHODS
-from ..explain.pictures import EVEN, clips_figure, film, maps_figure, puzzle_figure, with_one_palette
-from ..explain.relevance import relevance
+from ..explain.pictures import EVEN, film, maps_figure, puzzle_figure, with_one_palette
+from ..explain.rollout import rollout
 from ..support.files import written_whole
 from ..support.places import checkout
+from ..training import predict_logits
 from ..vivit import ViViT
-from .runs import load_run, written
+from .runs import attention_figure, load_run, written
 from .trained import load_trained, weights_path
 
 if TYPE_CHECKING:
@@ -103,27 +104,24 @@ def save_film(path: Path, frames: Sequence[Image], description: str, *, millisec
 def record_pictures(folder: Path | str) -> list[Path]:
     """Writes the pictures of attention that README and chapter 13 show, from the recorded models; returns their paths.
 
-    attention_phantom.png and .gif: relevance of the recorded "full" for the surest right and the surest wrong of the
-    first hundred test clips, and a film of the first. attention_puzzle.png: the rollout of the recorded Model 1 for
-    chapter 13's clip, beside that of random weights.
+    attention_phantom.png: what a run of the recorded "full" draws at its end, rollout of a right and a wrong test clip.
+    attention_phantom.gif: a film of the first of these. attention_puzzle.png: the rollout of the recorded Model 1 for
+    chapter 13's clip, next to that of random weights.
     """
-    folder = Path(folder)
-    volumes = load_volumes("organphantom3d")
-    model, _ = load_trained(weights_path("full"))
-    split = volumes.test.subset(slice(0, 100))
-    with torch.no_grad():
-        chances = torch.cat([model(part.float() / 255) for part in split.clips.split(25)]).softmax(dim=1)
-    hits = chances.argmax(dim=1) == split.labels
-    chosen = [int((chances.amax(dim=1) * one).argmax()) for one in (hits, ~hits)]
-    clips, masks = split.clips[chosen], split.masks[chosen]
-    titles = [describe_guess(volumes.class_names, int(split.labels[i]), chances[i]) for i in chosen]
-    scores = relevance(model, clips.float() / 255)
+    folder, volumes = Path(folder), load_volumes("organphantom3d")
     paths = [folder / name for name in ("attention_phantom.png", "attention_phantom.gif", "attention_puzzle.png")]
-    plots.save(clips_figure(model, clips, scores, titles, masks=masks), paths[0], dpi=160)
-    frames = film(model, clips[0], [scores[0]], mask=masks[0], scale=9)
-    save_film(paths[1], frames, f"A clip of the phantom, {titles[0]}, and its relevance in yellow.", milliseconds=200)
-    first, _ = load_trained(weights_path("spacetime"))
-    puzzle = puzzle_figure(first, volumes.val.clips[PUZZLE], mask=volumes.val.masks[PUZZLE])
+    model, _ = load_trained(weights_path("full"))
+    guesses = predict_logits(model, volumes.test).argmax(dim=1)
+    plots.save(attention_figure(model, volumes, guesses), paths[0], dpi=160)
+    first = volumes.test.subset((guesses == volumes.test.labels).nonzero()[0])  # right
+    scores = rollout(model, first.clips.float() / 255)
+    organ = volumes.class_names[first.labels[0]]
+    frames = film(model, first.clips[0], scores, mask=first.masks[0], scale=9)
+    save_film(
+        paths[1], frames, f"A clip of the phantom, {organ}, and the rollout of Model 2 in yellow.", milliseconds=200
+    )
+    model, _ = load_trained(weights_path("spacetime"))
+    puzzle = puzzle_figure(model, volumes.val.clips[PUZZLE], mask=volumes.val.masks[PUZZLE])
     plots.save(puzzle, paths[2], dpi=160)
     return paths
 

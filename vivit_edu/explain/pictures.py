@@ -127,7 +127,9 @@ def rows_figure(model: nn.Module, rows: Sequence[SliceRow], alt: str) -> Figure:
         for axes, frame in zip(line, frames):
             outline = None if row.outline is None else row.outline[frame]
             draw_mapped(axes, row.picture[frame], outline, None if top is None else row.heat[frame] / top)
-        line[0].set_ylabel(fill(row.label, 21, break_on_hyphens=False), fontsize=plots.SMALLEST)
+        line[0].set_ylabel(
+            fill(row.label.replace(" %", "\u00a0%"), 21, break_on_hyphens=False), fontsize=plots.SMALLEST
+        )
         if not row.unit:
             line[-1].set_axis_off()
         else:
@@ -184,7 +186,7 @@ def draw_scale(axes: Axes, top: float, unit: str, most: float) -> None:
     """A colour bar from 0 to `top` with numbers, and what they are. most: the largest value, which may be beyond."""
     axes.imshow(overlay(np.full((256, 1), 0.5), np.linspace(1, 0, 256)[:, None]), aspect="auto", extent=(0, 1, 0, top))
     axes.set(xticks=[], yticks=[0, top / 2, top])
-    beyond = "" if most < 1.05 * top else f" to {most:.2g}"
+    beyond = f" to {most:.2g}" if f"{most:.2g}" != f"{top:.2g}" else ""
     axes.set_yticklabels(["0", f"{top / 2:.2g}", f"{top:.2g}{beyond}"], fontsize=plots.SMALLEST)
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")

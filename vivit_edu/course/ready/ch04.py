@@ -53,7 +53,7 @@ def masked_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed:
 @builds("04.4")
 def reach(*masks: torch.Tensor) -> int:
     """How many tokens the output of token 0 depends on, after one attention layer for each mask, bool [N, N]"""
-    tokens = torch.randn(len(masks[0]), 8, requires_grad=True)
+    tokens = (0.1 * torch.randn(len(masks[0]), 8)).requires_grad_()
     z = tokens
     for mask in masks:
         z = z + masked_attention(z, z, z, mask)

@@ -151,51 +151,52 @@ def masks(grid: Sequence[int] = GRID) -> Figure:
 
 
 def twins(
-    patterns: torch.Tensor | np.ndarray,
+    tubelets: torch.Tensor | np.ndarray,
     asks: int,
-    answer: int | None = None,
+    twin: int | None = None,
     shares: torch.Tensor | np.ndarray | None = None,
     grid: Sequence[int] = GRID,
 ) -> Figure:
-    """The tubelets' patterns at every time index, one of them framed.
+    """The tubelets of one clip at every time index, each with its number below, one of them framed.
 
-    patterns: [N, ph·pw] of -1 and 1; asks: number of the framed tubelet; answer: number of its twin, framed by dashes.
-    shares: attention weights [N] of the framed tubelet, drawn below.
+    tubelets: [N, 16 + 10], as `course.puzzles.twins` draws them; asks: number of the framed tubelet; twin: number of
+    its twin, framed by dashes. shares: attention weights [N] of the framed tubelet, drawn below.
     """
-    patterns = np.asarray(patterns)
-    side = round(patterns.shape[1] ** 0.5)
+    tubelets = np.asarray(tubelets)
+    patterns, numbers = tubelets[:, :16].reshape(-1, 4, 4), tubelets[:, 16:].argmax(axis=1)
     nt, nh, nw = grid
-    size, gap = 0.62, 0.16
-    wide, high = nw * (size + gap), nh * (size + gap)
-    lower = 0.0 if shares is None else high + 0.5
-    figure, axes = canvas(1.3 + nt * (wide + 0.6), high + lower + 0.55)
+    size, gap, below = 0.62, 0.16, 0.34
+    wide, high = nw * (size + gap), nh * (size + below)
+    lower = 0.0 if shares is None else nh * (size + gap) + 0.25
+    figure, axes = canvas(1.3 + nt * (wide + 0.6), high + lower + 0.35)
     for number in range(nt * nh * nw):
         t, row, column = number // (nh * nw), number // nw % nh, number % nw
-        x, y = 1.15 + t * (wide + 0.6) + column * (size + gap), lower + 0.15 + (nh - 1 - row) * (size + gap)
-        picture = patterns[number].reshape(side, side)
-        axes.imshow(picture, cmap="gray", vmin=-1.6, vmax=1.15, extent=(x, x + size, y, y + size), zorder=1)
+        x = 1.15 + t * (wide + 0.6) + column * (size + gap)
+        y = lower + 0.3 + (nh - 1 - row) * (size + below)
+        axes.imshow(patterns[number], cmap="gray", vmin=-1.6, vmax=1.15, extent=(x, x + size, y, y + size), zorder=1)
+        draw_text(axes, x + size / 2, y - 0.15, str(numbers[number]), size=11)
         if number == asks:
             _frame(axes, x - 0.05, y - 0.05, size + 0.1, width=3)
-        if number == answer:
+        if number == twin:
             _frame(axes, x - 0.05, y - 0.05, size + 0.1, width=3, style=(0, (1.5, 1)))
         if shares is not None:
-            share = float(shares[number])
-            draw_matrix(axes, x, y - lower, np.array([[share]]), cell=size, numbers=".2f")
+            corner = 0.1 + (nh - 1 - row) * (size + gap)
+            draw_matrix(axes, x, corner, np.array([[float(shares[number])]]), cell=size, numbers=".2f")
         if not number % (nh * nw):
-            draw_text(axes, x + (wide - gap) / 2, lower + high + 0.22, f"time {t}", color=GREY)
+            draw_text(axes, x + (wide - gap) / 2, lower + 0.3 + high - below + 0.2, f"time {t}", color=GREY)
     if shares is not None:
-        draw_text(axes, 0.95, lower + high / 2, "tubelets", ha="right")
-        draw_text(axes, 0.95, high / 2 + 0.08, "weights of\nthe framed\ntubelet", ha="right")
+        draw_text(axes, 0.95, lower + high / 2 + 0.1, "tubelets", ha="right")
+        draw_text(axes, 0.95, (nh * (size + gap)) / 2 + 0.03, "weights of\nthe framed\ntubelet", ha="right")
     axes.set(xlim=(0, figure.get_figwidth()), ylim=(0, figure.get_figheight()))
     return figure
 
 
-def learned_weights(weights: torch.Tensor | np.ndarray, partner: torch.Tensor | np.ndarray) -> Figure:
-    """Attention weights of one clip, [N, N], next to the table of who is whose twin. partner: int [N]."""
-    weights, partner = np.asarray(weights), np.asarray(partner)
-    n = len(partner)
+def learned_weights(weights: torch.Tensor | np.ndarray, twin: torch.Tensor | np.ndarray) -> Figure:
+    """Attention weights of one clip, [N, N], next to the table of who is whose twin. twin: where it is, int [N]."""
+    weights, twin = np.asarray(weights), np.asarray(twin)
+    n = len(twin)
     answer = np.zeros((n, n))
-    answer[np.arange(n), partner] = 1
+    answer[np.arange(n), twin] = 1
     figure = new_figure(7.6, 3.5)
     left, right = figure.subplots(1, 2)
     for axes, table, words in ((left, weights, "learned weights"), (right, answer, "who is whose twin")):
@@ -203,6 +204,36 @@ def learned_weights(weights: torch.Tensor | np.ndarray, partner: torch.Tensor | 
         axes.set_title(words, fontsize=10)
         axes.set(xlabel="key $j$", ylabel="query $i$", xticks=range(0, n, 2), yticks=range(0, n, 2))
     figure.colorbar(drawn, ax=[left, right], label="weight", shrink=0.85)
+    return figure
+
+
+def rows_of_heads(clip: torch.Tensor, weights: torch.Tensor, asks: int, names: Sequence[str]) -> Figure:
+    """A real clip, one slice per time index with the tubelet that asks framed, and below it the attention of its heads.
+
+    clip: [C, T, H, W]; weights: [heads, N, N] of a model whose tubelets are cubes; asks: number of the tubelet;
+    names: of the heads.
+    """
+    t, h, w = clip.shape[1:]
+    cube = round((t * h * w / weights.shape[-1]) ** (1 / 3))
+    nt, nh, nw = t // cube, h // cube, w // cube
+    figure = new_figure(1.15 * nt + 1, 1.3 * (len(names) + 1))
+    panels = figure.subplots(len(names) + 1, nt)
+    for k in range(nt):
+        panels[0, k].imshow(clip[0, k * cube + cube // 2], cmap="gray", vmin=0, vmax=1)
+        panels[0, k].set_title(f"time {k}", fontsize=SMALLEST, color=GREY)
+    asked, row, column = asks // (nh * nw), asks // nw % nh, asks % nw
+    _frame(panels[0, asked], column * cube - 0.5, row * cube - 0.5, cube, colour="white", width=1.8)
+    for head, name in enumerate(names):
+        shares = weights[head, asks].reshape(nt, nh, nw)
+        for k in range(nt):
+            drawn = panels[1 + head, k].imshow(shares[k], cmap="inferno", vmin=0, vmax=shares.max())
+        panels[1 + head, 0].set_ylabel(name, fontsize=SMALLEST)
+        bar = figure.colorbar(drawn, ax=panels[1 + head, :], pad=0.01)
+        bar.set_label("weight", fontsize=SMALLEST)
+        bar.ax.tick_params(labelsize=SMALLEST)
+    panels[0, 0].set_ylabel("clip", fontsize=SMALLEST)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
     return figure
 
 
@@ -264,9 +295,11 @@ def collapse(runs: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     return figure
 
 
-def _frame(axes: Axes, x: float, y: float, size: float, width: float = 2.2, style: object = "-") -> None:
+def _frame(
+    axes: Axes, x: float, y: float, size: float, width: float = 2.2, style: object = "-", colour: str = "black"
+) -> None:
     from matplotlib.patches import Rectangle
 
     axes.add_patch(
-        Rectangle((x, y), size, size, fill=False, edgecolor="black", linewidth=width, linestyle=style, zorder=3)
+        Rectangle((x, y), size, size, fill=False, edgecolor=colour, linewidth=width, linestyle=style, zorder=3)
     )

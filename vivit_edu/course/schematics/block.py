@@ -104,7 +104,7 @@ def learning_curves(losses: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
             style = {"color": GREY if k else PURPLE, "linestyle": "--" if k else "-", "linewidth": 1.4}
             axes.plot(np.arange(1, len(run) + 1), run, label=way if run is runs[0] else None, **style)
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1, label="ln 2, a coin")
-    axes.set(xlabel="training step", ylabel="loss", ylim=(0, 0.85))
+    axes.set(xlabel="training step", ylabel="loss", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
     return figure

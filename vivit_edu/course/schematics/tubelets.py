@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...plots import GREEN, GREY, SMALLEST, new_figure
+from ...plots import BLUE, GREEN, GREY, ORANGE, SMALLEST, new_figure
 from .pieces import (
     GRID,
     _draw_tubelet,
@@ -182,21 +182,41 @@ def side_by_side(pictures: dict[str, Array]) -> Figure:
     return figure
 
 
-def learned_filters(filters: Array, count: int = 10) -> Figure:
-    """The largest of the filters [D, C, pt, ph, pw], one column each, its frames from top to bottom."""
-    filters = np.asarray(filters.detach() if hasattr(filters, "detach") else filters)[:, 0]
-    largest = np.argsort(-np.linalg.norm(filters.reshape(len(filters), -1), axis=1))[:count]
-    pt, limit = filters.shape[1], float(np.abs(filters[largest]).max())
-    figure = new_figure(0.85 * count + 1.4, 0.8 * pt + 0.5)
-    panels = figure.subplots(pt, count, squeeze=False)
-    for column, number in enumerate(largest):
-        for t, axes in enumerate(panels[:, column]):
-            image = axes.imshow(filters[number, t], cmap="RdGy", vmin=-limit, vmax=limit)
-            axes.set(xticks=[], yticks=[])
-        panels[0, column].set_title(f"row {number}", fontsize=SMALLEST)
-    for t in range(pt):
-        panels[t, 0].set_ylabel(f"frame {t}", fontsize=SMALLEST)
-    figure.colorbar(image, ax=panels, shrink=0.8, label="weight")
+def filter_pictures(pictures: dict[str, Array]) -> Figure:
+    """Small 3D pictures, {title: [n, pt, ph, pw]}: a block for each title, a column for each picture, and its frames
+    from top to bottom. Each picture has its own grey scale, white for its largest weight."""
+    pictures = {
+        title: np.asarray(block.detach() if hasattr(block, "detach") else block) for title, block in pictures.items()
+    }
+    (count, pt), blocks = next(iter(pictures.values())).shape[:2], len(pictures)
+    figure = new_figure(0.72 * count + 1.0, (0.72 * pt + 0.45) * blocks)
+    for part, (title, block) in zip(np.atleast_1d(figure.subfigures(blocks, 1)), pictures.items()):
+        part.suptitle(title, fontsize=10)
+        panels = part.subplots(pt, count, squeeze=False)
+        for column, picture in enumerate(block):
+            limit = np.abs(picture).max()
+            for t, axes in enumerate(panels[:, column]):
+                axes.imshow(picture[t], cmap="gray", vmin=-limit, vmax=limit)
+                axes.set(xticks=[], yticks=[])
+        for t in range(pt):
+            panels[t, 0].set_ylabel(f"frame {t}", fontsize=SMALLEST, rotation=0, ha="right", va="center")
+    return figure
+
+
+def cosine_by_distance(positions: Array, grid: Sequence[int]) -> Figure:
+    """The mean cosine of two positions [N, D] against how far apart they are along one axis of the grid."""
+    table = np.asarray(positions.detach() if hasattr(positions, "detach") else positions).reshape(*grid, -1)
+    table = table / np.linalg.norm(table, axis=-1, keepdims=True)
+    figure = new_figure(5.5, 2.8)
+    axes = figure.subplots()
+    for axis, (name, colour, style) in enumerate((("time", ORANGE, "-"), ("height", BLUE, "-"), ("width", BLUE, "--"))):
+        along, n = np.moveaxis(table, axis, 0), grid[axis]
+        means = [float((along[: n - d] * along[d:]).sum(axis=-1).mean()) for d in range(1, n)]
+        axes.plot(range(1, n), means, marker="o", color=colour, linestyle=style, label=name)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set(xlabel="distance in tubelets along one axis", ylabel="mean cosine")
+    axes.grid(alpha=0.35)
+    axes.legend()
     return figure
 
 
