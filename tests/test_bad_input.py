@@ -21,7 +21,7 @@ from vivit_edu.errors import TrainingError, VivitEduError
 from vivit_edu.training import fit
 from vivit_edu.vivit import ViViTConfig
 
-SMALL = {"dim": 8, "depth": 1, "temporal_depth": 1, "heads": 2, "mlp_dim": 8}
+SMALL = {"dim": 8, "depth": 1, "heads": 2, "mlp_dim": 8}
 DRAWN = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 ANYTHING = st.one_of(
     st.none(),

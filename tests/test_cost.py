@@ -18,13 +18,17 @@ SMALL = {
     "tubelet": (2, 4, 4),
     "dim": 24,
     "depth": 3,
-    "temporal_depth": 2,
     "heads": 2,
     "mlp_dim": 40,
 }
 
 
-def multiply_adds(name, *, clip_shape, num_classes, tubelet, dim, depth, temporal_depth, mlp_dim, **rest):
+def small(name, temporal_depth=2, **changes):
+    """The options of a small model; Model 2 alone has a second encoder."""
+    return SMALL | changes | ({"temporal_depth": temporal_depth} if name == "factorised_encoder" else {})
+
+
+def multiply_adds(name, *, clip_shape, num_classes, tubelet, dim, depth, mlp_dim, temporal_depth=0, **rest):
     """Of one clip, from the paper's equations; the number of heads does not matter."""
     channels, *size = clip_shape
     n_t, n_h, n_w = (full // step for full, step in zip(size, tubelet))
@@ -45,8 +49,8 @@ def multiply_adds(name, *, clip_shape, num_classes, tubelet, dim, depth, tempora
 
 @pytest.mark.parametrize("name", VIVIT)
 def test_flops_are_those_of_the_formula_and_those_of_the_fused_kernels(name):
-    model = build_model(name, **SMALL)
-    expected = 2 * multiply_adds(name, **SMALL)
+    model = build_model(name, **small(name))
+    expected = 2 * multiply_adds(name, **small(name))
     assert count_flops(model, SMALL["clip_shape"]) == expected
     assert count_flops(model, SMALL["clip_shape"], batch=3) == 3 * expected
     clips = torch.rand(1, *SMALL["clip_shape"])
@@ -112,7 +116,7 @@ def test_frozen_parameters_do_not_count():
 @pytest.mark.parametrize("name", VIVIT)
 @pytest.mark.parametrize("n_t, n_s", [(4, 6), (3, 5), (1, 7)])
 def test_pairs_are_the_weights_that_a_layer_holds(name, n_t, n_s):
-    options = {**SMALL, "clip_shape": (1, 2 * n_t, 4, 4 * n_s), "depth": 1, "temporal_depth": 1}
+    options = small(name, clip_shape=(1, 2 * n_t, 4, 4 * n_s), depth=1, temporal_depth=1)
     model = build_model(name, **options)
     with torch.no_grad(), recorded_attention(model) as record:
         model(torch.rand(1, *options["clip_shape"]))

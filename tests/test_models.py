@@ -11,6 +11,7 @@ import vivit_edu
 from tests.references import VIVITS, max_difference, noise, randomise, small
 from vivit_edu import ConfigError, build_model
 from vivit_edu.datasets.bars import walking_bars
+from vivit_edu.models import model_options
 from vivit_edu.vivit import (
     Block,
     DropPath,
@@ -55,10 +56,11 @@ def test_the_courses_sizes():
 def test_the_least_of_every_size_is_taken():
     least = {"num_classes": 1, "dim": 1, "heads": 1, "depth": 1, "temporal_depth": 0, "mlp_dim": 1}
     for name in VIVITS[:3]:
-        assert build_model(name, **least)(noise(1, 1, 28, 28, 28)).shape == (1, 1)
+        options = {option: value for option, value in least.items() if option in ("num_classes", *model_options(name))}
+        assert build_model(name, **options)(noise(1, 1, 28, 28, 28)).shape == (1, 1)
     for option in least:
         with pytest.raises(ConfigError, match=option):
-            build_model("spacetime", **least | {option: least[option] - 1})
+            build_model("factorised_encoder", **least | {option: least[option] - 1})
 
 
 @pytest.mark.parametrize("name", VIVITS)
@@ -218,7 +220,6 @@ def test_unknown_option_names_the_known():
         (dict(dropout=1.0), "dropout is a share from 0"),
         (dict(drop_path=-0.1), "drop_path is a share from 0"),
         (dict(depth=0), "depth must be at least 1, got 0"),
-        (dict(temporal_depth=-1), "temporal_depth must be at least 0"),
         (dict(num_classes=0), "num_classes must be at least 1"),
         (dict(clip_shape=(28, 28, 28)), "clip_shape is four positive sizes"),
         (dict(heads=5), "cannot be shared by heads=5"),
@@ -229,6 +230,14 @@ def test_unknown_option_names_the_known():
 def test_wrong_options(name, options, message):
     with pytest.raises(ConfigError, match=message):
         build_model(name, **options)
+
+
+@pytest.mark.parametrize("name", VIVITS)
+def test_only_model_2_has_a_second_encoder_to_choose_a_depth_for(name):
+    alone = name == "factorised_encoder"
+    assert ("temporal_depth" in model_options(name)) == alone
+    with pytest.raises(ConfigError, match="at least 0" if alone else f"{name} has no option temporal_depth; its opti"):
+        build_model(name, temporal_depth=-1)
 
 
 def test_odd_heads_in_model_4():

@@ -46,9 +46,10 @@ AUTHORS_MODELS = {
 def authors_model(name, **options):
     """Our model with the authors' weights in it, their clips and their logits."""
     clips, weights, logits = authors(name)
-    defaults = dict(tubelet=(2, 8, 8), dim=24, depth=2, temporal_depth=1, heads=4, mlp_dim=48, activation="gelu_tanh")
+    defaults = dict(tubelet=(2, 8, 8), dim=24, depth=2, heads=4, mlp_dim=48, activation="gelu_tanh")
     defaults["pool"] = "cls" if name.endswith("token") else "mean"
     model_name = AUTHORS_MODELS.get(name, "factorised_self_attention")
+    defaults |= {"temporal_depth": 1} if model_name == "factorised_encoder" else {}
     model = build_model(model_name, clip_shape=(2, 8, 16, 16), num_classes=5, **(defaults | options)).eval()
     report = load_pretrained(model, weights)
     assert {how for how, _ in report.rows.values()} == {"taken"} and not report.left_out

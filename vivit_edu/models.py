@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 # name -> where its class is, and what the name has settled already. The class says by `configured_by` what its other
 # options are. A new model is one line here.
+ONE_ENCODER = {"temporal_depth": 0}  # only Model 2 has a second one, whose depth can be chosen
 VIVITS = {
-    "spacetime": ("vivit_edu.vivit:SpaceTime", {}),  # Model 1
+    "spacetime": ("vivit_edu.vivit:SpaceTime", ONE_ENCODER),  # Model 1
     "factorised_encoder": ("vivit_edu.vivit:FactorisedEncoder", {}),  # Model 2
-    "factorised_self_attention": ("vivit_edu.vivit:FactorisedSelfAttention", {}),  # Model 3
-    "factorised_dot_product": ("vivit_edu.vivit:FactorisedDotProduct", {}),  # Model 4
+    "factorised_self_attention": ("vivit_edu.vivit:FactorisedSelfAttention", ONE_ENCODER),  # Model 3
+    "factorised_dot_product": ("vivit_edu.vivit:FactorisedDotProduct", ONE_ENCODER),  # Model 4
 }
 CNNS = {
     "single_frame": ("vivit_edu.cnn:FusionCNN", {"fusion": "single_frame"}),

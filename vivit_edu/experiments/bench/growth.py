@@ -6,11 +6,16 @@ import numpy as np
 import torch
 
 from ...cost import PAPER, attention_pairs, measure, peak_memory
-from ...models import build_model
+from ...models import build_model, model_options
 from ...volumes import Volumes
 from .steps import Table, make_pass
 
 EDGES = (12, 16, 20, 28, 40, 56)  # of cubes cut into tubelets of 4³: 27, 64, 125, 343, 1000, 2744 tokens
+
+
+def of_two_layers(name: str) -> dict[str, int]:
+    """The options that make a model two layers deep, in each of its encoders."""
+    return dict.fromkeys({"depth", "temporal_depth"}.intersection(model_options(name)), 2)
 
 
 def growth(
@@ -20,8 +25,9 @@ def growth(
     tokens, seconds, memory = [(edge // 4) ** 3 for edge in edges], {}, {}
     for edge in edges:
         clips = torch.rand(2, 1, edge, edge, edge, generator=torch.Generator().manual_seed(0)).to(device)
-        options = {"clip_shape": tuple(clips.shape[1:]), "tubelet": (4, 4, 4), "depth": 2, "temporal_depth": 2}
-        passes = {name: make_pass(build_model(name, **options).to(device), clips, True) for name in PAPER}
+        sizes = {"clip_shape": tuple(clips.shape[1:]), "tubelet": (4, 4, 4)}
+        models = {name: build_model(name, **sizes, **of_two_layers(name)) for name in PAPER}
+        passes = {name: make_pass(model.to(device), clips, True) for name, model in models.items()}
         for name, times in measure(passes, device, repeats=repeats).items():
             seconds.setdefault(name, []).append(min(times))
             memory.setdefault(name, []).append(peak_memory(passes[name], device))
