@@ -176,7 +176,8 @@ DOCUMENTS += [f".github/{path.name}" for path in sorted((ROOT / ".github").glob(
 def test_every_path_that_a_document_names_exists(document):
     """Tests, modules, scripts and results by their path from the top, and links from where the document is."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    example = {"vivit_edu/course/checks/ch15.py", "notebooks/15_name.ipynb"}  # CONTRIBUTING's chapter to be written
+    # CONTRIBUTING's chapter to be written
+    example = {f"vivit_edu/course/{room}/ch15.py" for room in ("checks", "ready")} | {"notebooks/15_name.ipynb"}
     named = set(re.findall(r"(?<![\w/.])(?:tests|vivit_edu|notebooks|\.ci|\.github)/[\w./]*\w", text)) - example
     assert not [path for path in named if not (ROOT / path).exists()]
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
@@ -198,19 +199,18 @@ def test_the_recipe_of_a_check_is_one(capsys):
     from vivit_edu.course.checks import ch03
 
     text = (ROOT / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(def check_count_tokens.*?)```", text, re.S)
+    (code,) = re.findall(r"```python\n(@exercise\ndef check_row_means.*?)```", text, re.S)
     names = vars(ch03).copy() | {"passed": lambda *_: print("passed")}
     exec(code, names)
-    names["check_count_tokens"](
-        lambda clip, tubelet: clip[1] * clip[2] * clip[3] // (tubelet[0] * tubelet[1] * tubelet[2])
-    )
+    names["check_row_means"](lambda z: z.mean(dim=-1))
     assert capsys.readouterr().out == "passed\n"
     for wrong, says in (
-        ((lambda clip, tubelet: clip[1] * clip[2] * clip[3]), "voxels"),
-        ((lambda *_: 2), "expected 30"),
+        (lambda z: z.mean(dim=1), "over the tokens"),
+        (lambda z: z.sum(dim=-1), "divide it by D"),
+        (lambda z: z.detach().mean(dim=-1), "gradient"),
     ):
         with pytest.raises(ch03.CheckFailed, match=says):
-            names["check_count_tokens"](wrong)
+            names["check_row_means"](wrong)
 
 
 def test_hooks_check_python_and_empty_exercise_notebooks():
