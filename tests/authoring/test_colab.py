@@ -117,9 +117,13 @@ def test_a_chapter_starts_and_runs_in_colab(colab, phantom, name):
     assert Path(course) == home / "content" / "vivit-edu" / "vivit_edu" / "__init__.py", "the clone's package"
     assert einops.startswith(str(packages)), "einops, which Colab lacks, was installed"
     installed = {path.name.split("-")[0] for path in packages.glob("*.dist-info")}
-    assert installed <= {"pip", "setuptools", "einops", "medmnist", "pooch", "tabulate"}, (
+    assert installed <= {"pip", "setuptools", "einops", "medmnist", "pooch", "tabulate", "vivit_edu"}, (
         "more was installed than what is missing"
     )
+    command = subprocess.run(
+        [home / "env" / "bin" / "vivit-edu", "train", "--help"], env=environment, capture_output=True, text=True
+    )
+    assert command.returncode == 0 and "--preset" in command.stdout, command.stderr
 
 
 def test_every_chapter_has_this_bootstrap():

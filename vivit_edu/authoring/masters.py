@@ -27,8 +27,8 @@ GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 BOOTSTRAP = """\
 import importlib.util, os, sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: its threads sleep while they wait
-if "google.colab" in sys.modules:  # only Colab has to fetch the course; torch is never installed again
-    !git clone -q --depth 1 {repo} /content/vivit-edu; pip install -q --no-deps einops medmnist pooch tabulate
+if "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # these two have to fetch the course
+    !git clone -q --depth 1 {repo} /content/vivit-edu; pip install -q --no-deps einops medmnist pooch tabulate -e /content/vivit-edu
     sys.path.insert(0, "/content/vivit-edu")
 assert importlib.util.find_spec("vivit_edu"), "this kernel lacks the course: pip install git+{repo}"
 """[:-1]
@@ -82,7 +82,10 @@ def owner_and_name(repo: str) -> str:
 
 
 def bootstrap_cell(repo: str) -> str:
-    """The source of every chapter's second cell: in Colab it fetches the package, elsewhere nothing."""
+    """The source of every chapter's second cell: in Colab and on Kaggle it installs the course, elsewhere nothing.
+
+    Without dependencies: torch is never installed again.
+    """
     return BOOTSTRAP.format(repo=repo)
 
 
