@@ -30,7 +30,7 @@ from .recorded import own_run, recorded_model
 if TYPE_CHECKING:
     from ..volumes import Split, Volumes
 
-SHORT_EPOCHS = 5  # of a short run: about 45 seconds on two cores
+SHORT_EPOCHS = 3  # of a short run: about half a minute on two cores
 ON = ("1", "true", "yes", "on")
 PROBED = 3  # steps that are timed to say how long a run will take
 
