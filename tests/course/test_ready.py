@@ -30,11 +30,15 @@ EXERCISES = list(exercises())
 each_exercise = pytest.mark.parametrize("exercise, names, check, below", EXERCISES, ids=[e[0] for e in EXERCISES])
 
 
+def as_if_the_readers(finished):
+    """The same behind another name, so that the check does not know it for the course's version."""
+    return type(finished.__name__, (finished,), {}) if isinstance(finished, type) else functools.partial(finished)
+
+
 @each_exercise
 def test_the_course_s_version_passes_the_check(exercise, names, check, below, capsys):
     assert [function.__name__ for function in FINISHED[exercise]] == names
-    # behind a wrapper, as if the reader had written it
-    written = {name: functools.partial(function) for name, function in zip(names, FINISHED[exercise])}
+    written = {name: as_if_the_readers(finished) for name, finished in zip(names, FINISHED[exercise])}
     module = f"ch{exercise[:2]}"
     exec(check, {module: import_module(f"vivit_edu.course.checks.{module}"), **written})
     assert f"Passed {exercise}" in capsys.readouterr().out
@@ -84,9 +88,9 @@ def test_other_chapters_loans_are_not_listed(capsys):
 
 
 def test_two_functions_come_and_go_together():
-    assert ready("12.3", None, None) == FINISHED["12.3"]
-    passed("12.3", "both")
-    assert ready("12.3", "save", "load") == ("save", "load")
+    assert ready("12.6", None, None) == FINISHED["12.6"]
+    passed("12.6", "both")
+    assert ready("12.6", "save", "load") == ("save", "load")
 
 
 def test_without_your_own_it_is_always_the_course_s():
@@ -105,7 +109,7 @@ def test_a_borrowed_version_passes_no_check():
         (("05.9",), r"no exercise '05.9': expected one of 05.1, 05.2, 05.3"),
         (("5.2",), r"no exercise '5.2': expected one of 00.1"),
         ((5.2,), r"no exercise 5.2"),
-        (("12.3", None), "builds save_run, load_run, but ready was given 1"),
+        (("12.6", None), "builds save_run, load_run, but ready was given 1"),
         (("05.2", None, None), "builds EncoderBlock, but ready was given 2"),
     ],
 )
