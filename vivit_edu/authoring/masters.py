@@ -31,7 +31,7 @@ if "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # t
     !git clone -q --depth 1 {repo} /content/vivit-edu; pip install -q --no-deps einops medmnist pooch tabulate -e /content/vivit-edu
     sys.path.insert(0, "/content/vivit-edu")
 assert importlib.util.find_spec("vivit_edu"), "this kernel lacks the course: pip install git+{repo}"
-"""[:-1]
+"""[:-1]  # noqa: E501 (a shell command is one line)
 
 
 Violations = Iterator[tuple[int | None, str]]  # what a rule gives: the number of a cell, and what is wrong

@@ -71,9 +71,7 @@ def own_or_recorded(name: str = "full", dataset: str = "organphantom3d") -> tupl
     folder = own_run(dataset)
     if (folder / "metrics.json").is_file():
         model, facts = load_own(folder)
-        print(
-            f"Model: your own run of chapter 12 on {facts['dataset']}, seed {facts['seed']}: {scored(facts)}."
-        )
+        print(f"Model: your own run of chapter 12 on {facts['dataset']}, seed {facts['seed']}: {scored(facts)}.")
         return model, facts
     model, facts = recorded_model(name)
     reason = "" if facts["dataset"] == dataset else f" There is no run of yours on {dataset}, so the clips are its own."
