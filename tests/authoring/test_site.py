@@ -85,7 +85,10 @@ def test_a_chapter_is_there_whole(pages, built, path):
     assert len(cells) == len(master.code) - 1, "all but the bootstrap"
     figures = [output for _, cell in master.code for output in cell.outputs if "image/png" in output.get("data", {})]
     drawn = [src for src in found.all("img", "src") if src.startswith("_images/")]
-    assert len(drawn) == len(figures)
+    shown_files = [
+        name for _, cell in master.text for name in re.findall(r"!\[[^\]]*\]\((results/[^)]+)\)", cell.source)
+    ]
+    assert len(drawn) == len(figures) + len(shown_files)
     solutions = sum(cell.metadata.get("nbgrader", {}).get("solution", False) for _, cell in master.code)
     assert (built / f"{path.stem}.html").read_text(encoding="utf-8").count("Show a solution") == solutions
 
@@ -221,7 +224,7 @@ def test_a_site_is_renewed_around_what_others_put_there_and_what_was_changed(sma
         ("04_attention.ipynb", "04_attention.ipynb"),
         ("04_attention.ipynb#Two-Heads", "04_attention.ipynb#two-heads"),
         ("../data/README.md", "https://github.com/a/b/blob/main/data/README.md"),
-        ("results/x.png", "https://github.com/a/b/raw/main/notebooks/results/x.png"),
+        ("results/x.png", "results/x.png"),
     ],
 )
 def test_links_stay_inside_or_lead_to_the_repository(target, leads):

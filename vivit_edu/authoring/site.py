@@ -56,6 +56,7 @@ guide
 ```
 """
 WEB = Path(__file__).parent / "web"  # conf.py and the style sheet
+PICTURE = r"results/[\w.-]+\.(?:png|gif)"  # what chapters show besides the figures that they draw
 
 
 def site(folder: Path | str, *, masters: Path | None = None) -> Path:
@@ -131,6 +132,10 @@ def write_sources(folder: Path, masters: Path) -> dict[str, str]:
         master = read(path)
         figures |= figures_of(master.nb)
         (folder / path.name).write_text(notebook_text(page(master, names)), encoding="utf-8")
+    for picture in sorted((masters / "results").glob("*.*")):
+        if re.fullmatch(PICTURE, f"results/{picture.name}"):
+            (folder / "results").mkdir(exist_ok=True)
+            shutil.copy(picture, folder / "results")
     chapters = "\n".join(path.stem for path in paths)
     index = INDEX.format(repo=repo, chapters=course_map_markdown(masters), names=chapters)
     (folder / "index.md").write_text(index, encoding="utf-8")
@@ -171,8 +176,10 @@ def page(master: Master, names: set[str]) -> NotebookNode:
 
 
 def inside(target: str, names: set[str], repo: str) -> str:
-    """A link as it must be on the site: to another chapter's page and its headings, else to the repository."""
+    """A link as it must be on the site: to another chapter's page, to a picture of results, else to the repository."""
     file, mark, anchor = target.partition("#")
+    if re.fullmatch(PICTURE, file):
+        return file
     return f"{file}{mark}{anchor.lower()}" if file in names else on_github(target, repo)
 
 
