@@ -846,5 +846,6 @@ def test_a_shown_figure_carries_its_alt_text(monkeypatch):
     figure = plots.montage(kidneys(1, count=2), ("right", "left"))
     plots.show(figure)
     ((bundle, options),) = shown
-    assert options == {"raw": True, "metadata": {"image/png": {"alt": figure.alt_text}}}
+    assert options["raw"] and options["metadata"]["image/png"]["alt"] == figure.alt_text
+    assert options["metadata"]["image/png"]["width"] == int(figure.get_figwidth() * 80), "half of its own pixels"
     assert bundle["text/plain"] == figure.alt_text and bundle["image/png"].startswith("iVBORw0KGgo")

@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from tests.references import VIVITS
-from tests.tiny import TINY
+from tests.tiny import TINY, tiny_sizes
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
 from vivit_edu.explain import (
@@ -40,7 +40,7 @@ def clips():
 def sharp(name, pool="mean", **options):
     """A model whose attention is far from uniform, so that a wrong order or axis shows."""
     torch.manual_seed(1)
-    model = build_model(name, clip_shape=(1, 8, 8, 8), num_classes=3, pool=pool, **{**TINY, **options}).eval()
+    model = build_model(name, clip_shape=(1, 8, 8, 8), num_classes=3, pool=pool, **(tiny_sizes(name) | options)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return model

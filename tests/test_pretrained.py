@@ -682,7 +682,7 @@ def test_files_that_cannot_be_read(tmp_path):
         broken.write_bytes(b"\x80\x02 not weights")
         with pytest.raises(CheckpointError, match="broken"):
             load_pretrained(video_model(), broken)
-    (tmp_path / "weights.h5").write_bytes(b"")
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(CheckpointError, match="not a file of weights by its name: take .safetensors, .pt or .npz"):
         load_pretrained(video_model(), tmp_path / "weights.h5")
     with pytest.raises(CheckpointError, match="there is no file .*google/vivit.*download its model.safetensors"):

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.references import VIVITS
 from tests.test_explain import VARIANTS, B, S, T, lift, sharp
-from tests.tiny import TINY
+from tests.tiny import TINY, tiny_sizes
 from vivit_edu import build_model
 from vivit_edu.errors import ConfigError
 from vivit_edu.explain.faithfulness import METHODS
@@ -113,7 +113,7 @@ def test_relevance_asks_the_class(clips):
 def brightness_model(name, pool="mean"):
     """Uniform attention carries each token's brightness (channel 0) to channel 1, which the head reads: class 1
     is bright, class 0 dark. No LayerNorm, no MLP, no positions: each map can be worked out by hand."""
-    model = build_model(name, clip_shape=(1, 8, 8, 8), num_classes=2, pool=pool, **TINY).eval()
+    model = build_model(name, clip_shape=(1, 8, 8, 8), num_classes=2, pool=pool, **tiny_sizes(name)).eval()
     dim = model.config.dim
     with torch.no_grad():
         for parameter in model.parameters():

@@ -380,7 +380,7 @@ def test_a_preset_cannot_be_changed_through_a_recipe():
 
 @pytest.mark.parametrize("model", ["spacetime", "factorised_self_attention", "factorised_dot_product"])
 def test_temporal_depth_is_refused_where_nothing_reads_it(model):
-    with pytest.raises(ConfigError, match=f"temporal_depth.*{model} has only one.*model='factorised_encoder'"):
+    with pytest.raises(ConfigError, match=f"{model} has no option temporal_depth"):
         Recipe(model=model, options={"temporal_depth": 2})
     with pytest.raises(ConfigError, match="temporal_depth"):
         Recipe.preset("full", model=model, options={"temporal_depth": 2})

@@ -7,7 +7,7 @@ from vivit_edu.data import Split, Volumes
 from vivit_edu.models import is_vivit
 from vivit_edu.training import Recipe
 
-TINY = {"tubelet": (2, 4, 4), "dim": 16, "depth": 2, "temporal_depth": 1, "heads": 2, "mlp_dim": 32}
+TINY = {"tubelet": (2, 4, 4), "dim": 16, "depth": 2, "heads": 2, "mlp_dim": 32}
 
 
 def make_tiny_volumes():
@@ -22,11 +22,13 @@ def make_tiny_volumes():
     return Volumes("tiny", ("early", "middle", "late"), split(48, 0), split(12, 1), split(15, 2))
 
 
+def tiny_sizes(model):
+    """The options of a tiny ViViT; only Model 2 has a second encoder."""
+    return TINY | ({"temporal_depth": 1} if model == "factorised_encoder" else {})
+
+
 def tiny_recipe(**changes):
     model = changes.get("model", "spacetime")
-    sizes = dict(TINY) if is_vivit(model) else {}
-    if model != "factorised_encoder":  # the only one with a second encoder
-        sizes.pop("temporal_depth", None)
-    options = {**sizes, **changes.pop("options", {})}
+    options = {**(tiny_sizes(model) if is_vivit(model) else {}), **changes.pop("options", {})}
     defaults = {"model": "spacetime", "epochs": 3, "batch_size": 16, "augmentation": Augmentation(noise=0.05)}
     return Recipe(options=options, **{**defaults, **changes})

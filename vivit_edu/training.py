@@ -95,11 +95,6 @@ class Recipe:
         check_choice("inflate", self.inflate, INFLATIONS)
         if self.optimiser == "muon" and not is_vivit(self.model):
             raise ConfigError(f"optimiser='muon' is for the matrices of a ViViT's encoders: {self.model} needs 'adamw'")
-        if "temporal_depth" in self.options and is_vivit(self.model) and self.model != "factorised_encoder":
-            raise ConfigError(
-                f"temporal_depth is the depth of factorised_encoder's second encoder, and {self.model} has only one: "
-                "leave temporal_depth out, or choose model='factorised_encoder'"
-            )
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> Self:

@@ -811,7 +811,8 @@ def test_the_bootstrap_does_nothing_here_and_never_installs_torch():
     assert len(source.splitlines()) <= 6
     installs = [line for line in source.splitlines() if "pip" in line]
     fetched = [re.search("pip install (.*)", line)[1].split() for line in installs[:1]]
-    assert fetched == [["-q", "--no-deps", "einops", "medmnist", "pooch", "tabulate"]]
+    packages = ["einops", "medmnist", "pooch", "tabulate", "-e", "/content/vivit-edu"]
+    assert fetched == [["-q", "--no-deps", *packages]]
     assert all(line.startswith("    ") for line in source.splitlines()[3:5]), "what fetches does so only in Colab"
 
 

@@ -54,7 +54,7 @@ def test_without_a_gpu_a_short_run_follows(here, volumes, capsys):
     plan = culmination.which_run(volumes)
     assert (plan.whole, plan.folder, plan.recipe.epochs, plan.epochs) == (False, None, culmination.SHORT_EPOCHS, 120)
     said = capsys.readouterr().out
-    assert "no GPU" in said and "16 minutes" in said and "VIVIT_EDU_FULL=1" in said and "40 s" in said
+    assert "no GPU" in said and "16 minutes" in said and "VIVIT_EDU_FULL=1" in said and "24 s" in said
 
 
 def test_a_gpu_or_the_variable_takes_the_whole_recipe(here, volumes, capsys):

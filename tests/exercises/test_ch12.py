@@ -914,13 +914,13 @@ test_bootstrap = run_cases(
         ),
         "a group too few": (drawing("(len(members),), -> (len(members) - 1,),"), "two groups were drawn"),
         "never the last group": (drawing("randint(len(members), -> randint(len(members) - 1,"), "never comes up"),
-        "another generator": (drawing(", generator=generator) -> )"), "draw from `generator`"),
+        "another generator": (drawing(", generator=generator) -> )"), "pass generator=generator|draw from `generator`"),
         "Python's random": (
             drawing(
                 "torch.randint(len(members), (len(members),), generator=generator) -> "
                 "random.choices(range(len(members)), k=len(members))"
             ),
-            "draw from `generator`",
+            "pass generator=generator|draw from `generator`",
         ),
         "a seed of its own": (
             drawing("generator=generator -> generator=torch.Generator().manual_seed(0)"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.references import VIVITS
-from tests.tiny import TINY, tiny_recipe
+from tests.tiny import TINY, tiny_recipe, tiny_sizes
 from vivit_edu import CheckpointError, ConfigError, build_model, load_pretrained
 from vivit_edu.cli import main
 from vivit_edu.experiments.pretraining import MaskedSlices, draw_slices, pretrain, pretrain_to, train_masked
@@ -76,7 +76,7 @@ def test_pretraining_learns(tiny_volumes):
 
 @pytest.mark.parametrize("name", VIVITS)
 def test_its_weights_go_into_all_four_models(name, weights):
-    model = build_model(name, clip_shape=(1, 8, 8, 8), num_classes=3, **TINY)
+    model = build_model(name, clip_shape=(1, 8, 8, 8), num_classes=3, **tiny_sizes(name))
     report = load_pretrained(model, weights)
     assert report.layout == "timm VisionTransformer" and not report.left_out
     assert report.how("embedding.projection.weight") == "inflated" and report.how("head.weight") == "fresh"

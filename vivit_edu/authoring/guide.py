@@ -102,14 +102,21 @@ def mistakes(path: Path) -> dict[str, list[tuple[str, str]]]:
     there is no such file. Words that are a pattern, and no text, are left out: ""."""
     if not path.is_file():
         return {}
-    found = {}
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found, module = {}, ast.parse(path.read_text(encoding="utf-8"))
+    for call in ast.walk(module):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "run_cases":
             wrong = next((word.value for word in call.keywords if word.arg == "wrong"), None)
             pairs = zip(wrong.keys, wrong.values) if isinstance(wrong, ast.Dict) else ()
             named = [(key.value, _plain_pattern(value)) for key, value in pairs if isinstance(key, ast.Constant)]
-            found.setdefault(ast.unparse(call.args[0]).split(".")[-1], []).extend(named)
+            found.setdefault(_check_of(call.args[0], module), []).extend(named)
     return found
+
+
+def _check_of(tried: ast.expr, module: ast.Module) -> str:
+    """The name of the check that is tried: `ch03.check_cut`, or one inside a lambda or a function of the module."""
+    own = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == ast.unparse(tried)]
+    inside = (node for place in (tried, *own) for node in ast.walk(place) if isinstance(node, ast.Attribute))
+    return next((node.attr for node in inside if node.attr.startswith("check_")), ast.unparse(tried).split(".")[-1])
 
 
 def _plain_pattern(case: ast.expr) -> str:
