@@ -56,6 +56,7 @@ def test_wrappers_are_opened_and_nothing_else():
 
 
 def test_compiled_parts_run_uncompiled_on_request():
+    torch.compiler.reset()  # of what other tests compiled
     model, calls = nn.Sequential(nn.Linear(2, 2)), []
 
     def backend(graph, _):
