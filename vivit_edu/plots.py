@@ -149,14 +149,15 @@ def curves(history: History) -> Figure:
         f"Right: on validation, accuracy ends at {last['val_acc']:.2f}{auc}.",
     )
     left, right = figure.subplots(1, 2)
-    left.plot(epochs, history["loss"], color=BLUE)
+    marker = "o" if len(epochs) == 1 else ""  # a single epoch makes no line
+    left.plot(epochs, history["loss"], color="black", marker=marker)
     left.set(title="training loss", xlabel="epoch", ylim=(0, None))
-    for column, name, colour in (
-        ("val_acc", "accuracy", BLUE),
-        ("val_balanced_acc", "balanced accuracy", GREEN),
-        ("val_auc", "AUC", ORANGE),
+    for column, name, line in (
+        ("val_acc", "accuracy", "-"),
+        ("val_balanced_acc", "balanced accuracy", "--"),
+        ("val_auc", "AUC", ":"),
     ):
-        right.plot(epochs, history[column], color=colour, label=name)
+        right.plot(epochs, history[column], line, color="black", marker=marker, label=name)
     right.set(title="validation", xlabel="epoch", ylim=(0, 1.02))
     right.legend(loc="lower right")
     for axes in (left, right):
