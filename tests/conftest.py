@@ -32,6 +32,7 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             return nodeid if "runs_again" in nodeid else nodeid.split("::")[0]
 
+    config.option.loadscopereorder = False  # files keep the order above; xdist would put those with most tests first
     return ByFile(config, log)
 
 

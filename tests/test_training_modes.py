@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tests.tiny import tiny_recipe
+from tests.tiny import make_tiny_volumes, tiny_recipe
 from vivit_edu.data import Mirror, Split
 from vivit_edu.embedding import token_grid
 from vivit_edu.errors import CheckpointError, ConfigError
@@ -233,25 +233,31 @@ def test_small_gradients_survive_float16_and_a_wrong_scaler_loses_them(tiny_volu
     assert error(NeverScales("cpu")) > 0.2
 
 
-def test_nothing_in_an_epoch_waits_for_the_device(tiny_volumes, monkeypatch):
-    """On torch's "meta" device tensors have no values: to look at one, as .item(), nonzero and masks do, is an error.
-
-    Where a GPU computes, each such look would wait for all work queued before.
-    """
+def epoch_on_meta():
+    """One epoch of each optimiser on torch's "meta" device, where tensors have no values: to look at one, as .item(),
+    nonzero and masks do, is an error. Where a GPU computes, each such look would wait for all work queued before."""
     adamw = torch.optim.AdamW
-    monkeypatch.setattr(torch.optim, "AdamW", lambda *args, fused, **rest: adamw(*args, **rest))  # not on "meta"
+    torch.optim.AdamW = lambda *args, fused, **rest: adamw(*args, **rest)  # fused steps are not written for "meta"
+    volumes = make_tiny_volumes()
     scaler = torch.amp.GradScaler("cpu", enabled=False)  # as in bfloat16 and float32
     augmentation = PRESETS["full"]["augmentation"]
     everything = replace(augmentation, gain=0.1, noise=0.1, blur=0.5, erase=0.2, gamma=0.1, mixup=0.1, cutmix=0.1)
     for optimiser, chosen in (("muon", augmentation), ("adamw", replace(everything, rand_layers=2, rand_magnitude=5))):
         recipe = tiny_recipe(optimiser=optimiser, ema=0.9, augmentation=chosen, model="factorised_encoder")
-        model = build_seeded(recipe, tiny_volumes, 0).to("meta")
+        model = build_seeded(recipe, volumes, 0).to("meta")
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
-        volumes = replace(tiny_volumes, train=tiny_volumes.train.to("meta"), mirror=Mirror(3, (1, 0, 2)))
-        parts = (model, volumes.train, volumes, recipe, make_optimiser(model, recipe), averaged)
+        on_meta = replace(volumes, train=volumes.train.to("meta"), mirror=Mirror(3, (1, 0, 2)))
+        parts = (model, on_meta.train, on_meta, recipe, make_optimiser(model, recipe), averaged)
         with pytest.raises(RuntimeError, match="item"):  # the one look, at the epoch's loss, when all steps are made
             train_epoch(*parts, seed=0, epoch=0, scaler=scaler)
         assert averaged.n_averaged == 3
+
+
+def test_nothing_in_an_epoch_waits_for_the_device():
+    """In a process of its own: a backward pass on "meta" starts a thread that children made by fork would miss."""
+    code = f"from {__name__} import epoch_on_meta; epoch_on_meta()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_weights_are_averaged_without_a_copy_of_the_count(monkeypatch):

@@ -14,9 +14,9 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
+ONE_ENCODER = {"temporal_depth": 0}  # only Model 2 has a second one, whose depth can be chosen
 # name -> where its class is, and what the name has settled already. The class says by `configured_by` what its other
 # options are. A new model is one line here.
-ONE_ENCODER = {"temporal_depth": 0}  # only Model 2 has a second one, whose depth can be chosen
 VIVITS = {
     "spacetime": ("vivit_edu.vivit:SpaceTime", ONE_ENCODER),  # Model 1
     "factorised_encoder": ("vivit_edu.vivit:FactorisedEncoder", {}),  # Model 2

@@ -338,6 +338,23 @@ class TrainingState:
         return asdict(Recipe.from_dict(recipe))
 
 
+def augmented_batches(
+    train: "Split", volumes: "Volumes", recipe: Recipe, *, seed: int, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The augmented batches of an epoch: clips float [B, C, T, H, W] in [0, 1], soft labels [B, K].
+
+    Order and augmentation follow from (seed, epoch) alone. train: the training clips, on the device that is to train;
+    volumes: the set that they are from.
+    """
+    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    order = torch.randperm(len(train), generator=generator).to(train.clips.device)
+    augmentation, classes = recipe.augmentation, len(volumes.class_names)
+    augmentation = replace(augmentation, film=augmentation.film or volumes.film)
+    for step in range(steps_per_epoch(len(train), recipe)):
+        batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        yield augment_batch(augmentation, train.clips[batch], train.labels[batch], classes, volumes.mirror, generator)
+
+
 def train_epoch(
     model: torch.nn.Module,
     train: "Split",
@@ -358,21 +375,14 @@ def train_epoch(
     from .support.torch_faults import average_weights
     from .support.wrapped import unwrapped
 
-    device, classes = train.clips.device, len(volumes.class_names)
+    device = train.clips.device
     scaler = scaler or grad_scaler(device, on_cpu=recipe.bfloat16)
     # dropout and stochastic depth draw from torch's own generator, in each process different numbers
     torch.manual_seed(epoch_seed(seed, epoch) + distributed.rank() * 1_000_000_007)
-    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-    order = torch.randperm(len(train), generator=generator).to(device)
     steps = steps_per_epoch(len(train), recipe)
-    augmentation = replace(recipe.augmentation, film=recipe.augmentation.film or volumes.film)
     total, counted = torch.zeros((), device=device), steps
     model.train()
-    for step in range(steps):
-        batch = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        clips, targets = augment_batch(  # float [B, C, T, H, W] in [0, 1], soft labels [B, K]
-            augmentation, train.clips[batch], train.labels[batch], classes, volumes.mirror, generator
-        )
+    for step, (clips, targets) in enumerate(augmented_batches(train, volumes, recipe, seed=seed, epoch=epoch)):
         clips, targets = distributed.share(clips), distributed.share(targets)  # everything in a single process
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)

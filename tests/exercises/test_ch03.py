@@ -1100,14 +1100,14 @@ test_positions = run_cases(
 
 
 def test_the_finished_versions_agree_with_each_other():
-    loops, cut, join = ready.FINISHED["03.1"]
+    loops, cut, join = ready.load()["03.1"]
     clips = torch.rand(2, 3, 4, 6, 10)
     assert torch.equal(loops(clips[1], (2, 3, 5)), cut(clips, (2, 3, 5))[1].flatten(0, 1))
     assert torch.equal(join(cut(clips, (2, 3, 5)), (2, 2, 2), (2, 3, 5)), clips)
 
 
 def test_slabs_need_positions():
-    (embedding,), (positions, _) = ready.FINISHED["03.3"], ready.FINISHED["03.7"]
+    (embedding,), (positions, _) = ready.load()["03.3"], ready.load()["03.7"]
     right = [
         train_on_slabs(embedding((1, 8, 8, 8), 32, (4, 4, 4)), added) for added in (positions(2, 4, 32), nn.Identity())
     ]

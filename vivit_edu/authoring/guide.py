@@ -7,7 +7,7 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from .exercises import heading_parts, kind_of, sections
+from .exercises import heading_parts, sections
 from .masters import Master, master_paths, read
 
 if TYPE_CHECKING:
@@ -70,11 +70,10 @@ def exercise_rows(master: Master, wrong: dict[str, list[tuple[str, str]]]) -> li
     for _, heading, cells in sections(master):
         graded = [cell for _, cell in cells if cell.metadata.get("nbgrader", {}).get("points")]
         called = re.findall(r"\bch\d\d\.(\w+)\(", "\n".join(cell.source for cell in graded))
-        known = heading_parts(heading) or dict.fromkeys(("number", "title", "minutes", "difficulty"), "–")
+        unknown = dict.fromkeys(("number", "title", "minutes", "difficulty"), "–") | {"kind": "build"}
         rows.append(
             {
-                **known,
-                "kind": kind_of(heading),
+                **(heading_parts(heading) or unknown),
                 "points": sum(cell.metadata["nbgrader"]["points"] for cell in graded),
                 "mistakes": [pair for check in called for pair in wrong.get(check, ()) if pair[0] not in SLIPS],
             }

@@ -12,8 +12,9 @@ import torch
 from einops import reduce
 from torch import nn
 
-from ..explain.faithfulness import CONTRAST, METHODS
+from ..explain.faithfulness import CONTRAST, METHODS, area
 from ..explain.pictures import draw_mapped, film, heat_of, middle_frames, scale_of, to_grey, with_one_palette
+from ..explain.rollout import roll, with_residual
 from ..explain.weights import attention_maps, check_vivit
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
 
@@ -86,14 +87,14 @@ def draw_bar(axes: Axes, top: float) -> None:
 
 
 def rollout_figure(model: nn.Module, clip: torch.Tensor) -> Figure:
-    """Rollout of Model 1 for one clip uint8 [C, T, H, W]: the layers' matrices, their product, the map."""
+    """Rollout for one clip uint8 [C, T, H, W]: the layers' matrices, their product, the map.
+
+    model: a Model 1 that averages its tokens.
+    """
     plain = check_vivit(model)
     layers = [m.weights[0].mean(dim=0) for m in attention_maps(plain, clip[None].float() / 255)]  # [N, N] each
-    eye, n_t = torch.eye(len(layers[0])), plain.grid[0]
-    halves = [(a + eye) / 2 for a in layers]
-    product = halves[0]
-    for a in halves[1:]:
-        product = a @ product
+    n_t, halves = plain.grid[0], [with_residual(a) for a in layers]
+    product = roll(layers, (0.5, 0.5))
     shown = [*halves[::-1], product]
     names = [*(rf"$\hat A_{layer}$" for layer in range(len(halves), 0, -1)), "$R$"]
     figure = new_figure(
@@ -104,7 +105,7 @@ def rollout_figure(model: nn.Module, clip: torch.Tensor) -> Figure:
     )
     panels = figure.subplots(1, len(shown) + 3, width_ratios=[*[1] * len(shown), 0.12, 0.95, 0.95])
     for axes, matrix, name in zip(panels, shown, names):
-        draw_weights(axes, len(eye) * matrix, n_t, 3.0)
+        draw_weights(axes, len(matrix) * matrix, n_t, 3.0)
         axes.set_title(name, fontsize=SMALLEST + 3)
     for axes, sign in zip(panels, [*"·" * (len(halves) - 1), "="]):
         axes.text(1.1, 0.5, sign, transform=axes.transAxes, ha="center", va="center", fontsize=SMALLEST + 5)
@@ -165,7 +166,7 @@ def curves_figure(
     """A class's probability while tubelets turn grey, and while they come back: {map: values from none to all}."""
     sides = [("deletion: the best turn grey first", deletion)]
     sides += [("insertion: the best come back first", insertion)] if insertion else []
-    told = ", ".join(f"{name} {area_of(values):.2f}" for name, values in deletion.items())
+    told = ", ".join(f"{name} {area(torch.as_tensor(values)):.2f}" for name, values in deletion.items())
     figure = new_figure(
         4.6 * len(sides),
         3,
@@ -183,11 +184,6 @@ def curves_figure(
     panels[0].set_ylabel("probability of the class", fontsize=SMALLEST)
     panels[0].legend(fontsize=SMALLEST)
     return figure
-
-
-def area_of(values: Sequence[float]) -> float:
-    """The area under a curve over 0 to 1."""
-    return float(np.trapezoid(values, dx=1 / (len(values) - 1)))
 
 
 def faithfulness_figure(table: dict) -> Figure:

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..augment import augment_batch
 from ..datasets.shapes import generate_shapes
 from ..errors import ConfigError
 from ..support.devices import best_device, cpu_has_bfloat16, describe_device, precision
-from ..support.files import written_whole
-from ..training import History, Recipe, build_seeded, epoch_seed, fit
-from .recorded import own_run, recorded_model
+from ..training import History, Recipe, augmented_batches, build_seeded, fit, steps_per_epoch
+from .recorded import load_own, own_run, recorded_model
 
 if TYPE_CHECKING:
     from ..volumes import Split, Volumes
@@ -72,14 +70,7 @@ def epoch_batches(
 
     Whole batches only. Order and augmentation follow from (seed, epoch) alone, and are those of `fit`.
     """
-    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-    train, size = volumes.train, recipe.batch_size
-    augmentation = replace(recipe.augmentation, film=recipe.augmentation.film or volumes.film)
-    order = torch.randperm(len(train), generator=generator)
-    for step in range(len(train) // size):
-        chosen = order[step * size : (step + 1) * size]
-        clips, labels = train.clips[chosen], train.labels[chosen]
-        yield augment_batch(augmentation, clips, labels, len(volumes.class_names), volumes.mirror, generator)
+    return augmented_batches(volumes.train, volumes, recipe, seed=seed, epoch=epoch)
 
 
 def small_shapes() -> Volumes:
@@ -112,14 +103,14 @@ def attention_on(run: Run, chosen: torch.Tensor) -> torch.Tensor:
     return rollout(run.model, run.volumes.test.clips[chosen].to(device).float() / 255).cpu()
 
 
-def which_run(volumes: Volumes, preset: str = "full") -> Plan:
-    """Which run of a preset follows here, how long it will take and why: prints this, and returns it as a Plan."""
-    plan = make_plan(volumes, preset)
+def which_run(volumes: Volumes) -> Plan:
+    """Which run of the preset full follows here, how long it will take and why: prints it, and returns it as a Plan."""
+    plan = make_plan(volumes)
     print(
         f"Device: {describe_device(plan.device)}, {str(precision(plan.device, plan.recipe.bfloat16))[6:]}. {plan.why}"
     )
     print(
-        f"What follows: {plan.recipe.epochs} of the {plan.epochs} epochs of preset {preset} on {volumes.name}, "
+        f"What follows: {plan.recipe.epochs} of the {plan.epochs} epochs of preset {plan.preset} on {volumes.name}, "
         f"about {duration(plan.seconds)} here."
     )
     if plan.whole:
@@ -177,20 +168,19 @@ def seconds_per_epoch(recipe: Recipe, volumes: Volumes, device: torch.device) ->
     probe = replace(recipe, epochs=2, compile=False)
     model = build_seeded(probe, volumes, 0).to(device)
     second = fit(model, few, probe, progress=False)["seconds"][-1]  # the first epoch also warms up
-    steps = max(1, len(few.train) // recipe.batch_size)
+    steps = steps_per_epoch(len(few.train), recipe)
     validation = len(volumes.val) / 3  # a clip costs about a third of what it costs in training
     return second / steps * (len(volumes.train) + validation) / recipe.batch_size
 
 
 def train_here(plan: Plan, volumes: Volumes, seed: int = 0) -> Run:
-    """Makes the run of a plan. A whole run goes on where it was stopped; a finished one is only loaded again."""
-    from ..experiments.runs import load_model, train_run
+    """Makes the run of a plan. A whole run goes on where it was stopped; a finished one is only evaluated again."""
+    from ..experiments.runs import train_run
 
     if plan.whole:
         train_run(volumes, plan.recipe, out=plan.folder, seed=seed, resume=True, device=plan.device, preset=plan.preset)
-        model = load_model(plan.folder, volumes, device=plan.device).eval()
-        history = History(read_history(plan.folder))
-        keep_weights(model, plan.folder / "weights.safetensors")
+        model, facts = load_own(plan.folder)
+        model, history = model.to(plan.device), History(facts["history"])
         told = f"your run in runs/{plan.folder.name}"
     else:
         model = build_seeded(plan.recipe, volumes, seed).to(plan.device)
@@ -204,24 +194,22 @@ def train_here(plan: Plan, volumes: Volumes, seed: int = 0) -> Run:
 def trained_network(run: Run, plan: Plan) -> Run:
     """The trained network that the rest of the chapter shows; says in one line which one it is.
 
-    Of a whole run it is that run's own. After a short one it is the recorded model of that preset, together with the
+    Of a whole run it is that run's own. After a short one it is the recorded one, together with the
     volumes that it was trained on.
     """
     if not plan.whole:
-        run = recorded_run((plan.preset, "spacetime"), run.volumes)
+        run = recorded_run("full", run.volumes)
     print(f"From here on: {run.told}.")
     return run
 
 
-def recorded_run(names: Sequence[str], volumes: Volumes) -> Run:
-    """The first of these recorded models that is there, as a Run.
+def recorded_run(name: str, volumes: Volumes) -> Run:
+    """A recorded model as a Run.
 
     volumes: those that are loaded; the model's own are loaded where it was trained on others.
     """
     from ..data import load_volumes
-    from ..experiments.trained import weights_path
 
-    name = next((name for name in names if weights_path(name).is_file()), names[0])
     model, facts = recorded_model(name)
     if volumes.name != facts["dataset"]:
         volumes = load_volumes(facts["dataset"])
@@ -239,25 +227,9 @@ def rival(plan: Plan, run: Run) -> Run:
     if plan.whole:
         other = train_here(make_plan(run.volumes, "quick"), run.volumes)
     else:
-        other = recorded_run(("factorised_encoder", "spacetime"), run.volumes)
+        other = recorded_run("factorised_encoder", run.volumes)
     print(f"The other: {other.told}.")
     return other
-
-
-def read_history(folder: Path) -> list[dict]:
-    """The rows of a run's history.json."""
-    import json
-
-    return json.loads((folder / "history.json").read_text(encoding="utf-8"))
-
-
-def keep_weights(model: torch.nn.Module, path: Path) -> None:
-    """Writes a model's weights as a .safetensors file, whole or not at all."""
-    from safetensors.torch import save
-
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
-    with written_whole(path) as file:
-        file.write(content)
 
 
 def duration(seconds: float) -> str:

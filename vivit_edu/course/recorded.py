@@ -57,7 +57,8 @@ def recorded_model(name: str, *, seed: int = 0) -> tuple[nn.Module, dict]:
 def own_run(dataset: str) -> Path:
     """The folder in which chapter 12 keeps the reader's full run on a data set: chapter12-DATASET, in the folder that
     $VIVIT_EDU_RUNS names; otherwise in runs/ on Google Drive, where Colab has it mounted, or else of the checkout."""
-    return Path(os.environ.get("VIVIT_EDU_RUNS") or (kept() or checkout()) / "runs") / f"chapter12-{dataset}"
+    runs = Path(os.environ.get("VIVIT_EDU_RUNS") or (kept() or checkout()) / "runs").expanduser()
+    return runs / f"chapter12-{dataset}"
 
 
 def own_or_recorded(name: str = "full", dataset: str = "organphantom3d") -> tuple[nn.Module, dict]:
@@ -86,9 +87,9 @@ def load_own(folder: Path | str) -> tuple[nn.Module, dict]:
 
     Raises CheckpointError where the run is not finished or cannot be read.
     """
-    from ..experiments.runs import newest_checkpoint, read_run
+    from ..experiments.runs import newest_checkpoint, read_run, trained_weights
     from ..models import build_model
-    from ..support.checkpoint import bare, check_kinds, fill
+    from ..support.checkpoint import check_kinds, fill
     from ..training import Recipe
 
     folder = Path(folder)
@@ -106,9 +107,7 @@ def load_own(folder: Path | str) -> tuple[nn.Module, dict]:
             f"the run in {folder} cannot be read: {error}. Run the training cell of chapter 12 again, or delete the "
             "folder: then the recorded model is shown"
         ) from error
-    averaged = content["averaged"] or {}
-    weights = {bare(key): value for key, value in averaged.items() if key.startswith("module.")} or content["model"]
-    fill(model, weights, folder)
+    fill(model, trained_weights(content), folder)
     facts = {"name": recipe.model, "minutes": round(metrics["seconds"] / 60, 1), "clip_shape": list(shape)}
     return model.eval(), facts | metrics | {"history": content["history"], "own": True}
 

@@ -153,12 +153,15 @@ def newest_checkpoint(folder: Path | str, run: dict) -> dict:
 def restored(folder: Path | str, content: dict, volumes: Volumes, device: str | torch.device) -> nn.Module:
     """The model that a checkpoint holds, with its averaged weights where there are any."""
     model = Recipe.from_dict(content["recipe"]).build(volumes)
-    if content["averaged"] is None:
-        weights = content["model"]
-    else:
-        weights = {k.removeprefix("module."): v for k, v in content["averaged"].items() if k.startswith("module.")}
-    fill(model, weights, folder)
+    fill(model, trained_weights(content), folder)
     return model.to(choose_device(device))
+
+
+def trained_weights(content: dict) -> dict:
+    """The weights in a checkpoint that a run is evaluated with: the averaged ones, where there are any."""
+    if content["averaged"] is None:
+        return content["model"]
+    return {k.removeprefix("module."): v for k, v in content["averaged"].items() if k.startswith("module.")}
 
 
 def load_data(run: dict, root: Path | str | None = None) -> Volumes:

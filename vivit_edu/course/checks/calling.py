@@ -90,10 +90,21 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     return result
 
 
-def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) -> None:
+def call_with_hints(hints: dict[str, str], function: Callable, *args: Any) -> Any:
+    """`call`, with what helps added to an error's text. hints: {part of the text: what to add}."""
+    try:
+        return call(function, *args)
+    except CheckFailed as failed:
+        hint = next((hint for part, hint in hints.items() if part in str(failed)), "")
+        first, *rest = str(failed).split("\n")
+        raise CheckFailed("\n".join([f"{first}; {hint}" if hint else first, *rest])) from None
+
+
+def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) -> dict[str, torch.Tensor]:
     """Fails unless a gradient flows from what function(*args) returns to every argument with decimals and to every
     parameter of a module among them, the function itself included. also: further parameters, of a module that is not
-    an argument itself."""
+    an argument itself. Returns {argument or parameter in words: its gradient}, of a sum of the results with fixed
+    random weights."""
     names, wanted, given = argument_names(function, args), {}, []
     for name, arg in zip(names, args):
         if isinstance(arg, torch.Tensor) and arg.is_floating_point():
@@ -129,6 +140,7 @@ def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) ->
             f"the values are right, but no gradient reaches {unreached[0]}: it was cut off (.detach(), .data, "
             "torch.tensor(...), no_grad), so it would never learn"
         )
+    return dict(zip(wanted, gradients))
 
 
 def exercise(check: Callable) -> Callable:

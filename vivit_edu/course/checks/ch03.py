@@ -14,6 +14,7 @@ from torch import nn
 
 from ...embedding import FrameEmbedding, TubeletEmbedding
 from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, learns, passed, same_shape
+from .calling import call_with_hints
 
 # B, C and the sizes differ on every axis, so that no two of them can be mixed up unnoticed; none is the notebook's
 BATCH, CHANNELS, GRID, TUBELET = 3, 2, (2, 4, 3), (3, 2, 5)
@@ -848,13 +849,3 @@ def of_type(found: Any, dtype: torch.dtype, what: str) -> None:
             f"for {dtype} input {what} is {found.dtype}: keep the type of what is given (no .float(), no new tensor "
             "without dtype=…)".replace("torch.", "")
         )
-
-
-def call_with_hints(hints: dict[str, str], function: Callable, *args: Any) -> Any:
-    """`call`, with what helps added to an error's text. hints: {part of the text: what to add}."""
-    try:
-        return call(function, *args)
-    except CheckFailed as failed:
-        first, *rest = str(failed).split("\n")
-        hint = next((hint for part, hint in hints.items() if part in first), "")
-        raise CheckFailed("\n".join([f"{first}; {hint}" if hint else first, *rest])) from None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .calling import CheckFailed, argument_names, call, last_call, learns
+from .calling import CheckFailed, argument_names, call, call_with_hints, last_call, learns
 from .comparing import close, flag, kind
 
 DTYPES = {torch.float64: 1e-9, torch.bfloat16: 0.05}  # what else is tried, and how exact it has to be
@@ -46,7 +46,7 @@ def examine(
     """
     for number, case in enumerate(cases):
         expected = _expected(reference, case)
-        found = _called(function, _copies(case), errors)
+        found = call_with_hints(errors or {}, function, *_copies(case))
         values = {message: _lazily(mistake, case) for message, mistake in (mistakes or {}).items()}
         try:
             _compare(found, expected, values, what, tolerance)
@@ -115,17 +115,6 @@ def _expected(reference, case):
 
 def _lazily(mistake, case):
     return lambda: _expected(mistake, case)
-
-
-def _called(function, arguments, errors):
-    try:
-        return call(function, *arguments)
-    except CheckFailed as failed:
-        hint = next((hint for text, hint in (errors or {}).items() if text in str(failed)), "")
-        if not hint:
-            raise
-        first, *rest = str(failed).split("\n")
-        raise CheckFailed("\n".join([f"{first}; {hint}", *rest])) from None
 
 
 def _compare(found, expected, mistakes, what, tolerance):
@@ -210,9 +199,8 @@ def _compare_gradients(function, reference, case, also):
     """The gradients that flow to arguments and parameters are there, and are the reference's."""
     if not any(_is_tensor(arg) and arg.is_floating_point() for arg in case):
         return
-    learns(function, *_copies(case), also=also)
-    names = argument_names(function, case)
-    found, wanted = (_gradients(one, case, names, also) for one in (function, reference))
+    found = learns(function, *_copies(case), also=also)
+    wanted = _gradients(reference, case, argument_names(function, case), also)
     for name, right in wanted.items():
         if right is not None and not _close_enough(found.get(name), right):
             raise CheckFailed(

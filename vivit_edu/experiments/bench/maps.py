@@ -205,6 +205,8 @@ def score_and_write(arguments: Sequence[str] | None = None) -> None:
     table = make_table(runs, volumes, options.device)
     flags = [] if options.per_class == PER_CLASS else ["--per-class", str(options.per_class)]
     flags += [] if options.models == list(PAPER) else ["--models", *options.models]
+    flags += [] if tuple(options.seeds) == SEEDS else ["--seeds", *map(str, options.seeds)]
+    flags += [] if options.dataset == "organphantom3d" else ["--dataset", options.dataset]
     command = " ".join(["python -m vivit_edu.experiments.bench.maps", options.path.as_posix(), *flags])
     write_json(options.path, {"command": command} | table)
 
