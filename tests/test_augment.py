@@ -163,7 +163,7 @@ def test_the_frames_of_a_film_share_every_draw_but_the_noise():
 @pytest.mark.parametrize("size", [(5, 3, 4), (1, 4, 3)])
 def test_a_rolled_clip_begins_elsewhere_and_keeps_the_order_of_its_cycle(size, dtype):
     clips = (random_clips(200, 2, *size) * 255).to(dtype)
-    before, rolled = clips.clone(), augment.roll(clips, seeded())
+    before, rolled = clips.clone(), augment.roll_clips(clips, seeded())
     every = torch.stack([clips.roll(-start, 2) for start in range(size[0])])  # [starts, B, C, T, H, W]
     found = (every == rolled).flatten(2).all(2)  # [starts, B]
     assert (found.sum(0) == 1).all() and rolled.dtype == dtype and torch.equal(clips, before)
@@ -176,7 +176,7 @@ def test_rolling_is_off_unless_asked_for_and_comes_before_a_film_is_folded():
     for film in (False, True):
         asked = Augmentation(roll=True, film=film)
         rolled, _ = augment_batch(asked, clips, labels, 6, None, seeded())
-        assert torch.equal(rolled, augment.roll(clips, seeded())) and not torch.equal(rolled, clips)
+        assert torch.equal(rolled, augment.roll_clips(clips, seeded())) and not torch.equal(rolled, clips)
     assert not Augmentation().roll
 
 
@@ -744,7 +744,7 @@ def test_a_batch_is_checked_once(monkeypatch, film):
     clips, everything = random_clips(4, 1, 6, 7, 8), dataclasses.replace(FULL, film=film)
     doors = {
         "augment_batch": lambda: augment_batch(everything, clips, torch.arange(4), 4, None, seeded()),
-        "roll": lambda: augment.roll(clips, seeded()),
+        "roll_clips": lambda: augment.roll_clips(clips, seeded()),
         "mirror_batch": lambda: mirror_batch(clips, torch.arange(4), None, seeded()),
         "rand_augment": lambda: rand_augment(clips, 11, 30, seeded()),
         "distort": lambda: augment.distort(clips, augment.STRONGEST, seeded()),

@@ -105,7 +105,7 @@ def augment_batch(
     _check_labelled(clips, labels, generator)
     targets, frames = mixing.soften(labels, num_classes, augmentation.smoothing), clips.shape[2]
     if augmentation.roll:
-        clips = _roll(clips, generator)
+        clips = _roll_clips(clips, generator)
     if augmentation.mirror and mirror is not None:
         clips, targets = _mirror_batch(clips, targets, mirror, generator)
     if augmentation.film:
@@ -124,16 +124,16 @@ def augment_batch(
 # --- time ---
 
 
-def roll(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def roll_clips(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Let each clip begin at a frame drawn at random; what comes before it follows at the end.
 
     For clips that are cycles: their classes stay as they are. clips: [B, C, T, H, W]. Returns shape and type as given.
     """
     check_batch(clips, generator)
-    return _roll(clips, generator)
+    return _roll_clips(clips, generator)
 
 
-def _roll(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _roll_clips(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     frames = clips.shape[2]
     start = uniform(0, frames, (len(clips), 1), clips, generator).long()  # [B, 1]
     order = (start + torch.arange(frames, device=clips.device)) % frames  # [B, T]

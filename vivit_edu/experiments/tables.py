@@ -156,7 +156,7 @@ def four_models() -> list[Row]:
     }
     augmentation = replace(GENTLE, roll=True)
     return [
-        Row(name, Recipe.preset("quick", model=name, options=sizes | depth, augmentation=augmentation, epochs=40))
+        Row(name, Recipe.preset("quick", model=name, options=sizes | depth, augmentation=augmentation, epochs=30))
         for name, depth in depths.items()
     ]
 
