@@ -7,9 +7,14 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
 
+from tests.course.test_widgets import displayed  # noqa: F401  (a fixture)
 from tests.exercises.cases import run_cases
+from vivit_edu.course import attention_widget
 from vivit_edu.course.checks import ch00
 from vivit_edu.course.ready.ch00 import TinyModel
+from vivit_edu.course.recorded import recorded_model
+from vivit_edu.support.places import checkout
+from vivit_edu.volumes import Split
 
 # ---- 00.1 film strip
 
@@ -474,3 +479,41 @@ test_telling_clip = run_cases(
         "an argument": (lambda clip: clip, "raised TypeError"),
     },
 )
+
+
+# ---- the chapter's table of letters, and its pages of volumes
+
+
+def test_the_table_of_letters_is_that_of_the_model_in_the_chapter():
+    model, facts = recorded_model("full")
+    config, (nt, s) = model.config, model.grid
+    text = (checkout() / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8")
+    for row in (
+        f"| T, H, W | frames (slices), rows, columns | {', '.join(map(str, config.clip_shape[1:]))} |",
+        f"called a **tubelet** | {', '.join(map(str, config.tubelet))} |",
+        f"| nt, nh, nw | tubelets along each axis | {', '.join(map(str, model.embedding.grid))} |",
+        f"| S | tokens at one time index, nh · nw | {s} |",
+        f"| N | tokens in a clip, nt · S | {nt * s} |",
+        f"| D | numbers in a token | {config.dim} |",
+        f"| heads | attention patterns side by side | {config.heads} |",
+        f"| L | layers | {config.depth} over space, then {config.temporal_depth} over time |",
+        f"| K | classes | {len(facts['class_names'])} |",
+    ):
+        assert row in text, row
+
+
+def test_pages_say_what_the_model_answers(displayed):  # noqa: F811
+    model, facts = recorded_model("full")
+    generator = torch.Generator().manual_seed(0)
+    clips = (255 * torch.rand(2, 1, 28, 28, 28, generator=generator)).to(torch.uint8)
+    masks = torch.zeros(2, 28, 28, 28, dtype=torch.uint8)
+    masks[:, :14] = 1
+    split, names = Split(clips, torch.tensor([0, 1]), masks=masks), facts["class_names"]
+    figure = attention_widget.draw_reading(model, split, names, 1)
+    answer = names[int(model(clips[1:] / 255).argmax())]
+    assert figure.get_suptitle().startswith(f"{names[1]}, read as {answer} (")
+    attention_widget.reading_strip(model, split, names, [0, 1])
+    assert displayed[0][1].startswith("2 pictures")
+    shares = attention_widget.attention_on_organs(model, split)
+    assert [len(values) for values in shares.values()] == [2, 2]
+    assert list(shares.values())[0].tolist() == [0.5, 0.5]
