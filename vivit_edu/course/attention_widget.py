@@ -1,17 +1,20 @@
 """Which tokens does a token attend to? An explorer of the weights by layer, head and query token, and its film strip.
 
-Used in chapter 13. `attention_explorer` needs a running notebook; `attention_strip` shows everywhere.
+Used in chapter 13; `reading_pages` and `reading_strip` show chapter 00 what a model answers and attends to, volume by
+volume. The explorers need a running notebook; the strips show everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..explain.pictures import draw_mapped, draw_scale, heat_of, scale_of, to_grey
+from ..explain.pictures import draw_mapped, draw_scale, heat_of, maps_figure, scale_of, to_grey
+from ..explain.rollout import last_layer, to_voxels
 from ..explain.weights import AttentionMap, attention_maps, check_vivit
 from ..plots import GREY, ORANGE, SMALLEST, new_figure
 from .pictures import draw_outline
@@ -20,6 +23,8 @@ from .widgets import explore, film_strip
 if TYPE_CHECKING:
     from ipywidgets import VBox
     from matplotlib.figure import Figure
+
+    from ..volumes import Split
 
 
 def query_weights(
@@ -135,3 +140,42 @@ def attention_strip(model: nn.Module, clips: torch.Tensor, settings: list[dict[s
                     + ", ".join(f"{key} 0 to {values[-1]}" for key, values in offered.items())
                 )
     film_strip(lambda **setting: draw_query(model, maps, clips, **setting), settings, columns=1)
+
+
+# ---- what a model answers, volume by volume (chapter 00)
+
+
+def draw_reading(model: nn.Module, split: Split, names: Sequence[str], volume: int) -> Figure:
+    """A volume of a split with its organ outlined, what the model takes it for, and its last layers' attention."""
+    clip, truth = split.clips[volume], names[int(split.labels[volume])]  # clip [C, T, H, W]
+    with torch.no_grad():
+        chance, answer = model(clip[None].float() / 255).softmax(dim=1)[0].max(dim=0)
+    mask = None if split.masks is None else split.masks[volume]
+    figure = maps_figure(model, clip, {"attention": last_layer(model, clip[None].float() / 255)[0]}, mask=mask)
+    figure.suptitle(f"{truth}, read as {names[int(answer)]} ({chance:.0%})", fontsize=SMALLEST + 2)
+    figure.set_figheight(figure.get_figheight() + 0.3)
+    return figure
+
+
+def reading_pages(model: nn.Module, split: Split, names: Sequence[str]) -> VBox | None:
+    """A slider over the volumes of a split above `draw_reading`."""
+    return explore(lambda volume: draw_reading(model, split, names, volume), volume=range(len(split)))
+
+
+def reading_strip(model: nn.Module, split: Split, names: Sequence[str], volumes: Sequence[int]) -> None:
+    """The film strip of `reading_pages`, of some of the volumes."""
+    settings = [{"volume": volume} for volume in volumes]
+    film_strip(lambda volume: draw_reading(model, split, names, volume), settings, columns=1)
+
+
+def attention_on_organs(model: nn.Module, split: Split) -> dict[str, torch.Tensor]:
+    """For each class, the share of a box that its organ fills, and the share of the last layers' attention on it,
+    [K] both: means over the class's volumes in a split that has masks."""
+    attention = to_voxels(model, last_layer(model, split.clips.float() / 255))  # [B, T, H, W]
+    on_organ = (attention * split.masks).sum(dim=(1, 2, 3)) / attention.sum(dim=(1, 2, 3))
+    fills = split.masks.float().mean(dim=(1, 2, 3))
+    of_class = [split.labels == k for k in range(int(split.labels.max()) + 1)]
+    return {
+        name: torch.stack([shares[k].mean() for k in of_class])
+        for name, shares in (("share of the box that is organ", fills), ("share of the attention on it", on_organ))
+    }
