@@ -9,181 +9,7 @@ import torch.nn.functional as F
 from tests.exercises.cases import run_cases
 from vivit_edu.course.checks import ch01
 
-# ---- 01.1 balanced accuracy
-
-
-def recalls_by_loop(guesses, labels):
-    shares = []
-    for k in labels.unique():
-        mine = labels == k
-        shares.append((guesses[mine] == k).float().mean())
-    return torch.stack(shares).mean()
-
-
-def recalls_by_counting(guesses, labels):
-    counts = labels.bincount()
-    hits = labels[guesses == labels].bincount(minlength=len(counts))
-    there = counts > 0
-    return (hits[there] / counts[there]).mean().item()
-
-
-def recalls_by_weights(guesses, labels):
-    weight = 1 / labels.bincount().float()[labels]
-    return ((guesses == labels) * weight).sum() / len(set(labels.tolist()))
-
-
-def recalls_by_numpy(guesses, labels):
-    guesses, labels = guesses.numpy(), labels.numpy()
-    return np.mean([np.mean(guesses[labels == k] == k) for k in np.unique(labels)])
-
-
-test_balanced_accuracy = run_cases(
-    ch01.check_balanced_accuracy,
-    right=[recalls_by_numpy, recalls_by_loop, recalls_by_counting, recalls_by_weights],
-    wrong={
-        "labels up to the largest": (
-            lambda g, y: (
-                torch.stack([(g[y == k] == k).float().mean() for k in range(int(y.max()) + 1)]).nan_to_num().mean()
-            ),
-            "classes without a clip",
-        ),
-        "classes of the guesses": (
-            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in g.unique()]).nanmean(),
-            "always naming one of two",
-        ),
-        "all eleven": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()) / 11, "is wrong"),
-        "F1": (
-            lambda g, y: torch.stack(
-                [2 * ((g == k) & (y == k)).sum() / ((g == k).sum() + (y == k).sum()) for k in y.unique()]
-            ).mean(),
-            "is wrong: found 0.57778",
-        ),
-        "median": (
-            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]).median(),
-            "is wrong",
-        ),
-        "a list": (lambda g, y: [(g[y == k] == k).float().mean() for k in y.unique()], "is 3 numbers, expected one"),
-        "accuracy": (lambda g, y: (g == y).float().mean(), "plain accuracy"),
-        "absent classes": (
-            lambda g, y: torch.stack(
-                [((g == k) & (y == k)).sum() / (y == k).sum().clamp(min=1) for k in range(6)]
-            ).mean(),
-            "classes without a clip",
-        ),
-        "nan": (
-            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in range(6)]).mean(),
-            "balanced accuracy is wrong",
-        ),
-        "sum": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()), "summed"),
-        "precision": (
-            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in g.unique()]).mean(),
-            "precision",
-        ),
-        "precision of the labels' classes": (
-            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in y.unique()]).mean(),
-            "precision",
-        ),
-        "percent": (lambda g, y: 100 * recalls_by_loop(g, y), "percentage"),
-        "one value a class": (
-            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]),
-            "is 3 numbers, expected one",
-        ),
-        "no return": (lambda g, y: None, "None"),
-        "error": (lambda g, y: g.mean(), "raised"),
-    },
-)
-
-# ---- 01.2 nearest mean
-
-
-def means_by_loop(clips, labels, new):
-    answers = []
-    means = {int(k): clips[labels == k].float().mean(dim=0) for k in labels.unique()}
-    for clip in new.float():
-        answers.append(min(means, key=lambda k: ((clip - means[k]) ** 2).sum().item()))
-    return torch.tensor(answers)
-
-
-def means_by_cdist(clips, labels, new):
-    means = torch.stack([clips[labels == k].float().mean(dim=0) for k in range(labels.max() + 1)])
-    return torch.cdist(new.float().flatten(1), means.flatten(1)).argmin(dim=1)
-
-
-def means_by_one_hot(clips, labels, new):
-    members = F.one_hot(labels).float()  # [N, K]
-    means = members.T @ clips.flatten(1).float() / members.sum(dim=0)[:, None]
-    x = new.flatten(1).float()
-    return (x.pow(2).sum(1)[:, None] - 2 * x @ means.T + means.pow(2).sum(1)).argmin(dim=1)
-
-
-def centres(clips, labels):
-    return torch.stack([clips[labels == k].float().mean(0) for k in range(4)]).flatten(1)
-
-
-def in_bytes(clips, labels, new):
-    means = torch.stack([clips[labels == k].float().mean(0).byte() for k in range(4)])
-    return ((new[:, None] - means) ** 2).flatten(2).sum(2).argmin(1)
-
-
-def in_place(clips, labels, new):
-    found = means_by_cdist(clips, labels, new)
-    clips -= 1
-    return found
-
-
-def nearest(new, means, p=2.0):
-    means = torch.stack(list(means)).flatten(1)
-    return torch.cdist(new.float().flatten(1), means, p=p).argmin(1)
-
-
-test_nearest_mean = run_cases(
-    ch01.check_nearest_mean,
-    right=[means_by_loop, means_by_cdist, means_by_one_hot],
-    wrong={
-        "always eleven classes": (
-            lambda c, y, n: nearest(n, [c[y == k].float().mean(0) for k in range(11)]),
-            "is wrong in 40",
-        ),
-        "absolute differences": (lambda c, y, n: nearest(n, centres(c, y), p=1), "is wrong in 10"),
-        "the largest difference": (lambda c, y, n: nearest(n, centres(c, y), p=float("inf")), "is wrong in 15"),
-        "the last class left out": (lambda c, y, n: nearest(n, centres(c, y)[:-1]), "is wrong in 20"),
-        "median": (
-            lambda c, y, n: nearest(n, [c[y == k].float().median(0).values for k in range(y.max() + 1)]),
-            "is wrong in 8",
-        ),
-        "in order of appearance": (
-            lambda c, y, n: nearest(n, [c[y == k].float().mean(0) for k in dict.fromkeys(y.tolist())]),
-            "is wrong in 40",
-        ),
-        "one clip loses its axis": (lambda c, y, n: means_by_cdist(c, y, n).squeeze(), r"shape \[\], expected \[1\]"),
-        "a list": (lambda c, y, n: means_by_cdist(c, y, n).tolist(), "is a list"),
-        "decimals": (lambda c, y, n: means_by_cdist(c, y, n).float(), "float32, expected int64"),
-        "one hot": (lambda c, y, n: F.one_hot(means_by_cdist(c, y, n)), "2 axes instead of 1"),
-        "argmax": (lambda c, y, n: torch.cdist(n.float().flatten(1), centres(c, y)).argmax(1), "furthest"),
-        "sums": (
-            lambda c, y, n: torch.cdist(
-                n.float().flatten(1), torch.stack([c[y == k].float().sum(0) for k in range(4)]).flatten(1)
-            ).argmin(1),
-            "summed",
-        ),
-        "bytes": (in_bytes, "uint8"),
-        "brightness": (
-            lambda c, y, n: (n.float().flatten(1).mean(1)[:, None] - centres(c, y).mean(1)).abs().argmin(1),
-            "brightness",
-        ),
-        "nearest clip": (
-            lambda c, y, n: y[torch.cdist(n.float().flatten(1), c.float().flatten(1)).argmin(1)],
-            "nearest clip",
-        ),
-        "dot product": (lambda c, y, n: (n.float().flatten(1) @ centres(c, y).T).argmax(1), "dot product"),
-        "over the clips": (lambda c, y, n: torch.cdist(n.float().flatten(1), centres(c, y)).argmin(0), r"shape \[4\]"),
-        "distances": (lambda c, y, n: torch.cdist(n.float().flatten(1), centres(c, y)), r"shape \[40, 4\]"),
-        "in place": (in_place, "changes the .* that it was given"),
-        "mean of bytes": (lambda c, y, n: c.mean(0), "raised"),
-    },
-)
-
-# ---- 01.3 split by patient
+# ---- 01.1 split by patient
 
 
 def by_isin(patients, share, generator):
@@ -222,8 +48,12 @@ def held(patients, share):
     return round(share * len(patients.unique()))
 
 
+def check_first(split):
+    ch01.check_split(split, neighbour_by_cdist)
+
+
 test_split_by_patient = run_cases(
-    ch01.check_split_by_patient,
+    check_first,
     right=[by_isin, by_inverse, by_set],
     wrong={
         "a run of neighbours": (
@@ -243,7 +73,7 @@ test_split_by_patient = run_cases(
         "from the end": (lambda p, s, g: torch.isin(p, order(p, g)[-held(p, s) :]), "4 are held out, expected 0"),
         "with repetition": (
             lambda p, s, g: torch.isin(p, p.unique()[torch.randint(len(p.unique()), (held(p, s),), generator=g)]),
-            "1 or 2 are held out|2 of 10",
+            "number of held-out patients differs|2 of 10",
         ),
         "never none": (lambda p, s, g: torch.isin(p, order(p, g)[: max(1, held(p, s))]), "1 are held out, expected 0"),
         "uint8": (lambda p, s, g: by_isin(p, s, g).to(torch.uint8), "uint8, expected torch.bool"),
@@ -271,7 +101,573 @@ test_split_by_patient = run_cases(
     },
 )
 
-# ---- 01.4 flips with labels
+# ---- 01.1 nearest neighbour
+
+
+def neighbour_by_cdist(vectors, labels, held):
+    nearest = torch.cdist(vectors[held], vectors[~held]).argmin(dim=1)
+    return (labels[~held][nearest] == labels[held]).double().mean()
+
+
+def neighbour_by_loop(vectors, labels, held):
+    right = 0
+    seen = [i for i in range(len(held)) if not held[i]]
+    for i in held.nonzero().flatten().tolist():
+        best = min(seen, key=lambda j: (vectors[i] - vectors[j]).pow(2).sum().item())
+        right += int(labels[best] == labels[i])
+    return right / int(held.sum())
+
+
+def neighbour_by_mask(vectors, labels, held):
+    distances = torch.cdist(vectors, vectors).masked_fill(held, torch.inf)
+    return (labels[distances.argmin(1)] == labels)[held].float().mean().item()
+
+
+def neighbour_by_numpy(vectors, labels, held):
+    x, y, h = vectors.numpy(), labels.numpy(), held.numpy()
+    distances = ((x[h][:, None] - x[~h][None]) ** 2).sum(-1)
+    return np.mean(y[~h][distances.argmin(1)] == y[h])
+
+
+def by_mask(seen, held, pick=lambda distances: distances.argmin(1)):
+    def wrong(vectors, labels, mask):
+        nearest = pick(torch.cdist(vectors[held(mask)], vectors[seen(mask)]))
+        return (labels[seen(mask)][nearest] == labels[held(mask)]).float().mean()
+
+    return wrong
+
+
+def check_second(accuracy):
+    ch01.check_split(by_isin, accuracy)
+
+
+test_nearest_neighbour = run_cases(
+    check_second,
+    right=[neighbour_by_cdist, neighbour_by_loop, neighbour_by_mask, neighbour_by_numpy],
+    wrong={
+        "finds itself": (by_mask(torch.ones_like, lambda m: m), "finds itself"),
+        "finds itself among all": (
+            lambda x, y, h: (y[torch.cdist(x, x).argmin(1)] == y)[h].float().mean(),
+            "finds itself",
+        ),
+        "among the held out": (by_mask(lambda m: m, lambda m: m), "finds itself|among the held-out"),
+        "the other way round": (by_mask(lambda m: m, lambda m: ~m), "other way round"),
+        "furthest": (by_mask(lambda m: ~m, lambda m: m, lambda d: d.argmax(1)), "furthest"),
+        "labels of all": (
+            lambda x, y, h: (y[torch.cdist(x[h], x[~h]).argmin(1)] == y[h]).float().mean(),
+            "index all labels",
+        ),
+        "a count": (
+            lambda x, y, h: (y[~h][torch.cdist(x[h], x[~h]).argmin(1)] == y[h]).sum(),
+            "number of right answers",
+        ),
+        "divided by all": (
+            lambda x, y, h: (y[~h][torch.cdist(x[h], x[~h]).argmin(1)] == y[h]).sum() / len(y),
+            "is wrong",
+        ),
+        "wrong ones": (lambda x, y, h: 1 - neighbour_by_cdist(x, y, h), "share of wrong answers"),
+        "percent": (lambda x, y, h: 100 * neighbour_by_cdist(x, y, h), "percentage"),
+        "along the wrong axis": (
+            lambda x, y, h: (y[~h][torch.cdist(x[h], x[~h]).argmin(0)] == y[h]).float().mean(),
+            "raised",
+        ),
+        "one by one": (
+            lambda x, y, h: y[~h][torch.cdist(x[h], x[~h]).argmin(1)] == y[h],
+            "numbers, expected one",
+        ),
+        "squeezed": (
+            lambda x, y, h: neighbour_by_cdist(x.squeeze(), y[:40], h[:40]) if len(x) == 40 else 1.0,
+            "is wrong",
+        ),
+        "nothing returned": (lambda x, y, h: print(end=""), "None"),
+    },
+)
+
+# ---- 01.2 balanced accuracy
+
+
+def recalls_by_loop(guesses, labels):
+    shares = []
+    for k in labels.unique():
+        mine = labels == k
+        shares.append((guesses[mine] == k).float().mean())
+    return torch.stack(shares).mean()
+
+
+def recalls_by_counting(guesses, labels):
+    counts = labels.bincount()
+    hits = labels[guesses == labels].bincount(minlength=len(counts))
+    there = counts > 0
+    return (hits[there] / counts[there]).mean().item()
+
+
+def recalls_by_weights(guesses, labels):
+    weight = 1 / labels.bincount().float()[labels]
+    return ((guesses == labels) * weight).sum() / len(set(labels.tolist()))
+
+
+def recalls_by_numpy(guesses, labels):
+    guesses, labels = guesses.numpy(), labels.numpy()
+    return np.mean([np.mean(guesses[labels == k] == k) for k in np.unique(labels)])
+
+
+def check_balanced(function):
+    ch01.check_measures(function, auc_by_pairs)
+
+
+test_balanced_accuracy = run_cases(
+    check_balanced,
+    right=[recalls_by_numpy, recalls_by_loop, recalls_by_counting, recalls_by_weights],
+    wrong={
+        "labels up to the largest": (
+            lambda g, y: (
+                torch.stack([(g[y == k] == k).float().mean() for k in range(int(y.max()) + 1)]).nan_to_num().mean()
+            ),
+            "classes without a clip",
+        ),
+        "classes of the guesses": (
+            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in g.unique()]).nanmean(),
+            "those of the guesses",
+        ),
+        "all eleven": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()) / 11, "is wrong"),
+        "F1": (
+            lambda g, y: torch.stack(
+                [2 * ((g == k) & (y == k)).sum() / ((g == k).sum() + (y == k).sum()) for k in y.unique()]
+            ).mean(),
+            "this is F1",
+        ),
+        "median": (
+            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]).median(),
+            "median",
+        ),
+        "a list": (lambda g, y: [(g[y == k] == k).float().mean() for k in y.unique()], "is 3 numbers, expected one"),
+        "accuracy": (lambda g, y: (g == y).float().mean(), "plain accuracy"),
+        "absent classes": (
+            lambda g, y: torch.stack(
+                [((g == k) & (y == k)).sum() / (y == k).sum().clamp(min=1) for k in range(6)]
+            ).mean(),
+            "classes without a clip",
+        ),
+        "nan": (
+            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in range(6)]).mean(),
+            "balanced accuracy is wrong",
+        ),
+        "sum": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()), "summed"),
+        "precision": (
+            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in g.unique()]).mean(),
+            "precision",
+        ),
+        "precision of the labels' classes": (
+            lambda g, y: torch.stack([(y[g == k] == k).float().mean() for k in y.unique()]).mean(),
+            "precision",
+        ),
+        "percent": (lambda g, y: 100 * recalls_by_loop(g, y), "percentage"),
+        "one value a class": (
+            lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in y.unique()]),
+            "is 3 numbers, expected one",
+        ),
+        "no return": (lambda g, y: None, "None"),
+        "error": (lambda g, y: g.mean(), "raised"),
+    },
+)
+
+# ---- 01.2 AUC
+
+
+def auc_by_pairs(scores, labels):
+    shares = []
+    for k in labels.unique():
+        of_class, others = scores[labels == k, k], scores[labels != k, k]
+        wins = (of_class[:, None] > others).float() + 0.5 * (of_class[:, None] == others).float()
+        shares.append(wins.mean())
+    return torch.stack(shares).mean()
+
+
+def auc_by_sign(scores, labels):
+    found = [
+        ((scores[labels == k, k][:, None] - scores[labels != k, k]).sign().mean() + 1) / 2 for k in set(labels.tolist())
+    ]
+    return sum(found) / len(found)
+
+
+def auc_by_loops(scores, labels):
+    shares = []
+    for k in sorted(set(labels.tolist())):
+        wins = pairs = 0
+        for i in range(len(labels)):
+            for j in range(len(labels)):
+                if labels[i] == k and labels[j] != k:
+                    pairs += 1
+                    wins += 1 if scores[i, k] > scores[j, k] else 0.5 if scores[i, k] == scores[j, k] else 0
+        shares.append(wins / pairs)
+    return float(np.mean(shares))
+
+
+def auc_by_sklearn(scores, labels):
+    from sklearn.metrics import roc_auc_score
+
+    return np.mean([roc_auc_score(labels == k, scores[:, k]) for k in labels.unique()])
+
+
+def pairs_of(scores, labels, win, classes=None):
+    classes = labels.unique() if classes is None else classes
+    return torch.stack([win(scores[labels == k, k][:, None], scores[labels != k, k]).float().mean() for k in classes])
+
+
+def halves(a, b):
+    return (a > b).float() + 0.5 * (a == b)
+
+
+def auc_of_probabilities(scores, labels):
+    return auc_by_pairs(scores.softmax(dim=1), labels)
+
+
+def within_clips(scores, labels):
+    own = scores[torch.arange(len(labels)), labels]
+    wins = [halves(own[i], scores[i, k]) for i in range(len(labels)) for k in range(scores.shape[1]) if k != labels[i]]
+    return torch.stack(wins).mean()
+
+
+test_auc = run_cases(
+    lambda auc: ch01.check_measures(recalls_by_loop, auc),
+    right=[auc_by_pairs, auc_by_sign, auc_by_loops, auc_by_sklearn],
+    wrong={
+        "ties lost": (lambda s, y: pairs_of(s, y, torch.gt).mean(), "ties count as lost"),
+        "ties won": (lambda s, y: pairs_of(s, y, torch.ge).mean(), "ties count as won"),
+        "turned round": (lambda s, y: pairs_of(s, y, lambda a, b: halves(b, a)).mean(), "turned round"),
+        "pooled": (
+            lambda s, y: torch.cat([halves(s[y == k, k][:, None], s[y != k, k]).flatten() for k in y.unique()]).mean(),
+            "averaged together",
+        ),
+        "weighted": (
+            lambda s, y: (pairs_of(s, y, halves) * y.bincount()[y.unique()]).sum() / len(y),
+            "weighted by their clips",
+        ),
+        "absent classes as 0": (
+            lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).nan_to_num().mean(),
+            "count as 0",
+        ),
+        "absent classes": (lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).mean(), "is wrong: found nan"),
+        "summed": (lambda s, y: pairs_of(s, y, halves).sum(), "summed"),
+        "within a clip": (within_clips, "classes of one clip"),
+        "with its own": (
+            lambda s, y: torch.stack([halves(s[y == k, k][:, None], s[:, k]).mean() for k in y.unique()]).mean(),
+            "own class too",
+        ),
+        "always column 0": (
+            lambda s, y: torch.stack([halves(s[y == k, 0][:, None], s[y != k, 0]).mean() for k in y.unique()]).mean(),
+            "column k",
+        ),
+        "a softmax before": (auc_of_probabilities, "is wrong"),
+        "accuracy": (lambda s, y: (s.argmax(1) == y).float().mean(), "this is the accuracy"),
+        "one value per class": (lambda s, y: pairs_of(s, y, halves), "4 numbers, expected one"),
+        "differences": (lambda s, y: pairs_of(s, y, torch.sub).mean(), "is wrong"),
+        "from -1 to 1": (lambda s, y: pairs_of(s, y, lambda a, b: (a - b).sign()).mean(), "is wrong"),
+        "nothing returned": (lambda s, y: print(end=""), "None"),
+    },
+)
+
+# ---- 01.3 distances to means
+
+
+def by_cdist(clips, labels, new):
+    means = torch.stack([clips[labels == k].float().mean(dim=0) for k in range(labels.max() + 1)])
+    return torch.cdist(new.float().flatten(1), means.flatten(1))
+
+
+def by_difference(clips, labels, new):
+    columns = []
+    for k in range(int(labels.max()) + 1):
+        mean = clips[labels == k].double().mean(0)
+        columns.append(((new.double() - mean) ** 2).flatten(1).sum(1).sqrt())
+    return torch.stack(columns, dim=1).float()
+
+
+def by_one_hot(clips, labels, new):
+    members = F.one_hot(labels).float()  # [N, K]
+    means = members.T @ clips.flatten(1).float() / members.sum(dim=0)[:, None]
+    return (new.flatten(1).float()[:, None] - means).norm(dim=2)
+
+
+def clip_by_clip(clips, labels, new):
+    classes = labels.unique()
+    means = [clips[labels == k].to(torch.float32).mean(0) for k in classes]
+    return torch.tensor([[torch.linalg.vector_norm(x.float() - mean).item() for mean in means] for x in new])
+
+
+def class_means(clips, labels, how=lambda of_class: of_class.mean(dim=0)):
+    return torch.stack([how(clips[labels == k].float()) for k in range(labels.max() + 1)]).flatten(1)
+
+
+def flat(new):
+    return new.float().flatten(1)
+
+
+def in_bytes(clips, labels, new):
+    means = torch.stack([clips[labels == k].float().mean(0).byte() for k in range(labels.max() + 1)])
+    return (new[:, None] - means).flatten(2).float().norm(dim=2)
+
+
+def rounded(clips, labels, new):
+    means = torch.stack([clips[labels == k].float().mean(0).to(clips.dtype) for k in range(labels.max() + 1)])
+    return torch.cdist(new.float().flatten(1), means.float().flatten(1))
+
+
+def in_place(clips, labels, new):
+    found = by_cdist(clips, labels, new)
+    clips -= 1
+    return found
+
+
+def five_axes(clips, labels, new):
+    n, c, t, h, w = clips.shape
+    return by_cdist(clips.view(n, c * t * h * w), labels, new)
+
+
+test_distances = run_cases(
+    ch01.check_distances,
+    right=[by_cdist, by_difference, by_one_hot, clip_by_clip],
+    wrong={
+        "bytes": (in_bytes, "uint8 was subtracted"),
+        "rounded means": (rounded, "rounded to whole numbers"),
+        "byte mean": (lambda c, y, n: c[y == 0].mean(0), "raised RuntimeError"),
+        "the nearest": (lambda c, y, n: by_cdist(c, y, n).argmin(dim=1), "all distances"),
+        "exchanged": (lambda c, y, n: torch.cdist(class_means(c, y), flat(n)), "axes are exchanged"),
+        "squared": (lambda c, y, n: ((flat(n)[:, None] - class_means(c, y)) ** 2).sum(2), "squared"),
+        "mean squares": (lambda c, y, n: ((flat(n)[:, None] - class_means(c, y)) ** 2).mean(2), "mean of the squares"),
+        "root of mean squares": (
+            lambda c, y, n: ((flat(n)[:, None] - class_means(c, y)) ** 2).mean(2).sqrt(),
+            "root of the mean",
+        ),
+        "absolute": (lambda c, y, n: torch.cdist(flat(n), class_means(c, y), p=1), "absolute differences"),
+        "sums": (lambda c, y, n: torch.cdist(flat(n), class_means(c, y, lambda x: x.sum(0))), "summed"),
+        "median": (lambda c, y, n: torch.cdist(flat(n), class_means(c, y, lambda x: x.median(0).values)), "median"),
+        "brightness": (
+            lambda c, y, n: (flat(n).mean(1)[:, None] - class_means(c, y).mean(1)).abs(),
+            "only the brightness",
+        ),
+        "single clips": (lambda c, y, n: torch.cdist(flat(n), flat(c)), "single clips"),
+        "nearest clip of a class": (
+            lambda c, y, n: torch.stack([torch.cdist(flat(n), flat(c[y == k])).min(1).values for k in y.unique()], 1),
+            "nearest clip of each class",
+        ),
+        "dot products": (lambda c, y, n: flat(n) @ class_means(c, y).T, "dot products"),
+        "in order of appearance": (
+            lambda c, y, n: torch.stack(
+                [(flat(n) - flat(c)[y == k].mean(0)).norm(dim=1) for k in dict.fromkeys(y.tolist())], 1
+            ),
+            "order in which they appear",
+        ),
+        "range without its end": (
+            lambda c, y, n: torch.cdist(flat(n), torch.stack([flat(c)[y == k].mean(0) for k in range(y.max())])),
+            "last class is missing",
+        ),
+        "eleven classes": (
+            lambda c, y, n: torch.cdist(flat(n), torch.stack([flat(c)[y == k].mean(0) for k in range(11)])),
+            r"shape \[6, 11\], expected \[6, 4\]",
+        ),
+        "negative": (lambda c, y, n: -by_cdist(c, y, n), "negative"),
+        "one clip loses its axis": (lambda c, y, n: by_cdist(c, y, n).squeeze(), r"shape \[2\], expected \[1, 2\]"),
+        "five axes": (five_axes, "raised ValueError"),
+        "a list": (lambda c, y, n: by_cdist(c, y, n).tolist(), "a list"),
+        "float64": (lambda c, y, n: by_cdist(c, y, n).double(), "float64, expected float32"),
+        "in place": (in_place, "changes the .* that it was given"),
+    },
+)
+
+# ---- 01.4 scores on one scale
+
+
+def standardised(scores):
+    scores = scores.double()
+    return (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True, unbiased=False)
+
+
+def by_moments(scores):
+    s = scores.to(torch.float64)
+    s = s - s.mean(dim=-1)[:, None]
+    return s / (s**2).mean(dim=-1).sqrt()[:, None]
+
+
+def by_numpy(scores):
+    s = scores.numpy().astype(np.float64)
+    return torch.from_numpy((s - s.mean(1, keepdims=True)) / s.std(1, keepdims=True))
+
+
+def by_layer_norm(scores):
+    return F.layer_norm(scores.double(), scores.shape[1:], eps=0.0)
+
+
+def row_by_row(scores):
+    return torch.stack([(row - row.mean()) / row.var(correction=0).sqrt() for row in scores.double()])
+
+
+def z(scores, dim=1, **how):
+    how = how or {"correction": 0}
+    return (scores - scores.mean(dim, keepdim=True)) / scores.std(dim, keepdim=True, **how)
+
+
+def changes_scores(scores):
+    scores -= scores.mean(1, keepdim=True)
+    return scores.double() / scores.double().std(1, keepdim=True, correction=0)
+
+
+test_comparable = run_cases(
+    ch01.check_comparable,
+    right=[standardised, by_moments, by_numpy, by_layer_norm, row_by_row],
+    wrong={
+        "as before": (lambda s: s.softmax(dim=1), "a softmax again"),
+        "softmax in float64": (lambda s: s.double().softmax(1), "a softmax again"),
+        "log_softmax": (lambda s: s.double().log_softmax(1), "log-probabilities"),
+        "softmax of the standardised": (lambda s: z(s.double()).softmax(1), "leave the softmax out"),
+        "smaller numbers": (lambda s: s.double() / 1000, "a fixed number"),
+        "softmax of smaller numbers": (lambda s: (s / 1000).softmax(1), "is wrong|float32"),
+        "mean alone": (lambda s: s.double() - s.double().mean(1, keepdim=True), "unit still matters"),
+        "division alone": (lambda s: s.double() / s.double().std(1, keepdim=True, correction=0), "zero point"),
+        "over the clips": (lambda s: z(s.double(), 0), r"over the clips \(dim=0\)"),
+        "over all": (lambda s: (s.double() - s.double().mean()) / s.double().std(correction=0), "for all clips"),
+        "torch's std": (lambda s: z(s.double(), correction=1), "correction=0"),
+        "variance": (lambda s: z(s.double()) / s.double().std(1, keepdim=True, correction=0), "variance"),
+        "ranks": (lambda s: s.argsort(1).argsort(1).double(), "these are ranks"),
+        "standardised ranks": (lambda s: z(s.argsort(1).argsort(1).double()), "standardised ranks"),
+        "from 0 to 1": (
+            lambda s: (s.double() - s.double().min(1, True)[0]) / (s.max(1, True)[0] - s.min(1, True)[0]).double(),
+            "from 0 to 1|is wrong",
+        ),
+        "length one": (lambda s: s.double() / s.double().norm(dim=1, keepdim=True), "length of the row"),
+        "turned round": (lambda s: -z(s.double()), "order is turned round"),
+        "float32": (lambda s: z(s), "float32, expected float64"),
+        "float32 first": (lambda s: z(s.float()).double(), "computed in float32"),
+        "without keepdim": (lambda s: (s.double() - s.double().mean(1)) / s.double().std(1), "raised RuntimeError"),
+        "eleven classes": (lambda s: z(s.double().view(-1, 11)).view(s.shape), "raised RuntimeError"),
+        "a safe division": (
+            lambda s: (
+                (s.double() - s.double().mean(1, keepdim=True)) / (s.double().std(1, keepdim=True, correction=0) + 1e-3)
+            ),
+            "is wrong",
+        ),
+        "in place": (changes_scores, "changes the .* that it was given"),
+        "nothing returned": (lambda s: None, "return"),
+    },
+)
+
+# ---- 01.5 correlation and the axis of the mirror
+
+
+def by_cosine(a, b):
+    return F.cosine_similarity((a - a.mean()).flatten(), (b - b.mean()).flatten(), dim=0)
+
+
+def by_corrcoef(a, b):
+    return torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1].item()
+
+
+def by_sums(a, b):
+    a, b = a - a.mean(), b - b.mean()
+    return (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
+
+
+def by_numpy_corrcoef(a, b):
+    return np.corrcoef(a.numpy().ravel(), b.numpy().ravel())[0, 1]
+
+
+def axis_by_index(right, left):
+    likeness = [by_cosine(right.flip(axis), left) for axis in (1, 2, 3)]
+    return 1 + likeness.index(max(likeness))
+
+
+def axis_by_loop(right, left):
+    best, found = -2.0, None
+    for axis in range(1, right.ndim):
+        if (c := by_sums(torch.flip(right, (axis,)), left)) > best:
+            best, found = c, axis
+    return found
+
+
+def axis_by_argmax(right, left):
+    return torch.tensor([by_corrcoef(right.flip(axis), left) for axis in (1, 2, 3)]).argmax() + 1
+
+
+def axis_by_distance(right, left):
+    """The dot products and the lengths are those of the correlations, so the nearest flip is the most alike."""
+    return min((1, 2, 3), key=lambda axis: float(((right.flip(axis) - left) ** 2).sum()))
+
+
+PAIRS = {  # right solutions of both functions
+    "cosine": (by_cosine, axis_by_index),
+    "corrcoef": (by_corrcoef, axis_by_loop),
+    "sums": (by_sums, axis_by_argmax),
+    "numpy": (by_numpy_corrcoef, axis_by_distance),
+}
+
+
+def both(correlation=by_cosine, axis=axis_by_index):
+    return correlation, axis
+
+
+def check_both(pair):
+    ch01.check_mirror_axis(*pair)
+
+
+def likeness(right, left, axes=(1, 2, 3)):
+    return [by_cosine(right.flip(axis), left).item() for axis in axes]
+
+
+class Named(tuple):
+    """A pair of functions with a name, for the names of the tests."""
+
+    def __new__(cls, name, pair):
+        found = super().__new__(cls, pair)
+        found.__name__ = name
+        return found
+
+
+test_mirror_axis = run_cases(
+    check_both,
+    right=[Named(name, pair) for name, pair in PAIRS.items()],
+    wrong={
+        "cosine alone": (both(lambda a, b: F.cosine_similarity(a.flatten(), b.flatten(), dim=0)), "not subtracted"),
+        "one mean": (
+            both(lambda a, b: F.cosine_similarity((a - a.mean()).flatten(), b.flatten(), dim=0)),
+            "only one of the two means",
+        ),
+        "covariance": (both(lambda a, b: ((a - a.mean()) * (b - b.mean())).mean()), "covariance"),
+        "dot product": (both(lambda a, b: ((a - a.mean()) * (b - b.mean())).sum()), "dot product"),
+        "size": (both(lambda a, b: by_cosine(a, b).abs()), "sign is lost"),
+        "square": (both(lambda a, b: by_cosine(a, b) ** 2), "square"),
+        "distance": (both(lambda a, b: 1 - by_cosine(a, b)), "1 - the correlation"),
+        "places": (
+            both(lambda a, b: F.cosine_similarity(a - a.mean(), b - b.mean(), dim=0)),
+            "3 numbers, expected one",
+        ),
+        "rows": (both(lambda a, b: F.cosine_similarity(a - a.mean(), b - b.mean(), dim=-1)), "2 numbers, expected one"),
+        "matrix": (both(lambda a, b: torch.corrcoef(torch.stack((a.flatten(), b.flatten())))), "expected one"),
+        "n and n - 1": (
+            both(lambda a, b: ((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())),
+            "n and n - 1",
+        ),
+        "four axes": (both(lambda a, b: torch.einsum("cthw,cthw->", a, b)), "is wrong|covariance|dot|raised"),
+        "from 0": (both(axis=lambda r, t: axis_by_index(r, t) - 1), "counted from 0"),
+        "in a batch": (both(axis=lambda r, t: axis_by_index(r, t) + 1), "without B"),
+        "smallest": (both(axis=lambda r, t: 1 + likeness(r, t).index(min(likeness(r, t)))), "strongly negative"),
+        "strongly negative": (
+            both(axis=lambda r, t: 1 + int(torch.tensor(likeness(r, t)).abs().argmax())),
+            "strongly negative",
+        ),
+        "the correlation": (both(axis=lambda r, t: max(likeness(r, t))), "correlation itself"),
+        "with itself": (both(axis=lambda r, t: 1 + likeness(r, r).index(max(likeness(r, r)))), "own flips"),
+        "of [T, H, W]": (
+            both(axis=lambda r, t: likeness(r, t, (0, 1, 2)).index(max(likeness(r, t, (0, 1, 2))))),
+            "channels were flipped",
+        ),
+        "always 3": (both(axis=lambda r, t: 3), "always 3"),
+        "all three": (both(axis=likeness), "3 numbers, expected one"),
+        "a letter": (both(axis=lambda r, t: "THW"[axis_by_index(r, t) - 1]), "expected one number, 1, 2 or 3"),
+        "no return": (both(axis=lambda r, t: print(end="")), "None"),
+    },
+)
+
+# ---- 01.6 flips with labels
 
 
 def by_clone(clips, labels, mirror, chosen):
@@ -321,13 +717,13 @@ test_mirrored = run_cases(
         "decimals": (edit(clips=lambda c, y, m, f: by_where(c, y, m, f)[0].float()), "float32, expected uint8"),
         "the first alone": (
             edit(clips=lambda c, y, m, f: torch.cat((c[:1].flip(m.axis + 1) if f[0] else c[:1], c[1:]))),
-            "batch of clips is wrong",
+            "clips is wrong",
         ),
         "all where one is chosen": (
             lambda c, y, m, f: (c.flip(m.axis + 1), torch.tensor(m.permutation)[y]) if f.any() else (c, y),
             "all clips were flipped",
         ),
-        "width or height": (edit(clips=along(lambda m: 4 if m.axis == 3 else 2)), "clips is wrong in 118"),
+        "width or height": (edit(clips=along(lambda m: 4 if m.axis == 3 else 2)), "wrong axis"),
         "axis off by one": (edit(clips=along(lambda m: m.axis)), "wrong axis"),
         "axis written in": (edit(clips=along(lambda m: 4)), "mirror.axis"),
         "all clips": (edit(clips=lambda c, y, m, f: c.flip(m.axis + 1)), "all clips"),
@@ -342,6 +738,88 @@ test_mirrored = run_cases(
         "other labels": (edit(labels=lambda c, y, m, f: by_where(c, y, m, ~f)[1]), "were not flipped"),
         "in place": (changes_its_input, "changes the .* that it was given"),
         "only the chosen": (lambda c, y, m, f: (c[f].flip(m.axis + 1), torch.tensor(m.permutation)[y[f]]), "shape"),
-        "clips alone": (lambda c, y, m, f: by_where(c, y, m, f)[0], "two things"),
+        "clips alone": (lambda c, y, m, f: by_where(c, y, m, f)[0], "2 things"),
+    },
+)
+
+# ---- 01.8 the winner
+
+
+def winner_by_isin(hits, patients, choosing):
+    seen = torch.isin(patients, choosing)
+    best = hits[:, seen].float().mean(dim=1).argmax()
+    return hits[best, seen].double().mean(), hits[best, ~seen].double().mean()
+
+
+def winner_by_loop(hits, patients, choosing):
+    chosen = {int(p) for p in choosing}
+    seen = [i for i, p in enumerate(patients.tolist()) if p in chosen]
+    fresh = [i for i in range(len(patients)) if i not in seen]
+    rows = hits.tolist()
+    best = max(rows, key=lambda row: sum(row[i] for i in seen))
+    return sum(best[i] for i in seen) / len(seen), sum(best[i] for i in fresh) / len(fresh)
+
+
+def winner_by_numpy(hits, patients, choosing):
+    hits, seen = hits.numpy(), np.isin(patients.numpy(), choosing.numpy())
+    best = hits[:, seen].sum(axis=1).argmax()
+    return hits[best][seen].mean(), hits[best][~seen].mean()
+
+
+def winner_by_any(hits, patients, choosing):
+    seen = (patients[:, None] == choosing).any(dim=1)
+    there, fresh = ((hits & part).sum(dim=1) / part.sum() for part in (seen, ~seen))
+    best = there.argmax()
+    return torch.stack((there[best], fresh[best]))
+
+
+def parts(hits, patients, choosing):
+    seen = torch.isin(patients, choosing)
+    return hits[:, seen].double().mean(1), hits[:, ~seen].double().mean(1), hits.double().mean(1)
+
+
+def with_parts(answer):
+    return lambda hits, patients, choosing: answer(*parts(hits, patients, choosing))
+
+
+def by_patient(hits, patients, choosing):
+    """Each patient counts the same, however many clips they have."""
+    seen = torch.isin(patients, choosing)
+    best = hits[:, seen].double().mean(1).argmax()
+    means = [
+        torch.stack([hits[best, patients == p].double().mean() for p in patients[part].unique()]).mean()
+        for part in (seen, ~seen)
+    ]
+    return tuple(means)
+
+
+test_pick_winner = run_cases(
+    ch01.check_pick_winner,
+    right=[winner_by_isin, winner_by_loop, winner_by_numpy, winner_by_any],
+    wrong={
+        "all choose": (with_parts(lambda a, b, c: (a[c.argmax()], b[c.argmax()])), "chosen on all patients"),
+        "the testers choose": (with_parts(lambda a, b, c: (a[b.argmax()], b[b.argmax()])), "that are to test it"),
+        "exchanged": (with_parts(lambda a, b, c: (b[a.argmax()], a[a.argmax()])), "are exchanged"),
+        "over all": (with_parts(lambda a, b, c: (a[a.argmax()], c[a.argmax()])), "over all patients"),
+        "two winners": (with_parts(lambda a, b, c: (a.max(), b.max())), "two classifiers"),
+        "the worst": (with_parts(lambda a, b, c: (a[a.argmin()], b[a.argmin()])), "worst"),
+        "means of all": (with_parts(lambda a, b, c: (a.mean(), b.mean())), "averaged over all classifiers"),
+        "counts": (
+            lambda h, p, c: tuple(
+                h[parts(h, p, c)[0].argmax()][part].sum() for part in (torch.isin(p, c), ~torch.isin(p, c))
+            ),
+            "divide by the number of clips",
+        ),
+        "numbers as indices": (
+            lambda h, p, c: winner_by_isin(h, torch.arange(len(p)), c),
+            "used as indices of clips",
+        ),
+        "clips of one patient": (lambda h, p, c: winner_by_isin(h, p, c[:1]), "is wrong"),
+        "by patient": (by_patient, "is wrong"),
+        "the index": (with_parts(lambda a, b, c: a.argmax()), "two things|2 things"),
+        "all accuracies": (with_parts(lambda a, b, c: (a, b)), "numbers, expected one"),
+        "first of all": (with_parts(lambda a, b, c: (a[0], b[0])), "is wrong"),
+        "in place": (lambda h, p, c: winner_by_isin(h, p.add_(0).mul_(2), c * 2), "changes the"),
+        "nothing returned": (lambda h, p, c: print(end=""), "None"),
     },
 )
