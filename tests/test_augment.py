@@ -159,6 +159,27 @@ def test_the_frames_of_a_film_share_every_draw_but_the_noise():
     assert (volumes - volumes[:, :, :1]).abs().max() > 0.05
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("size", [(5, 3, 4), (1, 4, 3)])
+def test_a_rolled_clip_begins_elsewhere_and_keeps_the_order_of_its_cycle(size, dtype):
+    clips = (random_clips(200, 2, *size) * 255).to(dtype)
+    before, rolled = clips.clone(), augment.roll_clips(clips, seeded())
+    every = torch.stack([clips.roll(-start, 2) for start in range(size[0])])  # [starts, B, C, T, H, W]
+    found = (every == rolled).flatten(2).all(2)  # [starts, B]
+    assert (found.sum(0) == 1).all() and rolled.dtype == dtype and torch.equal(clips, before)
+    share = found.float().mean(1)  # each start as often: 200 draws
+    assert (share - 1 / size[0]).abs().max() < 0.12
+
+
+def test_rolling_is_off_unless_asked_for_and_comes_before_a_film_is_folded():
+    clips, labels = random_clips(6, 1, 5, 4, 4), torch.arange(6)
+    for film in (False, True):
+        asked = Augmentation(roll=True, film=film)
+        rolled, _ = augment_batch(asked, clips, labels, 6, None, seeded())
+        assert torch.equal(rolled, augment.roll_clips(clips, seeded())) and not torch.equal(rolled, clips)
+    assert not Augmentation().roll
+
+
 def test_a_film_does_not_run_backwards():
     clips = torch.zeros(16, 1, 6, 4, 4)
     clips[:, :, 0] = 1  # light in the first frame only, symmetric within it
@@ -645,7 +666,9 @@ def test_nothing_asked_for_is_nothing_done():
     assert torch.equal(generator.get_state(), state)
 
 
-FULL = Augmentation(**STRENGTHS, mirror=True, rand_layers=2, rand_magnitude=10, mixup=0.4, cutmix=1.0, smoothing=0.1)
+FULL = Augmentation(
+    **STRENGTHS, roll=True, mirror=True, rand_layers=2, rand_magnitude=10, mixup=0.4, cutmix=1.0, smoothing=0.1
+)
 
 
 def test_the_whole_chain():
@@ -721,6 +744,7 @@ def test_a_batch_is_checked_once(monkeypatch, film):
     clips, everything = random_clips(4, 1, 6, 7, 8), dataclasses.replace(FULL, film=film)
     doors = {
         "augment_batch": lambda: augment_batch(everything, clips, torch.arange(4), 4, None, seeded()),
+        "roll_clips": lambda: augment.roll_clips(clips, seeded()),
         "mirror_batch": lambda: mirror_batch(clips, torch.arange(4), None, seeded()),
         "rand_augment": lambda: rand_augment(clips, 11, 30, seeded()),
         "distort": lambda: augment.distort(clips, augment.STRONGEST, seeded()),
@@ -770,7 +794,8 @@ BAD_STRENGTHS += [torch.tensor(0.1), np.float64(0.1), np.float32(0.1), np.int64(
 
 @pytest.mark.parametrize("value", BAD_STRENGTHS, ids=repr)
 @pytest.mark.parametrize(
-    "name", [f.name for f in dataclasses.fields(Augmentation) if f.name not in ("mirror", "film", "rand_layers")]
+    "name",
+    [f.name for f in dataclasses.fields(Augmentation) if f.name not in ("roll", "mirror", "film", "rand_layers")],
 )
 def test_a_strength_that_is_not_a_plain_number_in_range_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=f"^{name}="):

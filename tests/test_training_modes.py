@@ -241,7 +241,9 @@ def epoch_on_meta():
     volumes = make_tiny_volumes()
     scaler = torch.amp.GradScaler("cpu", enabled=False)  # as in bfloat16 and float32
     augmentation = PRESETS["full"]["augmentation"]
-    everything = replace(augmentation, gain=0.1, noise=0.1, blur=0.5, erase=0.2, gamma=0.1, mixup=0.1, cutmix=0.1)
+    everything = replace(
+        augmentation, roll=True, gain=0.1, noise=0.1, blur=0.5, erase=0.2, gamma=0.1, mixup=0.1, cutmix=0.1
+    )
     for optimiser, chosen in (("muon", augmentation), ("adamw", replace(everything, rand_layers=2, rand_magnitude=5))):
         recipe = tiny_recipe(optimiser=optimiser, ema=0.9, augmentation=chosen, model="factorised_encoder")
         model = build_seeded(recipe, volumes, 0).to("meta")

@@ -13,7 +13,7 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError, LostProcessError, VivitEduError
+from .errors import ConfigError, DataError, LostProcessError, VivitEduError
 from .models import MODELS
 
 if TYPE_CHECKING:
@@ -208,11 +208,26 @@ def make_parser() -> argparse.ArgumentParser:
     add_device_option(evaluate)
     evaluate.set_defaults(command=run_evaluate)
 
+    predict = commands.add_parser("predict", help="name what is in videos or volumes, by a trained model")
+    predict.add_argument("run", type=place, help="a run folder, or a folder with a published ViViT (Hugging Face)")
+    predict.add_argument(
+        "files", type=place, nargs="+", metavar="FILE", help="a video, a .npy or .npz volume, a folder"
+    )
+    predict.add_argument(
+        "--views", type=positive, default=1, help="of a video, at different times, averaged (default: 1)"
+    )
+    predict.add_argument("--top", type=positive, default=5, help="how many classes to name (default: 5)")
+    predict.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    add_device_option(predict)
+    predict.set_defaults(command=run_predict)
+
     ablate = commands.add_parser(
         "ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd"
     )
     ablate.add_argument(
-        "table", help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe or hunger"
+        "table",
+        help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe, hunger, motion or "
+        "four-models",
     )
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
     ablate.add_argument("--root", type=place, help=ROOT_HELP)
@@ -431,6 +446,21 @@ def run_evaluate(options: argparse.Namespace) -> None:
             ).items()
         }
     )
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Prints what a model sees in files."""
+    import json
+
+    from .experiments.predicting import as_text, predict_files, read_predictor
+
+    predictor = read_predictor(options.run, device=options.device)
+    rows, failed = predict_files(predictor, options.files, views=options.views, top=options.top)
+    if rows:
+        print(json.dumps(rows, indent=1) if options.json else as_text(rows))
+    if failed:
+        reasons = "\n".join(f"  {reason}" for reason in failed.values())
+        raise DataError(f"{len(failed)} of {len(rows) + len(failed)} files could not be read:\n{reasons}")
 
 
 def run_ablate(options: argparse.Namespace) -> None:

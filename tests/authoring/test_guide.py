@@ -9,6 +9,7 @@ import torch
 
 from vivit_edu.authoring import guide
 from vivit_edu.authoring.masters import master_paths, read
+from vivit_edu.course.map import course_map
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -95,3 +96,17 @@ def test_the_timetables_name_all_fifteen_chapters():
     numbers = {f"{n:02d}" for n in range(15)}
     assert numbers <= set(re.findall(r"\b\d\d\b", four)) | {"07"}  # 06 to 08
     assert numbers <= set(re.findall(r"\b\d\d\b", eight)) | {"08"}
+
+
+def test_no_week_of_the_timetables_is_longer_than_it_may_be():
+    """Minutes as in the course map; 240 of them for each session of a week, half of these at home."""
+    minutes = {row["chapter"]: int(row["minutes"]) for row in course_map(FOLDER)}
+    head, eight, four = re.split(r"\n\*\*(?:Eight|Four) weeks\*\*", TEXT)
+    for table, sessions in ((eight, 1), (four.split("\n## ")[0], 2)):
+        rows = re.findall(r"^\| \d \| (.*) \| (\d+) \|$", table, re.M)
+        chapters = [re.findall(r"\b\d\d(?= )", cells) for cells, _ in rows]
+        assert [int(total) for _, total in rows] == [sum(minutes[c] for c in week) for week in chapters]
+        assert rows and all(int(total) <= 240 * sessions for _, total in rows)
+        taught = [chapter for week in chapters for chapter in week]
+        left_out = {"02", "10", "11"} if sessions == 2 else set()
+        assert sorted(taught) == sorted(set(minutes) - left_out)

@@ -15,7 +15,7 @@ from vivit_edu.cli import main, make_parser
 from vivit_edu.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS = [ROOT / ".github" / "workflows" / f"{name}.yml" for name in ("tests", "weekly", "pages")]
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
@@ -23,8 +23,17 @@ def jobs(path):
     return yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
 
 
-def test_there_are_two():
-    assert [path.name for path in WORKFLOWS] == ["tests.yml", "weekly.yml"]
+def test_each_workflow_is_tested():
+    assert sorted((ROOT / ".github" / "workflows").iterdir()) == sorted(WORKFLOWS)
+
+
+def test_pages_are_deployed_from_main_alone_with_no_more_rights_than_that_takes():
+    pages = yaml.safe_load(WORKFLOWS[2].read_text(encoding="utf-8"))
+    assert pages[True]["push"] == {"branches": ["main"]} and pages["permissions"] == {"contents": "read"}  # True: "on"
+    build, deploy = pages["jobs"].values()
+    assert "permissions" not in build and deploy["permissions"] == {"pages": "write", "id-token": "write"}
+    uploaded = next(step for step in build["steps"] if "upload-pages-artifact" in step.get("uses", ""))
+    assert any(step.get("run") == f"bash .ci/site {uploaded['with']['path']}" for step in build["steps"])
 
 
 def lint(path):
@@ -94,7 +103,7 @@ def test_the_scripts_are_bash(script):
 
 def test_ci_runs_the_readmes_test_command():
     (command,) = re.findall(r"## Tests\n\n```bash\n(.*)\n```", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == command
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == f'{command} "$@"'
 
 
 # ---- the line that the weekly run leaves

@@ -61,6 +61,7 @@ class Augmentation:
     blur: float = 0.0
     noise: float = 0.0
     erase: float = 0.0
+    roll: bool = False  # each clip begins at a frame of its own: for clips that are cycles, as in movingshapes
     mirror: bool = False  # flips; where labels have sides they are swapped
     film: bool = False  # T is time: nothing moves from frame to frame, and no film is run backwards
     rand_layers: int = 0  # how many operations RandAugment draws for a clip
@@ -70,7 +71,7 @@ class Augmentation:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        switches = ("mirror", "film")
+        switches = ("roll", "mirror", "film")
         for name in switches:
             check_switch(name, getattr(self, name))
         check_whole("rand_layers", self.rand_layers, 0)
@@ -103,6 +104,8 @@ def augment_batch(
     """
     _check_labelled(clips, labels, generator)
     targets, frames = mixing.soften(labels, num_classes, augmentation.smoothing), clips.shape[2]
+    if augmentation.roll:
+        clips = _roll_clips(clips, generator)
     if augmentation.mirror and mirror is not None:
         clips, targets = _mirror_batch(clips, targets, mirror, generator)
     if augmentation.film:
@@ -116,6 +119,25 @@ def augment_batch(
     if augmentation.film:
         clips = rearrange(clips, "b (c t) 1 h w -> b c t h w", t=frames)
     return clips, targets
+
+
+# --- time ---
+
+
+def roll_clips(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Let each clip begin at a frame drawn at random; what comes before it follows at the end.
+
+    For clips that are cycles: their classes stay as they are. clips: [B, C, T, H, W]. Returns shape and type as given.
+    """
+    check_batch(clips, generator)
+    return _roll_clips(clips, generator)
+
+
+def _roll_clips(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    frames = clips.shape[2]
+    start = uniform(0, frames, (len(clips), 1), clips, generator).long()  # [B, 1]
+    order = (start + torch.arange(frames, device=clips.device)) % frames  # [B, T]
+    return torch.take_along_dim(clips, order[:, None, :, None, None], dim=2)
 
 
 # --- sides ---

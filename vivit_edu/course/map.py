@@ -41,15 +41,23 @@ def course_map(folder: Path | None = None) -> list[dict]:
 
 
 def course_map_markdown(folder: Path | None = None, prefix: str = "") -> str:
-    """The map as a Markdown table, its links relative to notebooks/ or behind a prefix."""
-    lines = [
-        "| | chapter | builds | minutes to read and solve | minutes to run | memory | hardware |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in course_map(folder):
+    """The map as a Markdown table, its links relative to notebooks/ or behind a prefix.
+
+    A hardware that is the same for all chapters is said once, below the table.
+    """
+    rows = course_map(folder)
+    needs = {row["hardware"] for row in rows}
+    heads = ["", "chapter", "builds", "minutes to read and solve", "minutes to run", "memory"]
+    table = []
+    for row in rows:
         run = row["seconds"] and f"{max(row['seconds'] / 60, 0.1):.1f}"
         memory = row["peak_mb"] and f"{row['peak_mb'] / 1000:.1f} GB"
         link = f"[{row['title']}]({prefix}{row['file']})"
-        cells = [row["chapter"], link, row["builds"], row["minutes"], run, memory, row["hardware"]]
-        lines.append(f"| {' | '.join(cell or '–' for cell in cells)} |")
-    return "\n".join(lines)
+        table.append([row["chapter"], link, row["builds"], row["minutes"], run, memory])
+    if len(needs) > 1:
+        heads.append("hardware")
+        table = [[*cells, row["hardware"]] for cells, row in zip(table, rows)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines += [f"| {' | '.join(cell or '–' for cell in cells)} |" for cells in table]
+    below = f"\n\nFor every chapter, {needs.pop()}." if len(needs) == 1 and None not in needs else ""
+    return "\n".join(lines) + below

@@ -66,8 +66,8 @@ def own_or_recorded(name: str = "full", dataset: str = "organphantom3d") -> tupl
 
     Prints one line that says which. name: of the recorded model. dataset: the name of the data set whose run is looked
     for. The recorded model may be of another one: `facts["dataset"]` says which clips it is for.
-    Returns (model in eval mode on the CPU, facts), as `recorded_model` does; facts["own"] is True for an own run,
-    whose facts have no class_names. Raises CheckpointError where the run is there but cannot be read.
+    Returns (model in eval mode on the CPU, facts), as `recorded_model` does; facts["own"] is True for an own run.
+    Raises CheckpointError where the run is there but cannot be read.
     """
     folder = own_run(dataset)
     if (folder / "metrics.json").is_file():
@@ -87,29 +87,18 @@ def load_own(folder: Path | str) -> tuple[nn.Module, dict]:
 
     Raises CheckpointError where the run is not finished or cannot be read.
     """
-    from ..experiments.runs import newest_checkpoint, read_run, trained_weights
-    from ..models import build_model
-    from ..support.checkpoint import check_kinds, fill
-    from ..training import Recipe
+    from ..experiments.predicting import load_finished
 
-    folder = Path(folder)
-    content = newest_checkpoint(folder, read_run(folder))
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        check_kinds(
-            metrics, {"dataset": str, "options": dict, "seed": int, "val": dict, "test": dict, "seconds": float}
-        )
-        shape, classes = (metrics["options"].get(key) for key in ("clip_shape", "num_classes"))
-        recipe = Recipe.from_dict(content["recipe"])
-        model = build_model(recipe.model, clip_shape=tuple(shape), num_classes=classes, **recipe.options)
-    except (OSError, TypeError, ValueError, RecursionError) as error:
+        model, metrics, content = load_finished(folder)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"the run in {folder} cannot be read: {error}. Run the training cell of chapter 12 again, or delete the "
-            "folder: then the recorded model is shown"
+            f"{error}. Run the training cell of chapter 12 again, or delete the folder: then the recorded model "
+            "is shown"
         ) from error
-    fill(model, trained_weights(content), folder)
-    facts = {"name": recipe.model, "minutes": round(metrics["seconds"] / 60, 1), "clip_shape": list(shape)}
-    return model.eval(), facts | metrics | {"history": content["history"], "own": True}
+    recipe, shape = content["recipe"], list(metrics["options"]["clip_shape"])
+    facts = {"name": recipe["model"], "minutes": round(metrics["seconds"] / 60, 1), "clip_shape": shape}
+    return model, facts | metrics | {"history": content["history"], "own": True}
 
 
 def scored(facts: dict) -> str:

@@ -201,7 +201,8 @@ def sum_up(table: str, rows: list[Row], runs: list[list[dict]], seeds: int) -> d
 
 
 def sum_up_row(row: Row, runs: list[dict]) -> dict:
-    """{"val": {"acc": {"mean", "sd", "runs"}, …}, "test": …} of one row; sd is None for a single run."""
+    """{"val": {"acc": {"mean", "sd", "runs"}, …}, "test": …, "history": {"loss": [of a run: [of an epoch]], …}} of one
+    row; sd is None for a single run."""
     figures = {
         split: {name: spread([run[split][name] for run in runs]) for name in FIGURES} for split in ("val", "test")
     }
@@ -213,6 +214,7 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
         **figures,
         "loss": spread([run["history"][-1]["loss"] for run in runs]),  # of training, in the last epoch
         "seconds": spread([run["seconds"] for run in runs]),
+        "history": {key: [[row[key] for row in run["history"]] for run in runs] for key in ("loss", "val_acc")},
     }
 
 

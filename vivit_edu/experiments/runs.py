@@ -94,6 +94,7 @@ def train_run(
     val_logits, test_logits = (predict_logits(model, split) for split in (volumes.val, volumes.test))
     metrics = {
         **identity,
+        "class_names": list(volumes.class_names),
         "model": recipe.model,
         "options": asdict(model.config),
         "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},

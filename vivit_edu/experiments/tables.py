@@ -138,6 +138,29 @@ def keras_example() -> Recipe:
     return Recipe(options=options, epochs=60, lr=1e-4, weight_decay=0.0)
 
 
+def motion() -> list[Row]:
+    """CNNs on clips that are cycles, such as movingshapes: each clip of a batch begins at a frame of its own."""
+    augmentation = replace(GENTLE, roll=True)
+    names = ("single_frame", "early_fusion", "late_fusion", "slow_fusion", "cnn3d")
+    return [Row(name, replace(base(model=name, augmentation=augmentation, epochs=30), lr=3e-3)) for name in names]
+
+
+def four_models() -> list[Row]:
+    """Models 1 to 4 on the same clips, with 4×7×7 tubelets and about as many weights each."""
+    sizes = {"tubelet": (4, 7, 7), "dim": 96, "heads": 4, "mlp_dim": 384}
+    depths = {
+        "spacetime": {"depth": 4},
+        "factorised_encoder": {"depth": 3, "temporal_depth": 2},
+        "factorised_self_attention": {"depth": 3},
+        "factorised_dot_product": {"depth": 4},
+    }
+    augmentation = replace(GENTLE, roll=True)
+    return [
+        Row(name, Recipe.preset("quick", model=name, options=sizes | depth, augmentation=augmentation, epochs=30))
+        for name, depth in depths.items()
+    ]
+
+
 TABLES = {
     "regularisation": regularisation,
     "model": paper_models,
@@ -148,6 +171,8 @@ TABLES = {
     "data": data_shares,
     "hunger": hunger,
     "recipe": recipes,
+    "motion": motion,
+    "four-models": four_models,
 }
 
 
