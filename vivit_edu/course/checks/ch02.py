@@ -7,6 +7,7 @@ their weights are then copied into the package's model.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -337,6 +338,7 @@ def check_fusion(Fusion: Callable) -> None:
             dtypes=(),
             also=list(model.parameters()),
         )
+        _in_double(model, CLIP)
         _agree(model, _fusion_in_the_package(model, name, CLIP, CLASSES), CLIP, f'Fusion("{name}", …)')
     passed("02.5", "the package's four networks, with the same weights.")
 
@@ -416,6 +418,10 @@ def check_cnn_attention(CNNAttention: Callable) -> None:
     model = _module(CNNAttention, shape, CLASSES, dim, depth)
     for name in ("tower", "projection", "encoder", "head"):
         _part(model, name)
+    if not isinstance(model.encoder, nn.TransformerEncoder) or not model.encoder.layers[0].self_attn.batch_first:
+        raise CheckFailed("`encoder` must be attention_layers(dim, depth), which takes tokens [B, N, D]")
+    if len(model.encoder.layers) != depth:
+        raise CheckFailed(f"with depth={depth} the encoder has {len(model.encoder.layers)} layers")
     n = 3 * 2 * 1
     positions = getattr(model, "positions", None)
     if not isinstance(positions, nn.Parameter):
@@ -469,6 +475,7 @@ def check_cnn_attention(CNNAttention: Callable) -> None:
         dtypes=(),
         also=list(model.parameters()),
     )
+    _in_double(model, shape)
     _agree(model, _attention_in_the_package(model, shape, CLASSES, dim, depth), shape, "CNNAttention")
     passed("02.7", "convolutions in each frame, attention across all of them: the package's cnn_attention.")
 
@@ -495,6 +502,15 @@ def _trainable(module):
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
+
+
+def _in_double(module, clip_shape):
+    """Clips of another precision go through a module of that precision."""
+    clips = drawn(1, *clip_shape).sigmoid().double()
+    with torch.no_grad():
+        found = call(copy.deepcopy(module).double().forward, clips)
+        if found.dtype != clips.dtype:
+            raise CheckFailed(f"the logits are {found.dtype}, given {clips.dtype}: write no dtype into the code")
 
 
 @torch.no_grad()

@@ -362,7 +362,7 @@ def both_ways(answers: Mapping[str, tuple[Sequence[float], Sequence[float]]], na
     return figure
 
 
-def motion(table: Mapping) -> Figure:
+def five_networks(table: Mapping) -> Figure:
     """A recorded table of networks on movingshapes: test accuracy over the seeds, and validation during training.
 
     table: rows with row, test, history, as notebooks/results/motion_movingshapes.json has them.
