@@ -1,308 +1,871 @@
-"""Chapter 07: what its checks accept and refuse, and the model that its cells build."""
+"""Chapter 07: what its checks accept and refuse, the copying of weights behind them, and its drawings."""
 
+import copy
+
+import pytest
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from vivit_edu import build_model
+from tests.exercises.cases import run_cases
+from vivit_edu import MultiHeadAttention, TubeletEmbedding, attention_maps
 from vivit_edu.attention import over_space, over_time
-from vivit_edu.authoring.masters import checkout, load_definitions
-from vivit_edu.course.checks import ch07
+from vivit_edu.course.checks import CheckFailed, ch07
+from vivit_edu.course.ready import ch07 as finished
+from vivit_edu.course.ready.ch05 import ClassifierHead
+from vivit_edu.vivit import FactorisedSelfAttention
 
-from .cases import run_cases
-
-# ---- 07.1
-
-
-def by_einops(attention, tokens):
-    folded = rearrange(tokens, "b t s d -> (b s) t d")
-    return rearrange(attention(folded), "(b s) t d -> b t s d", b=len(tokens))
+# ---- 07.1 two folds
 
 
-def by_transpose(attention, tokens):
+def space_by_einops(attention, tokens):
+    folded = rearrange(tokens, "b nt s d -> (b nt) s d")
+    return rearrange(attention(folded), "(b nt) s d -> b nt s d", b=len(tokens))
+
+
+def time_by_einops(attention, tokens):
+    folded = rearrange(tokens, "b nt s d -> (b s) nt d")
+    return rearrange(attention(folded), "(b s) nt d -> b nt s d", b=len(tokens))
+
+
+def space_by_flatten(attention, tokens):
+    return attention(tokens.flatten(0, 1)).view_as(tokens)
+
+
+def time_by_transpose(attention, tokens):
     b, t, s, d = tokens.shape
     return attention(tokens.transpose(1, 2).reshape(b * s, t, d)).view(b, s, t, d).transpose(1, 2)
 
 
-def by_loop(attention, tokens):
-    return torch.stack([attention(place) for place in tokens.unbind(2)], dim=2)
+def space_by_loop(attention, tokens):
+    return torch.stack([attention(frame) for frame in tokens.unbind(1)], dim=1)
 
 
-def space_before_batch(attention, tokens):
-    folded = rearrange(tokens, "b t s d -> (s b) t d")
-    return rearrange(attention(folded), "(s b) t d -> b t s d", b=len(tokens))
+def time_by_loop(attention, tokens):
+    y = torch.zeros_like(tokens)
+    for place in range(tokens.shape[2]):
+        y[:, :, place] = attention(tokens[:, :, place])
+    return y
+
+
+def space_with_time_in_front(attention, tokens):
+    folded = rearrange(tokens, "b nt s d -> (nt b) s d")
+    return rearrange(attention(folded), "(nt b) s d -> b nt s d", b=len(tokens))
+
+
+def time_clip_by_clip(attention, tokens):
+    return torch.stack([attention(clip.transpose(0, 1)).transpose(0, 1) for clip in tokens])
 
 
 def through(fold, unfold):
-    def over_time(attention, tokens):
-        b, t, s, _ = tokens.shape
-        sizes = {name: size for name, size in dict(b=b, t=t, s=s).items() if name in unfold.split("->")[0].split()}
-        sizes |= {"b": b} if "(" in unfold and "b" in unfold else {}
-        return rearrange(attention(rearrange(tokens, fold)), unfold, **sizes)
+    """A fold and an unfold by einops, with all sizes that the pattern needs."""
 
-    return over_time
+    def over(attention, tokens):
+        sizes = {k: n for k, n in zip(("b", "nt", "s"), tokens.shape) if k in unfold}
+        return rearrange(attention(rearrange(tokens, f"b nt s d -> {fold}")), f"{unfold} -> b nt s d", **sizes)
+
+    return over
 
 
-def by_view(attention, tokens):
+def time_by_view(attention, tokens):
     b, t, s, d = tokens.shape
     return attention(tokens.view(b * s, t, d)).view(b, t, s, d)
 
 
-def unfolded_by_view(attention, tokens):
+def time_unfolded_by_view(attention, tokens):
     b, t, s, d = tokens.shape
-    return attention(tokens.transpose(1, 2).reshape(b * s, t, d)).view(b, t, s, d)
+    return attention(rearrange(tokens, "b nt s d -> (b s) nt d")).view(b, t, s, d)
 
 
-def not_unfolded(attention, tokens):
-    return attention(rearrange(tokens, "b t s d -> (b s) t d"))
+def space_of_three_clips(attention, tokens):
+    folded = rearrange(tokens, "b nt s d -> (b nt) s d")
+    return rearrange(attention(folded), "(b nt) s d -> b nt s d", b=3)
 
 
-def left_transposed(attention, tokens):
-    return rearrange(by_einops(attention, tokens), "b t s d -> b s t d")
+def both(pair):
+    """Two functions as the check gets them, spread out."""
+    return lambda check: check(*pair)
 
 
-def all_tokens(attention, tokens):
-    return attention(tokens.flatten(1, 2)).unflatten(1, tokens.shape[1:3])
+def folds(space=space_by_einops, time=time_by_einops, name="pair"):
+    pair = space, time
+
+    def solution():
+        return pair
+
+    solution.__name__ = name
+    return solution
 
 
-test_over_time = run_cases(
-    ch07.check_over_time,
-    right=[by_einops, by_transpose, by_loop, space_before_batch],
+test_folds = run_cases(
+    lambda solution: ch07.check_folds(*solution()),
+    right=[
+        folds(name="einops"),
+        folds(space_by_flatten, time_by_transpose, name="flatten and transpose"),
+        folds(space_by_loop, time_by_loop, name="loops"),
+        folds(space_with_time_in_front, time_clip_by_clip, name="other orders"),
+    ],
     wrong={
+        "exchanged": (folds(time_by_einops, space_by_einops), "over_space: this is attention over time"),
+        "space twice": (folds(time=space_by_einops), "over_time: this is attention over space"),
+        "view": (folds(time=time_by_view), "view and reshape keep the order in memory"),
+        "unfolded by view": (folds(time=time_unfolded_by_view), "unfolded by view or reshape"),
+        "other order back": (folds(time=through("(b s) nt d", "(s b) nt d")), "clips of the batch got mixed up"),
+        "other order there": (folds(through("(nt b) s d", "(b nt) s d")), "clips of the batch got mixed up"),
+        "over the batch": (folds(through("(nt s) b d", "(nt s) b d")), "one clip sees another"),
+        "clips and times joined": (folds(through("s (b nt) d", "s (b nt) d")), "clips and time indices were joined"),
+        "clips and places joined": (folds(time=through("nt (b s) d", "nt (b s) d")), "clips and places were joined"),
+        "all at once": (folds(through("b (nt s) d", "b (nt s) d")), "as in Model 1"),
+        "four axes": (folds(lambda a, x: a(x)), "over_space: your code raised"),
+        "not unfolded": (folds(lambda a, x: a(x.flatten(0, 1))), r"\[12, 5, 8\], expected \[3, 4, 5, 8\]"),
+        "left transposed": (
+            folds(time=lambda a, x: rearrange(time_by_einops(a, x), "b nt s d -> b s nt d")),
+            "right axes in another order",
+        ),
         "always three clips": (
-            lambda a, x: rearrange(a(rearrange(x, "b t s d -> (b s) t d")), "(b s) t d -> b t s d", b=3),
-            "your code raised",
+            folds(space_of_three_clips),
+            "over_space .*With other sizes it was right",
         ),
-        "without gradients": (torch.no_grad()(by_einops), "no gradient reaches"),
-        "detached": (lambda a, x: by_einops(a, x.detach()), "no gradient reaches x"),
-        "left in train mode": (lambda a, x: by_einops(a.train(), x), "left in another mode"),
-        "frozen": (lambda a, x: by_einops(a.requires_grad_(False), x), "requires_grad of its parameters"),
-        "one place for all": (lambda a, x: torch.stack([a(x[:, :, 0])] * x.shape[2], 2), "is wrong"),
-        "axes of length 1 lost": (lambda a, x: by_einops(a, x).squeeze(), "With other sizes it was right"),
-        "over space": (over_space, "attention over space"),
-        "view instead of a transpose": (by_view, "without being moved"),
-        "unfolded by view": (unfolded_by_view, "unfolded by view"),
-        "unfolded in another order": (through("b t s d -> (b s) t d", "(s b) t d -> b t s d"), "mixed up"),
-        "over the batch": (
-            lambda a, x: a(x.flatten(1, 2).transpose(0, 1)).transpose(0, 1).view_as(x),
-            "one clip saw another",
-        ),
-        "clips joined": (through("b t s d -> s (b t) d", "s (b t) d -> b t s d"), "B·T' tokens"),
-        "places and clips joined": (through("b t s d -> t (b s) d", "t (b s) d -> b t s d"), "second axis"),
-        "all tokens at once": (all_tokens, "Model 1"),
-        "not unfolded": (not_unfolded, r"\[15, 4, 8\], expected \[3, 4, 5, 8\]"),
-        "left transposed": (left_transposed, "right axes in another order"),
-        "four axes into the attention": (lambda a, x: a(x), "your code raised"),
-        "attention forgotten": (lambda a, x: x, "nothing attended"),
-        "residual inside": (lambda a, x: x + over_time(a, x), "residual connection is the block's"),
-        "no return": (lambda a, x: None, "None"),
-        "not written": (lambda a, x: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
+        "no attention": (folds(lambda a, x: x), "nothing attended"),
+        "residual": (folds(time=lambda a, x: x + time_by_einops(a, x)), "residual connection belongs into the block"),
+        "no_grad": (folds(torch.no_grad()(space_by_einops)), "no gradient reaches"),
+        "detached": (folds(lambda a, x: space_by_einops(a, x.detach())), "no gradient reaches x"),
+        "train mode": (folds(lambda a, x: space_by_einops(a.train(), x)), "left in another mode"),
+        "squeezed": (folds(time=lambda a, x: time_by_einops(a, x).squeeze()), "With other sizes it was right"),
+        "float32": (folds(lambda a, x: space_by_einops(a.float(), x.float())), "float64"),
+        "nothing returned": (folds(time=lambda a, x: None), "over_time is None"),
     },
 )
 
-# ---- 07.2
+# ---- 07.2 the block
 
 
-def step_by_step(block, z):
-    z = z + over_time(block.time_attention, block.norm_time(z))
-    z = z + over_space(block.space_attention, block.norm_space(z))
-    return z + block.mlp(block.norm_mlp(z))
+class Widen(nn.Module):
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.first, self.second = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.second(F.gelu(self.first(x)))
 
 
-def in_one_loop(block, z):
-    def over_space(y):
-        return torch.stack([block.space_attention(frame) for frame in block.norm_space(y).unbind(1)], dim=1)
+class Plain(nn.Module):
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__()
+        self.norm_space = nn.LayerNorm(dim, eps=1e-6)
+        self.norm_time = nn.LayerNorm(dim, eps=1e-6)
+        self.norm_mlp = nn.LayerNorm(dim, eps=1e-6)
+        self.space_attention = MultiHeadAttention(dim, heads)
+        self.time_attention = MultiHeadAttention(dim, heads)
+        self.mlp = Widen(dim, mlp_dim)
 
-    branches = (
-        lambda y: by_loop(block.time_attention, block.norm_time(y)),
-        over_space,
-        lambda y: block.mlp(block.norm_mlp(y)),
-    )
-    for branch in branches:
-        z = torch.add(z, branch(z))
-    return z
-
-
-def on_a_copy(block, z):
-    return in_place(block, z.clone())
+    def forward(self, z):
+        y = space_by_einops(self.space_attention, self.norm_space(z)) + z
+        y = time_by_einops(self.time_attention, self.norm_time(y)) + y
+        return self.mlp(self.norm_mlp(y)) + y
 
 
-def in_place(block, z):
-    z += by_loop(block.time_attention, block.norm_time(z))
-    z += torch.stack([block.space_attention(frame) for frame in block.norm_space(z).unbind(1)], dim=1)
-    z += block.mlp(block.norm_mlp(z))
-    return z
+class StepByStep(Plain):
+    def forward(self, z):
+        residual = z
+        z = self.norm_space(z)
+        z = space_by_flatten(self.space_attention, z)
+        z = residual + z
+        residual = z
+        z = self.norm_time(z)
+        z = time_by_transpose(self.time_attention, z)
+        z = residual + z
+        return torch.add(z, self.mlp(self.norm_mlp(z)))
 
 
-def time_only(block, z):
-    return over_time(block.time_attention, block.norm_time(z))
+class WithLoops(Plain):
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__(dim, heads, mlp_dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
+
+    def forward(self, z):
+        branches = (
+            lambda y: space_by_loop(self.space_attention, self.norm_space(y)),
+            lambda y: time_clip_by_clip(self.time_attention, self.norm_time(y)),
+            lambda y: self.mlp(self.norm_mlp(y)),
+        )
+        for branch in branches:
+            z = z + branch(z)
+        return z
 
 
-def space_only(block, z):
-    return over_space(block.space_attention, block.norm_space(z))
+class SeparateMaps(nn.Module):
+    """An attention with a linear map each for queries, keys and values."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, z):
+        q, k, v = (rearrange(f(z), "b n (heads d) -> b heads n d", heads=self.heads) for f in (self.q, self.k, self.v))
+        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b heads n d -> b n (heads d)"))
 
 
-def no_time_residual(block, z):
-    y = time_only(block, z)
-    y = y + space_only(block, y)
-    return y + block.mlp(block.norm_mlp(y))
+class ThreeMaps(Plain):
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__(dim, heads, mlp_dim)
+        self.space_attention, self.time_attention = SeparateMaps(dim, heads), SeparateMaps(dim, heads)
 
 
-def no_space_residual(block, z):
-    y = space_only(block, z + time_only(block, z))
-    return y + block.mlp(block.norm_mlp(y))
+def forward_of(function):
+    """A class like Plain with another forward, as a student would write it into the cell."""
+
+    class FactorisedBlock(Plain):
+        forward = function
+
+    return FactorisedBlock
 
 
-def no_mlp_residual(block, z):
-    y = z + time_only(block, z)
-    y = y + space_only(block, y)
-    return block.mlp(block.norm_mlp(y))
+def made_with(change):
+    class FactorisedBlock(Plain):
+        def __init__(self, dim, heads, mlp_dim):
+            super().__init__(dim, heads, mlp_dim)
+            change(self, dim, heads, mlp_dim)
+
+    return FactorisedBlock
 
 
-def no_residuals(block, z):
-    return block.mlp(block.norm_mlp(space_only(block, time_only(block, z))))
+def space(block, z):
+    return space_by_einops(block.space_attention, block.norm_space(z))
 
 
-def no_mlp(block, z):
-    y = z + time_only(block, z)
-    return y + space_only(block, y)
+def time(block, z):
+    return time_by_einops(block.time_attention, block.norm_time(z))
 
 
-def parallel(block, z):
-    y = z + time_only(block, z) + space_only(block, z)
-    return y + block.mlp(block.norm_mlp(y))
+def mlp(block, z):
+    return block.mlp(block.norm_mlp(z))
 
 
-def residual_of_the_input(block, z):
-    y = z + space_only(block, z + time_only(block, z))
-    return y + block.mlp(block.norm_mlp(y))
+def time_first(self, z):
+    y = z + time(self, z)
+    y = y + space(self, y)
+    return y + mlp(self, y)
 
 
-def mlp_residual_of_the_input(block, z):
-    y = z + time_only(block, z)
-    return z + block.mlp(block.norm_mlp(y + space_only(block, y)))
+def no_residuals(self, z):
+    return mlp(self, time(self, space(self, z)))
 
 
-def normalised_residual(block, z):
-    z = block.norm_time(z)
-    z = z + over_time(block.time_attention, z)
-    z = block.norm_space(z)
-    z = z + over_space(block.space_attention, z)
-    z = block.norm_mlp(z)
-    return z + block.mlp(z)
+def attentions_without_residual(self, z):
+    y = time(self, space(self, z))
+    return y + mlp(self, y)
 
 
-def no_norms(block, z):
-    z = z + over_time(block.time_attention, z)
-    z = z + over_space(block.space_attention, z)
-    return z + block.mlp(z)
+def no_time_residual(self, z):
+    y = time(self, z + space(self, z))
+    return y + mlp(self, y)
 
 
-def no_norm_before_time(block, z):
-    z = z + over_time(block.time_attention, z)
-    z = z + space_only(block, z)
-    return z + block.mlp(block.norm_mlp(z))
+def no_mlp_residual(self, z):
+    y = z + space(self, z)
+    return mlp(self, y + time(self, y))
 
 
-def no_norm_before_space(block, z):
-    z = z + time_only(block, z)
-    z = z + over_space(block.space_attention, z)
-    return z + block.mlp(block.norm_mlp(z))
+def no_mlp(self, z):
+    y = z + space(self, z)
+    return y + time(self, y)
 
 
-def no_norm_before_mlp(block, z):
-    z = z + time_only(block, z)
-    return (z := z + space_only(block, z)) + block.mlp(z)
+def parallel(self, z):
+    y = z + space(self, z) + time(self, z)
+    return y + mlp(self, y)
 
 
-def norms_exchanged(block, z):
-    z = z + over_time(block.time_attention, block.norm_space(z))
-    z = z + over_space(block.space_attention, block.norm_time(z))
-    return z + block.mlp(block.norm_mlp(z))
+def time_adds_z(self, z):
+    y = time(self, space(self, z) + z) + z
+    return mlp(self, y) + y
 
 
-def axes_kept(block, z):
-    z = z + over_space(block.time_attention, block.norm_time(z))
-    z = z + over_time(block.space_attention, block.norm_space(z))
-    return z + block.mlp(block.norm_mlp(z))
+def mlp_adds_z(self, z):
+    y = space(self, z) + z
+    y = time(self, y) + y
+    return mlp(self, y) + z
 
 
-def attentions_exchanged(block, z):
-    z = z + over_time(block.space_attention, block.norm_time(z))
-    z = z + over_space(block.time_attention, block.norm_space(z))
-    return z + block.mlp(block.norm_mlp(z))
+def mlp_of_the_input(self, z):
+    y = space(self, z) + z
+    y = time(self, y) + y
+    return mlp(self, z) + y
 
 
-def weights_exchanged(block, z):
-    block.norm_space, block.norm_time = block.norm_time, block.norm_space
-    block.space_attention, block.time_attention = block.time_attention, block.space_attention
-    return block(z.transpose(1, 2)).transpose(1, 2)
+def z_overwritten(self, z):
+    z = self.norm_space(z)
+    z = z + space_by_einops(self.space_attention, z)
+    z = self.norm_time(z)
+    z = z + time_by_einops(self.time_attention, z)
+    z = self.norm_mlp(z)
+    return z + self.mlp(z)
 
 
-def branch_by_branch(block, z):
-    time = by_transpose(block.time_attention, block.norm_time(z))
-    y = time + z
-    space = block.space_attention(block.norm_space(y).flatten(0, 1)).view_as(y)
-    y = space + y
-    return y + block.mlp(block.norm_mlp(y))
+def post_norm(self, z):
+    z = self.norm_space(z + space_by_einops(self.space_attention, z))
+    z = self.norm_time(z + time_by_einops(self.time_attention, z))
+    return self.norm_mlp(z + self.mlp(z))
 
 
-def branch_without_gradients(block, z):
-    with torch.no_grad():
-        time = by_einops(block.time_attention, block.norm_time(z))
-    y = z + time
-    y = y + over_space(block.space_attention, block.norm_space(y))
-    return y + block.mlp(block.norm_mlp(y))
+def no_norms(self, z):
+    z = z + space_by_einops(self.space_attention, z)
+    z = z + time_by_einops(self.time_attention, z)
+    return z + self.mlp(z)
 
 
-def mlp_in_place(block, z):
-    y = z + by_einops(block.time_attention, block.norm_time(z))
-    y = y + over_space(block.space_attention, block.norm_space(y))
-    y += block.mlp(block.norm_mlp(y))
+def no_norm_before_time(self, z):
+    y = z + space(self, z)
+    y = y + time_by_einops(self.time_attention, y)
+    return y + mlp(self, y)
+
+
+def one_norm_for_both(self, z):
+    y = z + space(self, z)
+    y = y + time_by_einops(self.time_attention, self.norm_space(y))
+    return y + mlp(self, y)
+
+
+def one_attention_for_both(self, z):
+    y = z + space(self, z)
+    y = y + time_by_einops(self.space_attention, self.norm_time(y))
+    return y + mlp(self, y)
+
+
+def wrong_axes(self, z):
+    y = z + time_by_einops(self.space_attention, self.norm_space(z))
+    y = y + space_by_einops(self.time_attention, self.norm_time(y))
+    return y + mlp(self, y)
+
+
+def space_twice(self, z):
+    y = z + space(self, z)
+    y = y + space_by_einops(self.time_attention, self.norm_time(y))
+    return y + mlp(self, y)
+
+
+def one_sequence(self, z):
+    y = z + self.space_attention(self.norm_space(z).flatten(1, 2)).view_as(z)
+    y = y + self.time_attention(self.norm_time(y).flatten(1, 2)).view_as(y)
+    return y + mlp(self, y)
+
+
+def no_fold(self, z):
+    y = z + self.space_attention(self.norm_space(z))
+    return y + mlp(self, y)
+
+
+def y_in_place(self, z):
+    y = z + space(self, z)
+    y += time(self, y)
+    y += mlp(self, y)
     return y
 
 
-def three_clips(block, z):
-    y = z + by_einops(block.time_attention, block.norm_time(z))
-    folded = rearrange(block.norm_space(y), "b t s d -> (b t) s d")
-    y = y + rearrange(block.space_attention(folded), "(b t) s d -> b t s d", b=3)
-    return y + block.mlp(block.norm_mlp(y))
+def z_in_place(self, z):
+    z += space(self, z)
+    z += time(self, z)
+    z += mlp(self, z)
+    return z
+
+
+def with_dropout(self, z):
+    y = z + F.dropout(space(self, z), 0.1, self.training)
+    y = y + time(self, y)
+    return y + mlp(self, y)
+
+
+def time_without_gradients(self, z):
+    y = z + space(self, z)
+    with torch.no_grad():
+        added = time(self, y)
+    return (y + added) + mlp(self, y + added)
+
+
+def one_module(self, *sizes):
+    self.time_attention = self.space_attention
+
+
+def one_norm(self, *sizes):
+    self.norm_time = self.norm_space
+
+
+def four_heads(self, dim, heads, mlp_dim):
+    self.time_attention = MultiHeadAttention(dim, 4)
+
+
+def relu(self, dim, heads, mlp_dim):
+    self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, dim))
+
+
+def other_names(self, *sizes):
+    self.temporal_attention = self.time_attention
+    del self.time_attention
+
+
+def frozen(self, *sizes):
+    self.time_attention.requires_grad_(False)
+
+
+test_block = run_cases(
+    ch07.check_factorised_block,
+    right=[Plain, StepByStep, WithLoops, ThreeMaps],
+    wrong={
+        "time first": (forward_of(time_first), "this is time first"),
+        "no residuals": (forward_of(no_residuals), "no residual anywhere"),
+        "attentions without": (forward_of(attentions_without_residual), "residuals around both attentions"),
+        "no residual around time": (forward_of(no_time_residual), "residual around the attention over time"),
+        "no residual around the MLP": (forward_of(no_mlp_residual), "residual around the MLP is missing"),
+        "no MLP": (forward_of(no_mlp), "the MLP is missing"),
+        "no attention over time": (forward_of(lambda s, z: (y := z + space(s, z)) + mlp(s, y)), "over time is missing"),
+        "parallel": (forward_of(parallel), "in parallel"),
+        "time adds z": (forward_of(time_adds_z), "adds the block's input z, so the step before"),
+        "MLP adds z": (forward_of(mlp_adds_z), "both attentions are lost"),
+        "MLP of the input": (forward_of(mlp_of_the_input), "the MLP sees the block's input"),
+        "z overwritten": (forward_of(z_overwritten), "carries the normalised tokens"),
+        "post-norm": (forward_of(post_norm), "post-norm"),
+        "no norms": (forward_of(no_norms), "missing in all three"),
+        "no norm before time": (forward_of(no_norm_before_time), "missing before the attention over time"),
+        "one norm for both": (forward_of(one_norm_for_both), "norm_space is used before both"),
+        "one attention for both": (forward_of(one_attention_for_both), "space_attention is used twice"),
+        "wrong axes": (forward_of(wrong_axes), "over the wrong axes"),
+        "space twice": (forward_of(space_twice), "both attentions run over space"),
+        "one sequence": (forward_of(one_sequence), "as in Model 1"),
+        "no fold": (forward_of(no_fold), "your code raised"),
+        "y in place": (forward_of(y_in_place), "training would stop"),
+        "z in place": (forward_of(z_in_place), "changes the z"),
+        "dropout": (forward_of(with_dropout), "train mode"),
+        "no gradients in one branch": (forward_of(time_without_gradients), "no gradient reaches block.norm_time"),
+        "a shared attention": (made_with(one_module), "one module"),
+        "a shared norm": (made_with(one_norm), "two of the three LayerNorms"),
+        "always four heads": (made_with(four_heads), "an attention has 4"),
+        "ReLU": (made_with(relu), "ReLU"),
+        "other names": (made_with(other_names), "no part `time_attention`"),
+        "frozen": (made_with(frozen), "requires_grad=False"),
+        "nothing returned": (forward_of(lambda s, z: None), "return"),
+    },
+)
+
+# ---- 07.4 time first
+
+
+class TimeFirst(Plain):
+    forward = time_first
+
+
+class TimeFirstByLoops(WithLoops):
+    def forward(self, z):
+        y = z + time_by_loop(self.time_attention, self.norm_time(z))
+        y = y + space_by_loop(self.space_attention, self.norm_space(y))
+        return y + self.mlp(self.norm_mlp(y))
+
+
+class TimeFirstByTransposing(Plain):
+    """The grid turned round: every place is a row."""
+
+    def forward(self, z):
+        z = z.transpose(1, 2)
+        y = space_by_einops(self.time_attention, self.norm_time(z)) + z
+        y = time_by_einops(self.space_attention, self.norm_space(y)) + y
+        return (self.mlp(self.norm_mlp(y)) + y).transpose(1, 2)
+
+
+def calls_the_other(self, z):
+    return Plain.forward(self, z)
+
+
+def transposed(self, z):
+    return Plain.forward(self, z.transpose(1, 2)).transpose(1, 2)
+
+
+def attentions_exchanged(self, z):
+    y = z + time_by_einops(self.space_attention, self.norm_time(z))
+    y = y + space_by_einops(self.time_attention, self.norm_space(y))
+    return y + mlp(self, y)
+
+
+def norms_exchanged(self, z):
+    y = z + time_by_einops(self.time_attention, self.norm_space(z))
+    y = y + space_by_einops(self.space_attention, self.norm_time(y))
+    return y + mlp(self, y)
+
+
+def space_from_z(self, z):
+    y = time(self, z) + z
+    y = space(self, z) + y
+    return mlp(self, y) + y
+
+
+def space_adds_z(self, z):
+    y = time(self, z) + z
+    y = space(self, y) + z
+    return mlp(self, y) + y
+
+
+def mlp_first(self, z):
+    y = mlp(self, z) + z
+    y = time(self, y) + y
+    return space(self, y) + y
+
+
+def mlp_between(self, z):
+    y = time(self, z) + z
+    y = mlp(self, y) + y
+    return space(self, y) + y
+
+
+def mlp_forgotten(self, z):
+    y = time(self, z) + z
+    return space(self, y) + y
 
 
 test_time_first = run_cases(
     ch07.check_time_first,
-    right=[branch_by_branch, step_by_step, in_one_loop],
+    right=[TimeFirst, TimeFirstByLoops, TimeFirstByTransposing],
     wrong={
-        "one branch without gradients": (branch_without_gradients, "no gradient reaches block.norm_time.weight"),
-        "a sum in place": (mlp_in_place, "training would stop with an error"),
-        "always three clips": (three_clips, "your code raised RuntimeError"),
-        "left in train mode": (lambda block, z: step_by_step(block.train(), z), "left in another mode"),
-        "space first": (lambda block, z: block(z), "paper's order"),
-        "no residual around time": (no_time_residual, "around the attention over time is missing"),
-        "no residual around space": (no_space_residual, "around the attention over space is missing"),
-        "no residual around the MLP": (no_mlp_residual, "around the MLP is missing"),
-        "no residuals": (no_residuals, "no residual connection anywhere"),
-        "no MLP": (no_mlp, "MLP is missing"),
-        "parallel": (parallel, "in parallel"),
-        "residual of the input": (residual_of_the_input, "block's input z"),
-        "MLP's residual of the input": (mlp_residual_of_the_input, "residual of the MLP is the block's input"),
-        "normalised residual": (normalised_residual, "goes through LayerNorm"),
-        "no LayerNorms": (no_norms, "all three branches"),
-        "no LayerNorm before time": (no_norm_before_time, "missing before the attention over time"),
-        "no LayerNorm before space": (no_norm_before_space, "missing before the attention over space"),
-        "no LayerNorm before the MLP": (no_norm_before_mlp, "missing before the MLP"),
-        "LayerNorms exchanged": (norms_exchanged, "LayerNorms are exchanged"),
-        "axes kept": (axes_kept, "but not their axes"),
-        "attentions exchanged": (attentions_exchanged, "attentions are exchanged"),
-        "in place on a copy": (on_a_copy, "training would stop with an error"),
-        "in place": (in_place, "changes the z that it was given"),
-        "without gradients": (torch.no_grad()(step_by_step), "no gradient reaches the arguments"),
-        "the block's modules exchanged": (weights_exchanged, "its weights are other ones"),
-        "transposed": (lambda block, z: step_by_step(block, z).transpose(1, 2), "another order"),
+        "the old forward": (forward_of(calls_the_other), "the paper's order, space first"),
+        "the grid turned round": (forward_of(transposed), "the grid was turned round"),
+        "attentions exchanged": (forward_of(attentions_exchanged), "the attentions are exchanged"),
+        "norms exchanged": (forward_of(norms_exchanged), "the LayerNorms are exchanged"),
+        "space sees z": (forward_of(space_from_z), "in parallel"),
+        "space adds z": (forward_of(space_adds_z), "adds the block's input z, so the step before"),
+        "MLP adds z": (forward_of(lambda s, z: mlp(s, mlp_forgotten(s, z)) + z), "both attentions are lost"),
+        "MLP first": (forward_of(mlp_first), "MLP comes before the attentions"),
+        "MLP between": (forward_of(mlp_between), "MLP comes between"),
+        "no MLP": (forward_of(mlp_forgotten), "the MLP is missing"),
+        "only time": (forward_of(lambda s, z: (y := z + time(s, z)) + mlp(s, y)), "over space is missing"),
+        "z in place": (forward_of(z_in_place), "changes the z"),
+        "no gradients": (forward_of(torch.no_grad()(time_first)), "no gradient reaches"),
+        "open": (forward_of(lambda s, z: (_ for _ in ()).throw(NotImplementedError())), "still to be written"),
     },
 )
 
-# ---- 07.3
+# ---- 07.3 the model
+
+
+class Whole(nn.Module):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64):
+        super().__init__()
+        self.embedding = TubeletEmbedding(clip_shape, dim, tubelet)
+        nt, nh, nw = self.embedding.grid
+        self.positions = nn.Parameter(0.5 * torch.randn(1, nt, nh * nw, dim))
+        self.blocks = nn.ModuleList(Plain(dim, heads, mlp_dim) for _ in range(depth))
+        self.head = ClassifierHead(dim, classes, "mean")
+
+    def forward(self, clips):
+        z = self.embedding(clips) + self.positions
+        for block in self.blocks:
+            z = block(z)
+        return self.head(rearrange(z, "b nt s d -> b (nt s) d"))
+
+
+class WithFlatten(Whole):
+    def forward(self, clips):
+        z = nn.Sequential(*self.blocks)(self.positions + self.embedding(clips))
+        return self.head(z.flatten(1, 2))
+
+
+class HeadByHand(Whole):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.positions = nn.Parameter(torch.empty_like(self.positions).normal_(std=0.02))
+
+    def forward(self, clips):
+        z = self.embedding(clips) + self.positions
+        for k in range(len(self.blocks)):
+            z = self.blocks[k](z)
+        return self.head.linear(self.head.norm(z)).mean(dim=(1, 2))
+
+
+def model(function):
+    class Model3(Whole):
+        forward = function
+
+    return Model3
+
+
+def model_with(change):
+    class Model3(Whole):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            change(self)
+
+    return Model3
+
+
+def through_blocks(self, z):
+    for block in self.blocks:
+        z = block(z)
+    return z
+
+
+def read(self, z):
+    return self.head(z.flatten(1, 2))
+
+
+def no_positions(self, clips):
+    return read(self, through_blocks(self, self.embedding(clips)))
+
+
+def positions_after(self, clips):
+    return read(self, through_blocks(self, self.embedding(clips)) + self.positions)
+
+
+def positions_each_time(self, clips):
+    z = self.embedding(clips)
+    for block in self.blocks:
+        z = block(z + self.positions)
+    return read(self, z)
+
+
+def z_not_handed_on(self, clips):
+    z = self.embedding(clips) + self.positions
+    for block in self.blocks:
+        y = block(z)
+    return read(self, y)
+
+
+def first_block(self, clips):
+    return read(self, self.blocks[0](self.embedding(clips) + self.positions))
+
+
+def grid_into_the_head(self, clips):
+    return self.head(through_blocks(self, self.embedding(clips) + self.positions))
+
+
+def last_frame(self, clips):
+    return self.head(through_blocks(self, self.embedding(clips) + self.positions)[:, -1])
+
+
+def first_token(self, clips):
+    z = through_blocks(self, self.embedding(clips) + self.positions)
+    return self.head.linear(self.head.norm(z[:, 0, 0]))
+
+
+def mean_first(self, clips):
+    z = through_blocks(self, self.embedding(clips) + self.positions).mean(dim=(1, 2))
+    return self.head.linear(self.head.norm(z))
+
+
+def norm_twice(self, clips):
+    z = through_blocks(self, self.embedding(clips) + self.positions)
+    return read(self, self.head.norm(z))
+
+
+def without_gradients(self, clips):
+    with torch.no_grad():
+        z = self.embedding(clips) + self.positions
+    return read(self, through_blocks(self, z))
+
+
+def hard_coded(self, clips):
+    z = through_blocks(self, self.embedding(clips) + self.positions)
+    return self.head(z.view(-1, 16, z.shape[-1]))
+
+
+def plain_list(self):
+    blocks = list(self.blocks)
+    del self.blocks
+    self.blocks = blocks
+
+
+def repeated(self):
+    self.blocks = nn.ModuleList([self.blocks[0]] * len(self.blocks))
+
+
+def sequence_of_positions(self):
+    self.positions = nn.Parameter(self.positions.data.flatten(1, 2))
+
+
+def positions_of_the_notebook(self):
+    self.positions = nn.Parameter(torch.randn(1, 4, 4, 12))
+
+
+def equal_times(self):
+    self.positions = nn.Parameter(self.positions.data[:, :1].repeat(1, 3, 1, 1))
+
+
+def no_parameter(self):
+    positions = self.positions.data
+    del self.positions
+    self.positions = positions
+
+
+def zero_positions(self):
+    nn.init.zeros_(self.positions)
+
+
+def eleven_classes(self):
+    self.head = ClassifierHead(12, 11, "mean")
+
+
+def linear_head(self):
+    self.head = nn.Linear(12, 7)
+
+
+def cls_head(self):
+    self.head.pool = "cls"
+
+
+test_model3 = run_cases(
+    ch07.check_model3,
+    right=[Whole, WithFlatten, HeadByHand],
+    wrong={
+        "no positions": (model(no_positions), "positions are not used"),
+        "positions after": (model(positions_after), "after the blocks"),
+        "positions in every block": (model(positions_each_time), "before every block"),
+        "z not handed on": (model(z_not_handed_on), "only the last block's result"),
+        "first block": (model(first_block), "only the first block"),
+        "the grid into the head": (model(grid_into_the_head), "the head averages over time and leaves the places"),
+        "the last time index": (model(last_frame), "only the last time index"),
+        "the first token": (model(first_token), "only the first token"),
+        "mean, then norm": (model(mean_first), "mean is taken first"),
+        "LayerNorm twice": (model(norm_twice), "LayerNorm is applied twice"),
+        "softmax": (model(lambda s, clips: Whole.forward(s, clips).softmax(1)), "softmax follows"),
+        "no gradients": (model(without_gradients), "no gradient reaches"),
+        "the notebook's size": (model(hard_coded), "your code raised"),
+        "head with cls": (model_with(cls_head), "only the first token"),
+        "a list": (model_with(plain_list), "plain list"),
+        "one block": (model_with(repeated), "1 different blocks"),
+        "positions of a sequence": (model_with(sequence_of_positions), "a sequence"),
+        "the notebook's positions": (model_with(positions_of_the_notebook), r"\[1, 4, 4, 12\]"),
+        "the same at all times": (model_with(equal_times), "same at every time"),
+        "no Parameter": (model_with(no_parameter), "nn.Parameter"),
+        "zero positions": (model_with(zero_positions), "standard deviation of 0"),
+        "eleven classes": (model_with(eleven_classes), "gives 11 logits"),
+        "a linear head": (model_with(linear_head), "no part `norm`"),
+        "nothing returned": (model(lambda s, clips: None), "return"),
+    },
+)
+
+# ---- 07.5 silence
+
+
+def silence_plainly(blocks, part):
+    for block in blocks:
+        attention = getattr(block, part)
+        nn.init.zeros_(attention.out.weight)
+        nn.init.zeros_(attention.out.bias)
+        attention.requires_grad_(False)
+
+
+def silence_all_of_it(blocks, part):
+    for block in blocks:
+        for parameter in getattr(block, part).parameters():
+            parameter.requires_grad = False
+            parameter.zero_()
+
+
+def silence_the_output(blocks, part):
+    for out in (block.get_submodule(part).out for block in blocks):
+        out.weight.data *= 0
+        out.bias.data *= 0
+        out.requires_grad_(False)
+
+
+def silence_weight_only(blocks, part):
+    for block in blocks:
+        nn.init.zeros_(getattr(block, part).out.weight)
+        getattr(block, part).requires_grad_(False)
+
+
+def silence_not_frozen(blocks, part):
+    for block in blocks:
+        for parameter in getattr(block, part).out.parameters():
+            nn.init.zeros_(parameter)
+
+
+def silence_first(blocks, part):
+    silence_plainly(blocks[:1], part)
+
+
+def silence_time(blocks, part):
+    silence_plainly(blocks, "time_attention")
+
+
+def silence_and_freeze_block(blocks, part):
+    silence_plainly(blocks, part)
+    for block in blocks:
+        block.requires_grad_(False)
+
+
+def silence_by_identity(blocks, part):
+    for block in blocks:
+        setattr(block, part, nn.Identity())
+
+
+def silence_norm_too(blocks, part):
+    silence_plainly(blocks, part)
+    for block in blocks:
+        nn.init.zeros_(block.norm_space.weight)
+
+
+def silence_by_attribute(blocks, part):
+    for block in blocks:
+        block.part.out.weight.zero_()
+
+
+def silence_without_no_grad(blocks, part):
+    for block in blocks:
+        getattr(block, part).out.weight.zero_()
+
+
+def silence_queries(blocks, part):
+    for block in blocks:
+        nn.init.zeros_(getattr(block, part).qkv.weight)
+        getattr(block, part).requires_grad_(False)
+
+
+def silence_in_eval(blocks, part):
+    silence_plainly(blocks, part)
+    for block in blocks:
+        block.eval()
+
+
+test_silence = run_cases(
+    ch07.check_silence,
+    right=[silence_plainly, silence_all_of_it, silence_the_output],
+    wrong={
+        "weight only": (silence_weight_only, "its bias is not"),
+        "not frozen": (silence_not_frozen, "wake it up"),
+        "first block": (silence_first, "only the first block"),
+        "always time": (silence_time, "time_attention.out.weight has changed"),
+        "the block frozen": (silence_and_freeze_block, "is frozen too"),
+        "Identity": (silence_by_identity, "keep the module"),
+        "the norm too": (silence_norm_too, "norm_space.weight has changed"),
+        "block.part": (silence_by_attribute, "has no attribute 'part'"),
+        "no no_grad": (silence_without_no_grad, "a leaf Variable that requires grad"),
+        "queries, keys and values": (silence_queries, "still adds something"),
+        "eval": (silence_in_eval, "eval mode"),
+        "nothing": (lambda blocks, part: None, "still adds something"),
+        "gradients off": (
+            lambda blocks, part: (torch.set_grad_enabled(False), silence_plainly(blocks, part)) and None,
+            "gradients switched off",
+        ),
+    },
+)
+
+# ---- 07.7 three starts
+
+
+def zero_loop(block):
+    for parameter in block.time_attention.parameters():
+        nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def zero_by_state(block):
+    for value in block.time_attention.state_dict().values():
+        value.zero_()
+
+
+def zero_by_data(block):
+    for layer in (block.time_attention.qkv, block.time_attention.out):
+        layer.weight.data.fill_(0)
+        layer.bias.data.fill_(0)
 
 
 def output_projection(block):
@@ -317,19 +880,36 @@ def with_no_grad(block):
     return block
 
 
-def new_projection(block):
-    out = nn.Linear(*block.time_attention.out.weight.shape[::-1])
-    out.weight.data *= 0
-    out.bias.data *= 0
-    block.time_attention.out = out
-
-
 def values_alone(block):  # unusual, and right: W_O is not zero, so W_V gets a gradient at once
-    dim = block.time_attention.out.in_features
+    ch07.with_zeros(block, ["W_V"])
+    nn.init.zeros_(block.time_attention.out.bias)
+
+
+def copy_by_state(block):
+    block.time_attention.load_state_dict(block.space_attention.state_dict())
+
+
+def copy_deep(block):
+    block.time_attention = copy.deepcopy(block.space_attention)
+
+
+def copy_by_zip(block):
     with torch.no_grad():
-        block.time_attention.qkv.weight[2 * dim :] = 0
-        block.time_attention.qkv.bias[2 * dim :] = 0
-        block.time_attention.out.bias.zero_()
+        for mine, other in zip(block.time_attention.parameters(), block.space_attention.parameters()):
+            mine.copy_(other)
+
+
+def starts(everything=zero_loop, zero=output_projection, as_copy=copy_by_state, name="three"):
+    three = [everything, zero, as_copy]
+    for function, called in zip(three, ("all_zero", "start_at_zero", "start_as_copy")):
+        if hasattr(function, "__name__"):
+            function.__name__ = called
+
+    def solution():
+        return three
+
+    solution.__name__ = name
+    return solution
 
 
 def zeros(*names, then=lambda block: None):
@@ -342,37 +922,23 @@ def zeros(*names, then=lambda block: None):
     return start
 
 
-def replaced(block):
-    block.time_attention = nn.Identity()
+def bias_alone(block):
+    nn.init.zeros_(block.time_attention.out.bias)
 
 
 def weight_alone(block):
     nn.init.zeros_(block.time_attention.out.weight)
 
 
-def bias_alone(block):
-    nn.init.zeros_(block.time_attention.out.bias)
-
-
-def queries_keys_values(block):
-    zeros("time_attention.qkv")(block)
-    nn.init.zeros_(block.time_attention.out.bias)
-
-
-def by_data(block):
-    block.time_attention.out.weight.data.fill_(0)
-    block.time_attention.out.bias.data.fill_(0)
+def weights_alone(block):
+    nn.init.zeros_(block.time_attention.qkv.weight)
+    nn.init.zeros_(block.time_attention.out.weight)
 
 
 @torch.no_grad()
-def small_weights(block):
+def small(block):
     block.time_attention.out.weight.mul_(1e-3)
     block.time_attention.out.bias.zero_()
-
-
-def gradients_left_off(block):
-    torch.set_grad_enabled(False)
-    output_projection(block)
 
 
 def width_written_in(block):
@@ -380,40 +946,277 @@ def width_written_in(block):
     block.time_attention.out.bias.data = torch.zeros(8)
 
 
-test_starts_as_identity = run_cases(
-    ch07.check_starts_as_identity,
-    right=[by_data, output_projection, with_no_grad, new_projection, values_alone],
+def shared(block):
+    block.time_attention = block.space_attention
+
+
+def shared_tensors(block):
+    block.time_attention.qkv.weight = block.space_attention.qkv.weight
+
+
+def copy_weights_only(block):
+    block.time_attention.qkv.weight.data = block.space_attention.qkv.weight.data.clone()
+    block.time_attention.out.weight.data = block.space_attention.out.weight.data.clone()
+
+
+def copy_backwards(block):
+    block.space_attention.load_state_dict(block.time_attention.state_dict())
+
+
+def copy_norm_too(block):
+    copy_by_state(block)
+    block.norm_time.load_state_dict(block.norm_space.state_dict())
+
+
+test_starts = run_cases(
+    lambda solution: ch07.check_starts(*solution()),
+    right=[
+        starts(name="plain"),
+        starts(zero_by_state, with_no_grad, copy_deep, name="with no_grad and deepcopy"),
+        starts(zero_by_data, values_alone, copy_by_zip, name="by data, values, zip"),
+    ],
     wrong={
-        "small": (small_weights, "still adds something"),
-        "gradients left off": (gradients_left_off, "gradients switched off"),
-        "the notebook's width": (width_written_in, "a size is written into the code"),
-        "left in train mode": (lambda block: output_projection(block.train()), "left in train mode"),
-        "the identity matrix": (
-            lambda block: (nn.init.eye_(block.time_attention.out.weight), bias_alone(block)) and None,
-            "still adds",
+        "biases left": (starts(weights_alone), "all_zero: time_attention.qkv.bias is not zero"),
+        "the whole block": (starts(lambda b: [nn.init.zeros_(p) for p in b.parameters()] and None), "norm_space"),
+        "the trap": (starts(zero=zeros("time_attention")), "this is the trap"),
+        "values and output": (
+            starts(zero=lambda b: ch07.with_zeros(b, ["W_V", "W_O"]) and None),
+            "this is the trap",
         ),
-        "all of it": (zeros("time_attention"), "this is the trap"),
-        "the bias left": (weight_alone, "its bias is not"),
-        "the bias alone": (bias_alone, "still adds something"),
-        "nothing": (lambda block: None, "still adds something"),
-        "QKV": (zeros("time_attention.qkv"), "same vector to every token"),
-        "QKV and the bias": (queries_keys_values, "W_Q, W_K got no gradient"),
-        "the attention over space": (zeros("space_attention.out"), "space_attention changed"),
-        "its LayerNorm": (zeros("norm_time", then=bias_alone), "norm_time changed"),
-        "frozen": (zeros("time_attention.out", then=lambda b: b.time_attention.requires_grad_(False)), "frozen"),
-        "taken out": (replaced, "no MultiHeadAttention any more"),
+        "queries and keys too": (
+            starts(zero=lambda b: ch07.with_zeros(b, ["W_Q", "W_K", "W_O"]) and None),
+            "W_K, W_Q never get a gradient",
+        ),
+        "its bias left": (starts(zero=weight_alone), "its bias is not"),
+        "bias alone": (starts(zero=bias_alone), "still adds something"),
+        "small": (starts(zero=small), "still adds something"),
+        "queries, keys, values": (starts(zero=zeros("time_attention.qkv")), "same vector to every token"),
+        "nothing": (starts(zero=lambda b: None), "start_at_zero: the branch still adds something"),
+        "space": (starts(zero=zeros("space_attention.out")), "space_attention.out.weight has changed"),
+        "frozen": (
+            starts(zero=lambda b: (output_projection(b), b.time_attention.requires_grad_(False)) and None),
+            "is frozen",
+        ),
+        "Identity": (starts(zero=lambda b: setattr(b, "time_attention", nn.Identity())), "another kind of module"),
+        "the notebook's width": (starts(zero=width_written_in), "a size is written into the code"),
+        "eval": (starts(zero=lambda b: output_projection(b.eval())), "eval mode"),
+        "shared": (starts(as_copy=shared), "the same tensors"),
+        "shared tensors": (starts(as_copy=shared_tensors), "the same tensors"),
+        "weights only": (starts(as_copy=copy_weights_only), "qkv.bias is not copied"),
+        "backwards": (starts(as_copy=copy_backwards), "space_attention.qkv.weight has changed"),
+        "norm too": (starts(as_copy=copy_norm_too), "norm_time.weight has changed"),
+        "no copy": (starts(as_copy=lambda b: None), "does not have the weights"),
     },
 )
 
-# ---- the model that the chapter builds
+# ---- 07.8 who is asleep
+
+EVERYONE = {"W_Q", "W_K", "W_V", "W_O"}
 
 
-@torch.no_grad()
-def test_the_chapters_model_is_the_packages():
-    chapter = load_definitions(checkout() / "notebooks" / "07_model3_factorised_self_attention.ipynb")
-    options = dict(clip_shape=(2, 6, 6, 12), num_classes=5, tubelet=(2, 3, 3), dim=24, depth=2, heads=4, mlp_dim=48)
-    theirs = build_model("factorised_self_attention", **options).eval()
-    ours = chapter.ModelThree(theirs.config).eval()
-    ours.load_state_dict({name.removeprefix("encoder."): weight for name, weight in theirs.state_dict().items()})
-    clips = torch.rand(3, 2, 6, 6, 12)
-    torch.testing.assert_close(ours(clips), theirs(clips))
+def gradients(block):
+    found = dict(zip(("W_Q", "W_K", "W_V"), block.time_attention.qkv.weight.grad.chunk(3)))
+    return found | {"W_O": block.time_attention.out.weight.grad}
+
+
+def backward(block, z):
+    block.zero_grad()
+    (block(z) - z.roll(1, dims=1)).square().mean().backward()
+
+
+def trained(block, z, steps=5, optimiser=torch.optim.SGD, lr=0.1, **options):
+    """The names whose gradient was not zero in one of the steps. It trains the block that it is given."""
+    optimiser, awake = optimiser(block.parameters(), lr=lr, **options), set()
+    for _ in range(steps):
+        backward(block, z)
+        optimiser.step()
+        awake |= {name for name, gradient in gradients(block).items() if gradient.any()}
+    return awake
+
+
+def asleep_on_a_copy(block, z):
+    return EVERYONE - trained(copy.deepcopy(block), z)
+
+
+def asleep_by_hand(block, z):
+    block = copy.deepcopy(block)
+    sleeping = ["W_Q", "W_K", "W_V", "W_O"]
+    for _ in range(6):
+        loss = block(z).pow(3).sum() * 1e-3
+        block.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter -= 0.05 * parameter.grad
+        sleeping = [name for name in sleeping if gradients(block)[name].abs().max() == 0]
+    return sleeping
+
+
+def asleep_by_change(block, z):
+    """By what has changed after training without weight decay."""
+    after = copy.deepcopy(block)
+    trained(after, z, steps=6, optimiser=torch.optim.Adam, lr=1e-2)
+    old, new = block.time_attention, after.time_attention
+    weights = zip(EVERYONE_IN_ORDER, (*old.qkv.weight.chunk(3), old.out.weight))
+    later = (*new.qkv.weight.chunk(3), new.out.weight)
+    return tuple(name for (name, before), now in zip(weights, later) if torch.equal(before, now))
+
+
+EVERYONE_IN_ORDER = ("W_Q", "W_K", "W_V", "W_O")
+
+
+def asleep_after(steps):
+    return lambda block, z: EVERYONE - trained(copy.deepcopy(block), z, steps=steps)
+
+
+def asleep_without_a_copy(block, z):
+    return EVERYONE - trained(block, z)
+
+
+def asleep_first_step(block, z):
+    block = copy.deepcopy(block)
+    backward(block, z)
+    return {name for name, gradient in gradients(block).items() if not gradient.any()}
+
+
+def asleep_leaves_gradients(block, z):
+    backward(block, z)
+    return asleep_on_a_copy(block, z)
+
+
+def asleep_last_step(block, z):
+    block = copy.deepcopy(block)
+    trained(block, z, steps=1)
+    return {name for name, gradient in gradients(block).items() if not gradient.any()}
+
+
+def asleep_where_zero(block, z):
+    attention = block.time_attention
+    weights = dict(zip(EVERYONE_IN_ORDER, (*attention.qkv.weight.chunk(3), attention.out.weight)))
+    return {name for name, weight in weights.items() if not weight.any()}
+
+
+def asleep_by_decay(block, z):
+    after = copy.deepcopy(block)
+    trained(after, z, optimiser=torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
+    old, new = block.time_attention, after.time_attention
+    pairs = zip((*old.qkv.weight.chunk(3), old.out.weight), (*new.qkv.weight.chunk(3), new.out.weight))
+    return {name for name, (before, now) in zip(EVERYONE_IN_ORDER, pairs) if torch.equal(before, now)}
+
+
+def asleep_without_steps(block, z):
+    return EVERYONE - trained(copy.deepcopy(block), z, lr=0.0)
+
+
+def awake(block, z):
+    return trained(copy.deepcopy(block), z)
+
+
+def asleep_of_all_parameters(block, z):
+    block = copy.deepcopy(block)
+    trained(block, z)
+    return {name for name, parameter in block.named_parameters() if not parameter.grad.any()}
+
+
+def asleep_qkv_together(block, z):
+    block = copy.deepcopy(block)
+    trained(block, z)
+    sleeping = set() if block.time_attention.out.weight.grad.any() else {"W_O"}
+    return sleeping | (set() if block.time_attention.qkv.weight.grad.any() else {"W_Q", "W_K", "W_V"})
+
+
+def asleep_in_space(block, z):
+    block = copy.deepcopy(block)
+    block.time_attention, block.space_attention = block.space_attention, block.time_attention
+    trained(block, z)
+    return {name for name, gradient in gradients(block).items() if not gradient.any()}
+
+
+test_asleep = run_cases(
+    ch07.check_asleep,
+    right=[asleep_on_a_copy, asleep_by_hand, asleep_by_change],
+    wrong={
+        "first step": (asleep_first_step, "W_O zero your test finds W_K, W_Q, W_V asleep.*look at several steps"),
+        "one step": (asleep_after(1), "look at several steps"),
+        "two steps": (asleep_after(2), "W_Q, W_O zero your test finds W_K asleep.*more steps"),
+        "last of one": (asleep_last_step, "look at several steps"),
+        "no copy": (asleep_without_a_copy, "changes the block"),
+        "gradients left": (asleep_leaves_gradients, "leaves gradients"),
+        "where a weight is zero": (
+            asleep_where_zero,
+            "W_O zero your test finds W_O asleep, and it should find noth",
+        ),
+        "weight decay": (asleep_by_decay, "W_V, W_O zero your test finds W_O, W_V asleep.*weight decay"),
+        "no step": (asleep_without_steps, "look at several steps"),
+        "awake": (awake, "These are the matrices that learn"),
+        "names of parameters": (asleep_of_all_parameters, "the names are W_Q, W_K, W_V and W_O"),
+        "qkv together": (asleep_qkv_together, "W_Q, W_K zero your test finds nothing asleep"),
+        "space": (asleep_in_space, "your test finds nothing asleep"),
+        "always nothing": (lambda block, z: set(), "your test finds nothing asleep"),
+        "True": (lambda block, z: True, "a bool: expected a set"),
+        "one name": (lambda block, z: "W_Q", "a str: expected a set"),
+        "nothing returned": (lambda block, z: None, "expected a set"),
+    },
+)
+
+# ---- copying weights, and the drawings
+
+
+@pytest.mark.parametrize("block", [Plain, WithLoops, ThreeMaps])
+def test_parity_with_any_right_block(block, capsys):
+    class Model3(Whole):
+        def __init__(self, clip_shape, tubelet, classes, dim, depth, heads, mlp_dim):
+            super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim)
+            self.blocks = nn.ModuleList(block(dim, heads, mlp_dim) for _ in range(depth))
+
+    ch07.model3_same_as_package(Model3)
+    ch07.block_same_as_vit_pytorch(block)
+    assert capsys.readouterr().out.count("agree in all") == 1 + bool(ch07.importlib.util.find_spec("vit_pytorch"))
+
+
+def test_parity_refuses_a_wrong_model(monkeypatch, capsys):
+    with pytest.raises(CheckFailed, match="differ by up to"):
+        ch07.model3_same_as_package(model(no_positions))
+    if ch07.importlib.util.find_spec("vit_pytorch"):
+        with pytest.raises(CheckFailed, match="differ by up to"):
+            ch07.block_same_as_vit_pytorch(forward_of(time_first))
+    monkeypatch.setattr(ch07.importlib.util, "find_spec", lambda name: None)
+    ch07.block_same_as_vit_pytorch(Plain)
+    assert "not installed" in capsys.readouterr().out
+
+
+def test_the_right_answers_here_are_the_package_s():
+    attention, z = MultiHeadAttention(8, 2), torch.randn(2, 3, 4, 8)
+    torch.testing.assert_close(space_by_einops(attention, z), over_space(attention, z))
+    torch.testing.assert_close(time_by_einops(attention, z), over_time(attention, z))
+
+
+def test_weights_on_all_tokens_are_inside_their_masks():
+    from vivit_edu.course.schematics import space_then_time as drawings
+
+    clip_shape, tubelet = (1, 6, 4, 4), (2, 2, 2)
+    package = ch07.packaged(finished.Model3(clip_shape, tubelet, 2, dim=8, heads=2, mlp_dim=16))
+    for layer in attention_maps(package, torch.rand(1, *clip_shape)):
+        table = drawings.on_all_tokens(layer.weights[0], layer.kind)
+        mask = FactorisedSelfAttention.sees(layer.kind, 3, 4)
+        assert bool((table[~mask] == 0).all() and (table[mask] > 0).all())
+        torch.testing.assert_close(table.sum(dim=1), torch.ones(12))
+
+
+def test_drawings():
+    from tests.course.test_pictures import assert_readable
+    from vivit_edu.course.schematics import space_then_time as drawings
+
+    masks = {kind: FactorisedSelfAttention.sees(kind, 4, 4) for kind in ("space", "time")}
+    learned = {kind: [mask / 4.0] * 2 for kind, mask in masks.items()}
+    weights = torch.rand(4, 49).softmax(dim=1), torch.rand(4, 7).softmax(dim=1)
+    clip = torch.randint(255, (1, 28, 28, 28)).to(torch.uint8)
+    for figure in (
+        drawings.model3(),
+        drawings.folds(),
+        drawings.ways(),
+        drawings.curves_in_panels({way: [[0.7, 0.1]] * 3 for way in ("all zero", "only W_O zero", "copied", "fresh")}),
+        drawings.masks_and_attention(masks, learned),
+        drawings.heads_on_a_clip(clip, *weights, (3, 16), (7, 7, 7), "spleen: predicted spleen, 100%"),
+    ):
+        assert_readable(figure)
