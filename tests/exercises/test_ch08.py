@@ -1019,10 +1019,10 @@ def test_parity_is_with_any_right_module_and_refuses_wrong_ones(capsys):
 
 def test_heads_are_moved_in_every_block():
     model = build_model("factorised_dot_product", dim=16, depth=2, heads=4, mlp_dim=8).eval()
-    there = ch08.exchanged(model, by_cat)
+    there = ch08.heads_exchanged(model, by_cat)
     clips = torch.rand(2, 1, 28, 28, 28)
     with torch.no_grad():
-        assert torch.equal(ch08.exchanged(there, by_index)(clips), model(clips))
+        assert torch.equal(ch08.heads_exchanged(there, by_index)(clips), model(clips))
         assert not torch.allclose(there(clips), model(clips), atol=1e-3)
 
 
@@ -1051,7 +1051,7 @@ def test_drawings():
     for figure in (
         dot_product.cross(),
         dot_product.moved_maps({"one": moved, "two": ~moved}, (1, 1)),
-        dot_product.loss_curves({"one": [[0.7, 0.1]] * 3, "two": [[0.7, 0.6]] * 3}, {"one": "black", "two": "grey"}),
+        dot_product.bar_losses({"one": [[0.7, 0.1]] * 3, "two": [[0.7, 0.6]] * 3}, {"one": "black", "two": "grey"}),
         dot_product.learned_heads(255 * clips[0], mask, found["factorised_dot_product"], (4, 1, 4), (1, 2)),
         dot_product.models_side_by_side(found, 4, 4),
         dot_product.recorded_curves(rows),

@@ -406,22 +406,22 @@ def _ready_made(make, seed):
 
 # ---- 08.5
 
-SIZES = {"clip_shape": (2, 9, 8, 25), "tubelet": (3, 4, 5), "classes": 7, "dim": 12, "depth": 3, "heads": 6}
-SIZES |= {"mlp_dim": 20, "space_heads": 3}
-GRID_OF_SIZES = (3, 2 * 5)  # (nt, S)
+_SIZES = {"clip_shape": (2, 9, 8, 25), "tubelet": (3, 4, 5), "classes": 7, "dim": 12, "depth": 3, "heads": 6}
+_SIZES |= {"mlp_dim": 20, "space_heads": 3}
+_GRID = (3, 2 * 5)  # (nt, S)
 
 
 @exercise
 def check_model4(Model4: Callable) -> None:
     """08.5: Model4(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, space_heads) maps clips to logits, as the
     package's model with the same weights does."""
-    model = call(Model4, *SIZES.values())
+    model = call(Model4, *_SIZES.values())
     if not isinstance(model, nn.Module):
         raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(model)}")
     _check_parts(model.eval())
     _fill(model)
     for b in (4, 1):
-        clips = drawn(b, *SIZES["clip_shape"], seed=b).sigmoid()  # in [0, 1]
+        clips = drawn(b, *_SIZES["clip_shape"], seed=b).sigmoid()  # in [0, 1]
         found = call(model.forward, clips)
         with torch.no_grad():
             _compare_logits(found, model, clips)
@@ -435,7 +435,7 @@ def check_model4(Model4: Callable) -> None:
         close(call(model.train(), clips), found, what="in train mode, where nothing may differ, the logits")
         keeps_type(model.eval(), clips)
     learns(model, clips, also=model.parameters())
-    uneven = call(Model4, *list(SIZES.values())[:-1], 1)
+    uneven = call(Model4, *list(_SIZES.values())[:-1], 1)
     if any(getattr(block.attention, "space_heads", 1) != 1 for block in uneven.blocks):
         raise CheckFailed("with space_heads=1 a block's attention has another number of spatial heads: pass it on")
     passed("08.5", "Model 4 gives the package's logits with the same weights.")
@@ -448,7 +448,7 @@ def _check_parts(model):
                 "Use nn.ModuleList, otherwise the optimiser misses the blocks" if name == "blocks" else "see the task"
             )
             raise CheckFailed(f"the model's `{name}` is {kind(part)}, expected a module. {hint}")
-    depth, shape = SIZES["depth"], [1, *GRID_OF_SIZES, SIZES["dim"]]
+    depth, shape = _SIZES["depth"], [1, *_GRID, _SIZES["dim"]]
     if len(model.blocks) != depth or len({id(block) for block in model.blocks}) != depth:
         raise CheckFailed(
             f"with depth={depth} there are {len({id(block) for block in model.blocks})} different blocks: make a new "
@@ -468,7 +468,7 @@ def _check_parts(model):
         raise CheckFailed(f"`positions` is {kind(positions)}, expected an nn.Parameter of shape {shape}")
     if list(positions.shape) != shape:
         raise CheckFailed(
-            f"with {GRID_OF_SIZES[0]} time indices of {GRID_OF_SIZES[1]} tokens `positions` has shape "
+            f"with {_GRID[0]} time indices of {_GRID[1]} tokens `positions` has shape "
             f"{list(positions.shape)}, expected {shape}: one for each token of the grid"
         )
     if not 0.01 < (spread := positions.detach().std().item()) < 2:
@@ -715,7 +715,7 @@ def same_model4(Model4: Callable) -> None:
 
 
 @torch.no_grad()
-def exchanged(model: nn.Module, space_first: Callable) -> nn.Module:
+def heads_exchanged(model: nn.Module, space_first: Callable) -> nn.Module:
     """A copy of the package's Model 4 in which `space_first` was applied to the attention of every block."""
     model = copy.deepcopy(model)
     for block in model.encoder.blocks:

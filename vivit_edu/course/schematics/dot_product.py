@@ -91,7 +91,7 @@ def moved_maps(maps: Mapping[str, torch.Tensor], token: Sequence[int]) -> Figure
     return figure
 
 
-def loss_curves(losses: Mapping[str, Sequence[Sequence[float]]], colours: Mapping[str, str]) -> Figure:
+def bar_losses(losses: Mapping[str, Sequence[Sequence[float]]], colours: Mapping[str, str]) -> Figure:
     """Training losses on the walking bars in a panel per way, a line per seed, with ln 2, the loss of a coin.
 
     losses: {way: a list of losses for each seed}; colours: {way: its colour}.
