@@ -1,169 +1,766 @@
-"""Checks of chapter 08: the heads of Model 4, split, merged, and given another share."""
+"""Checks of chapter 08: one head's look, attention over space and over time, Model 4's attention, the test that it
+looks nowhere else, the model, its masks, and the order of its heads.
+
+The references compute attention among all N tokens with a mask for each head, another way than the chapter's.
+"""
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
+from torch import nn
 
+from ...attention import FactorisedDotProductAttention, MultiHeadAttention
+from ...models import build_model
 from ..ready import ch08 as finished
-from . import CheckFailed, call, close, drawn, examine, exercise, pair, passed, same_shape
-
-B, T, S, HEADS, WIDTH = 3, 5, 6, 8, 14  # all different, and their halves, so that an axis taken for another shows
-
+from ..ready.ch04 import MultiHead
+from ..ready.ch05 import EncoderBlock
+from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, learns, passed
+from .ch04 import keeps_type, made
+from .ch05 import projections
 
 # ---- 08.1
 
 
+def _look(q, k, v, t, s, over, scale=None):
+    keys, values = (k[t], v[t]) if over == "space" else (k[:, s], v[:, s])
+    return (keys @ q[t, s] * (scale or q.shape[-1] ** -0.5)).softmax(dim=0) @ values
+
+
+def _look_at_all(q, k, v, t, s, over):
+    return (k.flatten(0, 1) @ q[t, s] / q.shape[-1] ** 0.5).softmax(dim=0) @ v.flatten(0, 1)
+
+
+def _without_softmax(q, k, v, t, s, over):
+    keys, values = (k[t], v[t]) if over == "space" else (k[:, s], v[:, s])
+    return keys @ q[t, s] / q.shape[-1] ** 0.5 @ values
+
+
 @exercise
-def check_split_heads(split_heads: Callable) -> None:
-    """split_heads(qkv [B, T', S, 3·D], heads) -> space, time: each [3, B, T', S, heads/2, d]."""
-    qkv = drawn(B, T, S, 3 * HEADS * WIDTH)
-    found = pair(call(split_heads, qkv, HEADS), "space, time")
-    of_heads = torch.stack([part.unflatten(-1, (HEADS, WIDTH)) for part in qkv.chunk(3, dim=-1)])  # [3, B, T', S, h, d]
-    halves = of_heads[..., : HEADS // 2, :], of_heads[..., HEADS // 2 :, :]
-    wrong = {
-        "space and time are exchanged: the first half of the heads is the spatial one, as in Concat(Y_s, Y_t)": halves[
-            ::-1
-        ],
-        "every second head went to space: the halves must be heads that lie beside each other, so `half` stands "
-        "before `h` in (three half h d)": (of_heads[..., 0::2, :], of_heads[..., 1::2, :]),
-        "each head was cut in two, so there are twice as many heads of half the width: share out the heads, do not "
-        "cut them": of_heads.chunk(2, dim=-1),
-        "the last axis was halved before queries, keys and values were told apart: its order is (three half h d), "
-        "three first": tuple(
-            rearrange(qkv, "b t s (half three h d) -> half three b t s h d", half=2, three=3, d=WIDTH)
-        ),
-        "the heads were told apart before queries, keys and values: in the last axis three comes first": tuple(
-            rearrange(qkv, "b t s (half h three d) -> half three b t s h d", half=2, three=3, d=WIDTH)
-        ),
-        "the last axis was read as (… d h): within a part the heads come first, each with its d numbers": tuple(
-            rearrange(qkv, "b t s (three half d h) -> half three b t s h d", half=2, three=3, d=WIDTH)
-        ),
-    }
-    for k, name in enumerate(("space", "time")):
-        close(found[k], halves[k], {message: parts[k] for message, parts in wrong.items()}, what=name)
-    others = (drawn(1, 2, 7, 3 * 2 * 5), 2), (drawn(2, 1, 3, 3 * 6 * 4), 6)
-    examine(split_heads, finished.split_heads, (qkv, HEADS), *others, what="space, time")
-    passed("08.1", "half of the heads for space, the other half for time, none of them cut.")
+def check_look(look: Callable) -> None:
+    """08.1: look(q, k, v, t, s, over), q, k, v [nt, S, d] -> [d], the output of one head for one token."""
+    parts = [drawn(3, 4, 5, seed=seed) for seed in range(3)]
+    others = [drawn(6, 2, 3, seed=seed) for seed in range(3)]
+    examine(
+        look,
+        _look,
+        (*parts, 2, 1, "space"),
+        (*parts, 2, 1, "time"),
+        (*parts, 0, 3, "space"),
+        (*others, 5, 0, "time"),
+        (*[drawn(1, 1, 4, seed=seed) for seed in range(3)], 0, 0, "space"),
+        mistakes={
+            "it looks over the other axis: over space at the tokens of its time index, k[t], over time at those of its "
+            "place, k[:, s]": lambda *a: _look(*a[:5], "time" if a[5] == "space" else "space"),
+            "it looks at all tokens of the clip: take those of its time index, k[t], or of its place, k[:, s]": (
+                _look_at_all
+            ),
+            "√d is missing": lambda *a: _look(*a, scale=1.0),
+            "it divides by d, not by its root": lambda *a: _look(*a, scale=1 / a[0].shape[-1]),
+            "the softmax is missing": _without_softmax,
+            "the query is that of the clip's first token: take q[t, s]": (
+                lambda q, k, v, t, s, over: _look(q[:1, :1].expand_as(q), k, v, t, s, over)
+            ),
+            "it mixes the keys: the weights mix the values": lambda q, k, v, *rest: _look(q, k, k, *rest),
+            "keys and queries are exchanged: the token at (t, s) asks, with its query": (
+                lambda q, k, v, *rest: _look(k, q, v, *rest)
+            ),
+            "the values are averaged evenly: weigh them": lambda q, k, v, *rest: _look(0 * q, k, v, *rest),
+        },
+        what="the output",
+    )
+    passed("08.1", "over space it looks at the tokens of its time index, over time at those of its place.")
 
 
 # ---- 08.2
 
 
+def _over(axis, q, k, v, scale=None):
+    """Attention along an axis of [B, heads, nt, S, d]."""
+    q, k, v = (part.movedim(axis, -2) for part in (q, k, v))
+    weights = (q @ k.mT * (scale or q.shape[-1] ** -0.5)).softmax(dim=-1)
+    return (weights @ v).movedim(-2, axis)
+
+
+def _over_all(q, k, v):
+    return _over(2, *(part.flatten(2, 3) for part in (q, k, v))).view(q.shape)
+
+
+def _not_put_back(q, k, v):
+    q, k, v = (part.transpose(2, 3) for part in (q, k, v))
+    return _over(3, q, k, v)
+
+
 @exercise
-def check_merge_halves(merge_halves: Callable) -> None:
-    """merge_halves(y_space [B·T', h, S, d], y_time [B·S, h, T', d], batch) -> Concat(Y_s, Y_t) [B, T', S, D]."""
-    h = HEADS // 2
-    y_space, y_time = drawn(B * T, h, S, WIDTH), drawn(B * S, h, T, WIDTH).flip(0)
-    by_clip = y_space.unflatten(0, (B, T)), y_time.unflatten(0, (B, S))
-    space = by_clip[0].permute(0, 1, 3, 2, 4).flatten(-2)  # [B, T', S, D/2]
-    time = by_clip[1].permute(0, 3, 1, 2, 4).flatten(-2)  # [B, T', S, D/2]
-    expected = torch.cat((space, time), dim=-1)
-
-    def unmoved(y):
-        return y.reshape(B, T, S, h * WIDTH)
-
-    def heads_last(y):
-        return y.unflatten(-1, (h, WIDTH)).transpose(-1, -2).flatten(-2)
-
-    of_heads = [half.unflatten(-1, (h, WIDTH)) for half in (space, time)]
-    found = call(merge_halves, y_space, y_time, B)
-    close(
-        found,
-        expected,
-        {
-            "time comes first: Concat(Y_s, Y_t) begins with space": torch.cat((time, space), dim=-1),
-            "the halves were added: they are concatenated, which gives D numbers a token again": space + time,
-            "the spatial half was reshaped without moving its heads: from (b t) h s d to b t s "
-            "(h d), h goes behind s": torch.cat((unmoved(y_space), time), dim=-1),
-            "the temporal half was reshaped without moving its axes: from (b s) h t d to b t s "
-            "(h d), t goes before s": torch.cat((space, unmoved(y_time)), dim=-1),
-            "both halves were reshaped without moving their axes: view and reshape keep the order in memory": torch.cat(
-                (unmoved(y_space), unmoved(y_time)), dim=-1
-            ),
-            "the heads of the two halves alternate: all of space first, then all of time": torch.stack(
-                of_heads, dim=-2
-            ).flatten(-3),
-            "the numbers of the heads alternate, (d h): each head's d numbers stay together, (h d)": torch.cat(
-                (heads_last(space), heads_last(time)), dim=-1
-            ),
-            "the places and the clips of the temporal half got mixed up: it was folded as (b s), b first": lambda: (
-                torch.cat((space, rearrange(y_time, "(s b) h t d -> b t s (h d)", b=B)), dim=-1)
-            ),
-            "the time indices and the clips of the spatial half got mixed up: it was folded as "
-            "(b t), b first": lambda: torch.cat((rearrange(y_space, "(t b) h s d -> b t s (h d)", b=B), time), dim=-1),
-            "the halves stand behind each other along the places: concatenate along the last axis": torch.cat(
-                (space, time), dim=2
-            ),
-            "the halves stand behind each other along time: concatenate along the last axis": torch.cat(
-                (space, time), dim=1
-            ),
-            "the spatial half is used twice": torch.cat((space, space), dim=-1),
-        },
-    )
-    one, thin = (drawn(3, 2, 4, 5), drawn(4, 2, 3, 5, seed=1), 1), (drawn(2, 1, 3, 4), drawn(6, 1, 1, 4, seed=1), 2)
-    examine(merge_halves, finished.merge_halves, (y_space, y_time, B), one, thin)
-    passed("08.2", "both halves are back on the grid, space first, ready for W_O.")
+def check_attend_over(attend_over_space: Callable, attend_over_time: Callable) -> None:
+    """08.2: attend_over_space and attend_over_time(q, k, v), each [B, heads, nt, S, d] -> the same shape."""
+    cases = [
+        tuple(drawn(*shape, seed=seed) for seed in range(3))
+        for shape in ((2, 3, 4, 5, 6), (1, 2, 6, 3, 4), (3, 1, 1, 2, 5), (2, 4, 3, 1, 2))
+    ]
+    names = {3: ("space", attend_over_space), 2: ("time", attend_over_time)}
+    for axis, (name, function) in names.items():
+        examine(
+            function,
+            lambda *qkv, axis=axis: _over(axis, *qkv),
+            *cases,
+            mistakes={
+                f"this is attention over {names[5 - axis][0]}: the axes are [B, heads, nt, S, d]": (
+                    lambda *qkv, axis=axis: _over(5 - axis, *qkv)
+                ),
+                "every token looks at all tokens of its clip": _over_all,
+                "the heads look at each other: they are an axis that stays as it is": lambda *qkv: _over(1, *qkv),
+                "the clips of the batch look at each other": lambda *qkv: _over(0, *qkv),
+                "√d is missing": lambda *qkv, axis=axis: _over(axis, *qkv, scale=1.0),
+                "it divides by d, not by its root": lambda *qkv, axis=axis: _over(
+                    axis, *qkv, scale=1 / qkv[0].shape[-1]
+                ),
+                "the result has the places before the times: put the axes back, [B, heads, nt, S, d]": _not_put_back,
+                "the axes were put back by a reshape, which cuts the same numbers into other rows: transpose them": (
+                    lambda *qkv: _not_put_back(*qkv).reshape(qkv[0].shape)
+                ),
+                "the axes were exchanged by a reshape, which cuts the same numbers into other rows: transpose them": (
+                    lambda q, k, v: _over(
+                        3, *(x.reshape(*x.shape[:2], *x.shape[:1:-1][1:], x.shape[-1]) for x in (q, k, v))
+                    ).reshape(q.shape)
+                ),
+                "it mixes the keys: the weights mix the values": lambda q, k, v, axis=axis: _over(axis, q, k, k),
+            },
+            errors={"must match": "turn the axes of q, k and v alike"},
+            what=f"attend_over_{name}(q, k, v)",
+        )
+    passed("08.2", "each token looks along one axis, and every result is back in its place.")
 
 
 # ---- 08.3
 
 
+def _attention(
+    z,
+    module,
+    heads,
+    space_heads,
+    *,
+    masks=None,
+    split="(three heads d)",
+    join="(heads d)",
+    scale=None,
+    swap=False,
+    reshaped=False,
+    out=True,
+):
+    """Model 4's attention with a module's weights, by masks; with a mistake where one is asked for."""
+    weight, bias, out_weight, out_bias = projections(module)
+    nt, s, d = z.shape[1], z.shape[2], z.shape[3] // heads
+    q, k, v = rearrange(F.linear(z, weight, bias), f"b nt s {split} -> three b heads (nt s) d", three=3, heads=heads)
+    if masks is None:
+        masks = finished.head_masks(nt, s, heads, space_heads)
+    scores = (q @ k.mT * (scale or d**-0.5)).masked_fill(~masks, -torch.inf)
+    y = rearrange(scores.softmax(dim=-1) @ v, "b heads (nt s) d -> b heads nt s d", nt=nt)
+    if reshaped:
+        y = torch.cat((y[:, :space_heads], y[:, space_heads:].transpose(2, 3).reshape(y[:, space_heads:].shape)), 1)
+    if swap:
+        y = torch.cat((y[:, space_heads:], y[:, :space_heads]), dim=1)
+    y = rearrange(y, f"b heads nt s d -> b nt s {join}")
+    return F.linear(y, out_weight, out_bias) if out else y
+
+
+def _kinds(z, count, first="space"):
+    """Masks of heads of which the first `count[0]` are of one kind and the others, `count[1]`, of the other kind."""
+    space, time = finished.head_masks(z.shape[1], z.shape[2], 2, 1)
+    one, other = (space, time) if first == "space" else (time, space)
+    return torch.stack([one] * count[0] + [other] * count[1])
+
+
 @exercise
-def check_head_masks(head_masks: Callable) -> None:
-    """head_masks(n_t, n_s, heads, space_heads) -> bool [heads, N, N]: True where a head's query may look."""
-    for sizes in ((3, 4, 4, 2), (2, 5, 6, 1), (4, 3, 3, 3), (2, 3, 5, 0), (1, 4, 2, 1), (5, 1, 3, 2)):
-        check_these_masks(call(head_masks, *sizes), *sizes)
-    passed("08.3", "each head has its mask, and space has as many heads as you give it.")
+def check_factorised_attention(FactorisedAttention: Callable) -> None:
+    """08.3: FactorisedAttention(dim, heads, space_heads) maps [B, nt, S, D] to the same shape."""
+    for dim, heads, of_space in ((24, 6, 2), (15, 5, 4), (8, 4, 2), (6, 3, 0), (6, 3, 3)):
+        module = made(FactorisedAttention, dim, heads, of_space, needs={"qkv": (dim, 3 * dim), "out": (dim, dim)})
+        if len(list(module.parameters())) != 4:
+            raise CheckFailed("the module has other parameters than those of qkv and out: Model 4 adds no weights")
+        counts = {"heads": heads, "space_heads": of_space}
 
+        def reference(z, attention, counts=counts, **mistake):
+            return _attention(z, attention, **counts, **mistake)
 
-def check_these_masks(found: Any, n_t: int, n_s: int, heads: int, space_heads: int) -> None:
-    what = f"head_masks({n_t}, {n_s}, {heads}, {space_heads})"
-    n = n_t * n_s
-    grid = torch.eye(n).unflatten(0, (n_t, n_s)).unflatten(2, (n_t, n_s))  # a query and a key, each [T', S]
-    space = grid.any(dim=(1, 3), keepdim=True).expand(n_t, n_s, n_t, n_s).reshape(n, n)  # the same time
-    time = grid.any(dim=(0, 2), keepdim=True).expand(n_t, n_s, n_t, n_s).reshape(n, n)  # the same place
-    expected = torch.stack([space] * space_heads + [time] * (heads - space_heads))
-    same_shape(found, expected, what)
-    if found.dtype != torch.bool:
-        raise CheckFailed(
-            f"{what} is {str(found.dtype).removeprefix('torch.')}, expected bool: True where a query may look "
-            "(numbers would be added to the similarities)"
+        def by_masks(masks, reference=reference):
+            return lambda z, attention: reference(z, attention, masks=masks(z))
+
+        def with_mistake(reference=reference, **mistake):
+            return lambda z, attention: reference(z, attention, **mistake)
+
+        half, rest = heads // 2, heads - of_space
+        union = lambda z: _kinds(z, (1, 1)).any(dim=0).expand(heads, -1, -1)  # noqa: E731
+        examine(
+            lambda z, attention: attention(z),
+            reference,
+            (drawn(2, 3, 5, dim), module),
+            (drawn(1, 4, 2, dim, seed=1), module),
+            (drawn(3, 1, 4, dim, seed=2), module),
+            mistakes={
+                "space and time are exchanged: the first space_heads heads look over space": by_masks(
+                    lambda z, n=of_space, rest=rest: _kinds(z, (n, rest), "time")
+                ),
+                "the temporal heads come first: the spatial heads are the first ones": by_masks(
+                    lambda z, n=of_space, rest=rest: _kinds(z, (rest, n), "time")
+                ),
+                "half of the heads look over space whatever space_heads says": by_masks(
+                    lambda z, half=half, heads=heads: _kinds(z, (half, heads - half))
+                ),
+                "every head looks over space": by_masks(lambda z, heads=heads: _kinds(z, (heads, 0))),
+                "every head looks over time": by_masks(lambda z, heads=heads: _kinds(z, (0, heads))),
+                "every head looks over space and time at once: each head has one of them": by_masks(union),
+                "every head looks at all tokens: this is Model 1's attention": by_masks(
+                    lambda z: torch.ones(z.shape[1] * z.shape[2], z.shape[1] * z.shape[2], dtype=torch.bool)
+                ),
+                "the last axis of qkv was read as (three d heads): each head's d numbers lie together, "
+                "(three heads d)": with_mistake(split="(three d heads)"),
+                "the heads were told apart before queries, keys and values: in the last axis of qkv three comes "
+                "first": with_mistake(split="(heads three d)"),
+                "the numbers of the heads alternate, (d heads): each head's numbers stay together, (heads d)": (
+                    with_mistake(join="(d heads)")
+                ),
+                "the outputs of the temporal heads come first: Y = Concat(Y_s, Y_t) W_O": with_mistake(swap=True),
+                "the temporal heads' result is cut into other rows: it is [B, heads, nt, S, d] already": with_mistake(
+                    reshaped=True
+                ),
+                "W_O is missing: return self.out(...)": with_mistake(out=False),
+                "it divides by √D: each head has the width d": with_mistake(scale=dim**-0.5),
+                "√d is missing": with_mistake(scale=1.0),
+            },
+            gradients=heads > 3,
+            what=f"what FactorisedAttention({dim}, {heads}, {of_space}) gives",
         )
-    other = torch.arange(n) % n_t, torch.arange(n) // n_t  # time and place, had the tokens been counted place by place
-    other_space, other_time = (which[:, None] == which for which in other)
-    half = heads // 2
+    passed("08.3", "each head looks where it may, for every share of the heads, and with Model 1's weights.")
+
+
+# ---- 08.4
+
+
+class _Rounds(finished.FactorisedAttention):
+    def forward(self, z):
+        y = super().forward(z)
+        return y * (1 + 1e-7 * torch.randn_like(y))
+
+
+class _TimeFirst(finished.FactorisedAttention):
+    def forward(self, z):
+        return _attention(
+            z, self, self.heads, 0, masks=_kinds(z, (self.heads - self.space_heads, self.space_heads), "time")
+        )
+
+
+class _Joint(MultiHeadAttention):
+    def forward(self, z):
+        return super().forward(z.flatten(1, 2)).view(z.shape)
+
+
+class _Reshaped(finished.FactorisedAttention):
+    def forward(self, z):
+        return _attention(z, self, self.heads, self.space_heads, reshaped=True)
+
+
+class _Neighbours(finished.FactorisedAttention):
+    def forward(self, z):
+        masks = finished.head_masks(z.shape[1], z.shape[2], self.heads, self.space_heads)
+        masks[-1] = masks[-1] | masks[-1].roll(1, dims=-1)  # one head looks at the next place too
+        return _attention(z, self, self.heads, self.space_heads, masks=masks)
+
+
+class _SmallLeak(finished.FactorisedAttention):
+    def forward(self, z):
+        return super().forward(z) + 0.02 * z.mean(dim=(1, 2), keepdim=True)
+
+
+class _OneLeak(finished.FactorisedAttention):
+    def forward(self, z):
+        y = super().forward(z)
+        leak = torch.zeros_like(y)
+        leak[:, -1, -1] = 0.1 * z[:, 0, 0]
+        return y + leak
+
+
+class _OtherClip(finished.FactorisedAttention):
+    def forward(self, z):
+        return super().forward(z) + 0.1 * z.roll(1, dims=0)
+
+
+class _SecondClip(finished.FactorisedAttention):
+    def forward(self, z):
+        y = super().forward(z)
+        leak = torch.zeros_like(y)
+        leak[1] = 0.1 * z[1].mean(dim=(0, 1))
+        return y + leak
+
+
+def _block(attention=finished.FactorisedAttention):
+    block = EncoderBlock(8, 4, 16)
+    block.attention = attention(8, 4, 2)
+    return block
+
+
+HONEST = {
+    "the course's FactorisedAttention": lambda: finished.FactorisedAttention(8, 4, 2),
+    "the package's FactorisedDotProductAttention": lambda: FactorisedDotProductAttention(8, 4),
+    "an attention whose temporal heads come first": lambda: _TimeFirst(8, 4, 1),
+    "one that looks over space only": lambda: finished.FactorisedAttention(8, 2, 2),
+    "a whole encoder block of Model 4": _block,
+    "one whose results differ in the last digits from call to call, as on some GPUs. Allow for about 1e-5": (
+        lambda: _Rounds(8, 4, 2)
+    ),
+}
+LEAKS = {
+    "every head looks at all tokens": (lambda: _Joint(8, 4), "Which outputs may change when one token does?"),
+    "one head looks at the next place too": (lambda: _Neighbours(8, 4, 2), "Change every token once."),
+    "the temporal heads' result is cut into other rows": (
+        lambda: _Reshaped(8, 4, 2),
+        "Change every token once, and look at all outputs off its cross.",
+    ),
+    "a little of the clip's mean is in every output": (
+        lambda: _SmallLeak(8, 4, 2),
+        "It is small, but far larger than rounding: allow for about 1e-5.",
+    ),
+    "the last token hears the first one": (lambda: _OneLeak(8, 4, 2), "Change every token once, look at all outputs."),
+    "each clip hears the clip before it": (
+        lambda: _OtherClip(8, 4, 2),
+        "If you change all clips at once, you cannot see it: change a token of one clip.",
+    ),
+    "only the second clip leaks": (lambda: _SecondClip(8, 4, 2), "Change the tokens of every clip, one at a time."),
+    "two blocks, one after the other": (
+        lambda: nn.Sequential(_block(), _block()),
+        "Blocks have LayerNorms, which take away a number that is added to all features of a token. Put other random "
+        "numbers in its place (torch.randn).",
+    ),
+}
+
+
+@exercise
+def check_only_the_cross(moved: Callable, only_the_cross: Callable) -> None:
+    """08.4: moved(module, z, clip, t, s) -> bool [B, nt, S], the outputs that move when one token changes, and
+    only_the_cross(module, z) -> whether no output depends on a token off its cross or of another clip."""
+    _check_moved(moved)
+    for seed, shape in enumerate(((2, 3, 4, 8), (3, 2, 3, 8))):
+        z = drawn(*shape, seed=seed)
+        for name, make in HONEST.items():
+            if not flag(call(only_the_cross, _ready_made(make, seed), z), "the answer"):
+                raise CheckFailed(f"your test says False about {name}: it looks nowhere but on the cross")
+        for fault, (make, hint) in LEAKS.items():
+            if flag(call(only_the_cross, _ready_made(make, seed), z), "the answer"):
+                raise CheckFailed(f"your test says True about a module with this fault: {fault}. {hint}")
+    passed("08.4", f"your test finds {len(LEAKS)} leaks out of {len(LEAKS)}, and raises no false alarm.")
+
+
+def _check_moved(moved):
+    z, (clip, t, s) = drawn(3, 4, 5, 8), (1, 2, 3)
+    cross = torch.zeros(z.shape[:3], dtype=torch.bool)
+    whole, neighbour = cross.clone(), cross.clone()
+    cross[clip, t] = cross[clip, :, s] = whole[clip] = True
+    neighbour[2, t, s] = True
+    for name, make, expected in (
+        ("Model 4's attention", lambda: finished.FactorisedAttention(8, 4, 2), cross),
+        ("an attention whose results differ in the last digits from call to call", lambda: _Rounds(8, 4, 2), cross),
+        ("two blocks of Model 4", lambda: nn.Sequential(_block(), _block()), whole),
+        ("a module in which each clip hears the clip before it", lambda: _OtherClip(8, 4, 2), cross | neighbour),
+    ):
+        what = f"moved(module, z, {clip}, {t}, {s}) of {name}"
+        found = call(moved, _ready_made(make, 0), z, clip, t, s)
+        close(
+            found,
+            expected,
+            {
+                "True and False are exchanged: mark the outputs that move": ~expected,
+                "no output moves: does the copy hold another token, and did it go through the module?": expected
+                & False,
+                f"the token of every clip was changed: change that of clip {clip} alone": lambda: torch.stack(
+                    [(expected.roll(k, 0)) for k in range(3)]
+                ).any(0),
+                "only the output of the token itself is marked": lambda: _one(expected, clip, t, s),
+                "every output is marked, also those that stay the same but for rounding: allow for about 1e-5": (
+                    torch.ones_like(expected)
+                ),
+                "the result has only one clip: mark the outputs of all clips, [B, nt, S]": expected[clip],
+            },
+            what=what,
+        )
+        if found.dtype != torch.bool:
+            raise CheckFailed(f"{what} is {found.dtype}, expected torch.bool")
+
+
+def _one(like, *place):
+    marked = torch.zeros_like(like)
+    marked[place] = True
+    return marked
+
+
+def _ready_made(make, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return make().eval()
+
+
+# ---- 08.5
+
+_SIZES = {"clip_shape": (2, 9, 8, 25), "tubelet": (3, 4, 5), "classes": 7, "dim": 12, "depth": 3, "heads": 6}
+_SIZES |= {"mlp_dim": 20, "space_heads": 3}
+_GRID = (3, 2 * 5)  # (nt, S)
+
+
+@exercise
+def check_model4(Model4: Callable) -> None:
+    """08.5: Model4(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, space_heads) maps clips to logits, as the
+    package's model with the same weights does."""
+    model = call(Model4, *_SIZES.values())
+    if not isinstance(model, nn.Module):
+        raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(model)}")
+    _check_parts(model.eval())
+    _fill(model)
+    for b in (4, 1):
+        clips = drawn(b, *_SIZES["clip_shape"], seed=b).sigmoid()  # in [0, 1]
+        found = call(model.forward, clips)
+        with torch.no_grad():
+            _compare_logits(found, model, clips)
+            close(
+                found,
+                model4_in_the_package(model)(clips),
+                what="the logits, compared with the package's,",
+                tolerance=1e-4,
+            )
+    with torch.no_grad():
+        close(call(model.train(), clips), found, what="in train mode, where nothing may differ, the logits")
+        keeps_type(model.eval(), clips)
+    learns(model, clips, also=model.parameters())
+    uneven = call(Model4, *list(_SIZES.values())[:-1], 1)
+    if any(getattr(block.attention, "space_heads", 1) != 1 for block in uneven.blocks):
+        raise CheckFailed("with space_heads=1 a block's attention has another number of spatial heads: pass it on")
+    passed("08.5", "Model 4 gives the package's logits with the same weights.")
+
+
+def _check_parts(model):
+    for name in ("embedding", "blocks", "head"):
+        if not isinstance(part := getattr(model, name, None), nn.Module):
+            hint = (
+                "Use nn.ModuleList, otherwise the optimiser misses the blocks" if name == "blocks" else "see the task"
+            )
+            raise CheckFailed(f"the model's `{name}` is {kind(part)}, expected a module. {hint}")
+    depth, shape = _SIZES["depth"], [1, *_GRID, _SIZES["dim"]]
+    if len(model.blocks) != depth or len({id(block) for block in model.blocks}) != depth:
+        raise CheckFailed(
+            f"with depth={depth} there are {len({id(block) for block in model.blocks})} different blocks: make a new "
+            "one for each"
+        )
+    attentions = [getattr(block, "attention", None) for block in model.blocks]
+    if len({id(attention) for attention in attentions}) != depth:
+        raise CheckFailed("the blocks share one attention: make a new one for each block")
+    for attention in attentions:
+        if isinstance(attention, MultiHeadAttention) or type(attention).__name__ == "MultiHead":
+            raise CheckFailed(
+                "a block still has Model 1's attention: give each block its own FactorisedAttention(dim, heads, "
+                "space_heads)"
+            )
+    positions = getattr(model, "positions", None)
+    if not isinstance(positions, nn.Parameter):
+        raise CheckFailed(f"`positions` is {kind(positions)}, expected an nn.Parameter of shape {shape}")
+    if list(positions.shape) != shape:
+        raise CheckFailed(
+            f"with {_GRID[0]} time indices of {_GRID[1]} tokens `positions` has shape "
+            f"{list(positions.shape)}, expected {shape}: one for each token of the grid"
+        )
+    if not 0.01 < (spread := positions.detach().std().item()) < 2:
+        raise CheckFailed(
+            f"the positions start with a standard deviation of {spread:.2g}: start at 0.5 * torch.randn(…)"
+        )
+
+
+def _compare_logits(found, model, clips):
+    grid, blocks = model.embedding(clips), list(model.blocks)
+
+    def run(z=grid, blocks=blocks, positions=model.positions, head=model.head):
+        z = z + positions
+        for block in blocks:
+            z = block(z)
+        return head(z.flatten(1, 2))
+
+    def every_block():
+        z = grid
+        for block in blocks:
+            z = block(z + model.positions)
+        return model.head(z.flatten(1, 2))
+
     close(
         found,
-        expected,
+        run(),
         {
-            "True and False are exchanged: scaled_dot_product_attention looks where the mask is True": ~expected,
-            "space and time are exchanged: the first heads see the tokens of the same time index": torch.stack(
-                [time] * space_heads + [space] * (heads - space_heads)
+            "the positions are not used: add them before the first block": lambda: run(positions=0),
+            "the positions are added before every block: they are added once": every_block,
+            "the positions are added after the blocks: add them before the first one": lambda: model.head(
+                (_through(grid, blocks) + model.positions).flatten(1, 2)
             ),
-            "the temporal heads come first, the spatial ones last": torch.stack(
-                [time] * (heads - space_heads) + [space] * space_heads
+            "only the first block is used": lambda: run(blocks=blocks[:1]),
+            "only the last block's result counts, since each starts from the same z: z = block(z)": lambda: run(
+                blocks=blocks[-1:]
             ),
-            "the tokens are counted place by place: in `b (t s) d` token n has time index n // "
-            "n_s and place n % n_s": torch.stack([other_space] * space_heads + [other_time] * (heads - space_heads)),
-            "every head has the same mask, space and time at once: a head of Model 4 sees one of them": (
-                space | time
-            ).expand(heads, n, n),
-            "every head has the same mask, in which a token sees itself alone: `|` and `&` do not share out heads": (
-                space & time
-            ).expand(heads, n, n),
-            "spatial and temporal heads alternate: the first space_heads are spatial": torch.stack(
-                [time if k % 2 else space for k in range(heads)]
+            "no block is used": lambda: run(blocks=[]),
+            "the blocks run in reverse order": lambda: run(blocks=blocks[::-1]),
+            "the positions are multiplied with the tokens: they are added": lambda: run(
+                grid * model.positions, positions=0
             ),
-            "half of the heads see space whatever space_heads says": torch.stack(
-                [space] * half + [time] * (heads - half)
+            "the head sees the tokens of the last time index only": lambda: model.head(
+                _through(grid + model.positions, blocks)[:, -1]
             ),
-            "no head sees space": time.expand(heads, n, n),
-            "every head sees space": space.expand(heads, n, n),
-            "each head is causal (tril): a clip may be seen as a whole": expected.tril(),
+            "the head sees the tokens of the first time index only": lambda: model.head(
+                _through(grid + model.positions, blocks)[:, 0]
+            ),
+            "a softmax follows the head: F.cross_entropy takes logits and applies it itself": lambda: run().softmax(-1),
+            "these are logits for every time index: the head needs all tokens of a clip in one sequence": lambda: (
+                torch.stack([model.head(part) for part in _through(grid + model.positions, blocks).unbind(1)], dim=1)
+            ),
         },
-        what=what,
+        what="the logits",
     )
+
+
+def _through(z, blocks):
+    for block in blocks:
+        z = block(z)
+    return z
+
+
+@torch.no_grad()
+def _fill(module, std=0.3):
+    """Fills all parameters with noise so large that a missing part shows."""
+    generator = torch.Generator().manual_seed(5)
+    for parameter in module.parameters():
+        parameter.normal_(std=std, generator=generator)
+
+
+# ---- 08.6
+
+
+@exercise
+def check_head_masks(head_masks: Callable, with_masks: Callable) -> None:
+    """08.6: head_masks(nt, s, heads, space_heads) -> bool [heads, N, N], True where a head's query may look, and
+    with_masks(attention, z [B, N, D], masks) -> [B, N, D], Model 1's attention with these masks."""
+
+    def masks(nt, s, heads, space_heads):
+        time, place = (axis.flatten() for axis in torch.meshgrid(torch.arange(nt), torch.arange(s), indexing="ij"))
+        kinds = torch.stack((time[:, None] == time, place[:, None] == place))
+        return kinds[(torch.arange(heads) >= space_heads).long()]
+
+    def by_place(nt, s, heads, space_heads):
+        order = torch.arange(nt * s).view(nt, s).T.flatten()
+        return masks(nt, s, heads, space_heads)[:, order][..., order]
+
+    examine(
+        head_masks,
+        masks,
+        *((3, 4, 5, 2), (2, 5, 6, 1), (4, 3, 3, 3), (2, 3, 5, 0), (1, 4, 2, 1), (5, 1, 3, 2)),
+        mistakes={
+            "True and False are exchanged: a head looks where its mask is True": lambda *a: ~masks(*a),
+            "space and time are exchanged: the first heads see the tokens of their time index": (
+                lambda nt, s, h, n: torch.cat((masks(nt, s, n, 0), masks(nt, s, h - n, h - n)))
+            ),
+            "the temporal heads come first, the spatial ones last": lambda *a: masks(*a).flip(0),
+            "the tokens are counted place by place: token n has time index n // s and place n % s": by_place,
+            "every head has both masks at once: a head of Model 4 has one of them": (
+                lambda nt, s, h, n: masks(nt, s, 2, 1).any(dim=0).expand(h, -1, -1)
+            ),
+            "every head sees its own token alone: `&` of both masks": (
+                lambda nt, s, h, n: masks(nt, s, 2, 1).all(dim=0).expand(h, -1, -1)
+            ),
+            "spatial and temporal heads alternate: the first space_heads are spatial": (
+                lambda nt, s, h, n: masks(nt, s, 2, 1)[torch.arange(h) % 2]
+            ),
+            "half of the heads see space whatever space_heads says": lambda nt, s, h, n: masks(nt, s, h, h // 2),
+            "no head sees space": lambda nt, s, h, n: masks(nt, s, h, 0),
+            "every head sees space": lambda nt, s, h, n: masks(nt, s, h, h),
+            "each head looks back only (tril): it may see all of its row or column": lambda *a: masks(*a).tril(),
+            "a token does not see itself: it may": lambda nt, s, h, n: masks(nt, s, h, n) & ~torch.eye(nt * s).bool(),
+        },
+        what="the mask",
+    )
+    _check_with_masks(with_masks)
+    passed("08.6", "each head has its mask, and space has as many heads as you give it.")
+
+
+def _check_with_masks(with_masks):
+    def reference(attention, z, masks, join="(heads d)", out=True):
+        q, k, v = attention.split(z)
+        scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~masks, -torch.inf)
+        y = rearrange(scores.softmax(dim=-1) @ v, f"b heads n d -> b n {join}")
+        return attention.out(y) if out else y
+
+    def masks(heads, n, seed=0):
+        own = torch.eye(n).bool()  # every query may look at a key, and may not look at another one
+        return ((drawn(heads, n, n, seed=seed) > 0) | own) & ~own.roll(1, dims=-1)
+
+    examine(
+        with_masks,
+        reference,
+        (MultiHead(12, 3), drawn(2, 5, 12), masks(3, 5)),
+        (MultiHead(8, 4), drawn(1, 7, 8), masks(4, 7, seed=1)),
+        mistakes={
+            "the masks are not used": lambda a, z, masks: reference(a, z, masks | True),
+            "the masks are used the other way round: True is where a query may look": (
+                lambda a, z, masks: reference(a, z, ~masks)
+            ),
+            "query and key are exchanged in the masks: their last axis counts the keys": (
+                lambda a, z, masks: reference(a, z, masks.mT)
+            ),
+            "every head has the first mask": lambda a, z, masks: reference(a, z, masks[:1]),
+            "the numbers of the heads alternate, (d heads): each head's numbers stay together, (heads d)": (
+                lambda a, z, masks: reference(a, z, masks, join="(d heads)")
+            ),
+            "W_O is missing: return attention.out(...)": lambda a, z, masks: reference(a, z, masks, out=False),
+            "the masks were added to the scores as 0 and 1: give them as bool": lambda a, z, masks: a.out(
+                rearrange(
+                    F.scaled_dot_product_attention(*a.split(z), attn_mask=masks.to(z.dtype)),
+                    "b heads n d -> b n (heads d)",
+                )
+            ),
+        },
+        what="the output of with_masks",
+    )
+
+
+# ---- 08.7
+
+
+def _halves(rows):
+    return torch.cat(rows.chunk(2)[::-1])
+
+
+def _in_parts(p):
+    return torch.cat([_halves(part) for part in p.chunk(3)])
+
+
+def _space_first(weight, bias, out):
+    return _in_parts(weight), _in_parts(bias), _halves(out.T).T
+
+
+@exercise
+def check_space_first(space_first: Callable) -> None:
+    """08.7: space_first(qkv_weight [3·D, D], qkv_bias [3·D], out_weight [D, D]) -> the same with halves exchanged."""
+
+    def case(dim):
+        return drawn(3 * dim, dim), drawn(3 * dim, seed=1), drawn(dim, dim, seed=2)
+
+    examine(
+        space_first,
+        _space_first,
+        case(8),
+        case(12),
+        case(2),
+        mistakes={
+            "the rows of qkv were exchanged as a whole: queries, keys and values have two halves each": (
+                lambda w, b, o: (_halves(w), _halves(b), _halves(o.T).T)
+            ),
+            "the rows of out_weight were exchanged: W_O reads the heads' outputs by its columns": (
+                lambda w, b, o: (_in_parts(w), _in_parts(b), _halves(o))
+            ),
+            "the rows of out_weight were exchanged too: only its columns belong to heads": (
+                lambda w, b, o: (_in_parts(w), _in_parts(b), _halves(_halves(o).T).T)
+            ),
+            "the columns of qkv_weight were exchanged: its columns belong to the token, its rows to the heads": (
+                lambda w, b, o: (_halves(w.T).T, _in_parts(b), _halves(o.T).T)
+            ),
+            "the columns of qkv_weight were exchanged too: they belong to the token, not to the heads": (
+                lambda w, b, o: (_halves(_in_parts(w).T).T, _in_parts(b), _halves(o.T).T)
+            ),
+            "the values were left as they were: a head's values move with its queries and keys": (
+                lambda w, b, o: (
+                    *(torch.cat((_in_parts(p)[: len(p) // 3 * 2], p[len(p) // 3 * 2 :])) for p in (w, b)),
+                    _halves(o.T).T,
+                )
+            ),
+            "all rows were reversed: exchange the halves and keep the order within each": (
+                lambda w, b, o: (*(torch.cat([part.flip(0) for part in p.chunk(3)]) for p in (w, b)), o.flip(1))
+            ),
+            "queries, keys and values were put in another order": lambda w, b, o: (
+                w.flip(0),
+                b.flip(0),
+                _halves(o.T).T,
+            ),
+            "nothing was moved": lambda w, b, o: (w, b, o),
+        },
+        what="qkv_weight, qkv_bias, out_weight",
+    )
+    passed("08.7", "each head keeps its rows of W_Q, W_K, W_V and its columns of W_O.")
+
+
+# ---- what the chapter shows
+
+
+@torch.no_grad()
+def same_attention(FactorisedAttention: Callable) -> None:
+    """Compares a reader's attention with the package's that has the same weights."""
+    mine, theirs, z = FactorisedAttention(24, 4, 2), FactorisedDotProductAttention(24, 4), drawn(2, 3, 5, 24)
+    _fill(mine)
+    load_into(theirs, mine)
+    _say("your FactorisedAttention", "the package's", mine(z), theirs(z))
+
+
+@torch.no_grad()
+def same_model4(Model4: Callable) -> None:
+    """Compares a reader's Model 4 with the package's that has the same weights, on clips of 28³ voxels."""
+    model = Model4((1, 28, 28, 28), (7, 7, 7), 11, dim=64, depth=3, heads=4, mlp_dim=128, space_heads=2).eval()
+    _fill(model, std=0.2)
+    clips = drawn(2, 1, 28, 28, 28).sigmoid()
+    _say("your Model4", "the package's", model(clips), model4_in_the_package(model)(clips))
+
+
+@torch.no_grad()
+def heads_exchanged(model: nn.Module, space_first: Callable) -> nn.Module:
+    """A copy of the package's Model 4 in which `space_first` was applied to the attention of every block."""
+    model = copy.deepcopy(model)
+    for block in model.encoder.blocks:
+        qkv, out = block.attention.qkv, block.attention.out
+        for parameter, value in zip((qkv.weight, qkv.bias, out.weight), space_first(qkv.weight, qkv.bias, out.weight)):
+            parameter.copy_(value.clone())
+    return model
+
+
+@torch.no_grad()
+def load_into(attention: nn.Module, other: nn.Module) -> None:
+    """Copies the weights of an attention into another one with the same parts, whichever tokens each may see."""
+    weights = dict(zip(("qkv.weight", "qkv.bias", "out.weight", "out.bias"), projections(other)))
+    attention.load_state_dict({name: value.detach().clone() for name, value in weights.items()})
+
+
+def model4_in_the_package(model: nn.Module) -> nn.Module:
+    """The package's Model 4 with the weights of yours, in eval mode."""
+    convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
+    widen = next(part for part in model.blocks[0].mlp.modules() if isinstance(part, nn.Linear))
+    package = build_model(
+        "factorised_dot_product",
+        clip_shape=(convolution.in_channels, *(n * p for n, p in zip(model.embedding.grid, convolution.kernel_size))),
+        num_classes=next(part for part in model.head.modules() if isinstance(part, nn.Linear)).out_features,
+        tubelet=tuple(convolution.kernel_size),
+        dim=convolution.out_channels,
+        depth=len(model.blocks),
+        heads=model.blocks[0].attention.heads,
+        mlp_dim=widen.out_features,
+    )
+    parts = {"embedding.projection": convolution, "encoder.norm": model.head.norm, "head": model.head.linear}
+    for k, block in enumerate(model.blocks):
+        load_into(package.encoder.blocks[k].attention, block.attention)
+        linears = [part for part in block.mlp.modules() if isinstance(part, nn.Linear)]
+        parts |= {f"encoder.blocks.{k}.mlp.{place}": part for place, part in zip((0, 3), linears)}
+        parts |= {f"encoder.blocks.{k}.{name}": getattr(block, name) for name in ("norm_attention", "norm_mlp")}
+    for name, part in parts.items():
+        package.get_submodule(name).load_state_dict(part.state_dict())
+    with torch.no_grad():
+        package.positions.copy_(model.positions)
+    return package.to(model.positions.dtype).eval()
+
+
+def _say(mine, theirs, found, expected):
+    difference, scale = (found - expected).abs().max().item(), expected.abs().max().item()
+    if not difference <= 1e-4 * max(scale, 1) or math.isnan(difference):
+        raise CheckFailed(f"{mine} and {theirs} differ by up to {difference:.2g} (values up to {scale:.2g})")
+    print(f"{mine} and {theirs} agree in all {found.numel():,} numbers.")
