@@ -260,6 +260,31 @@ def test_a_reader_who_has_seen_enough_is_no_fault():
 
 
 @needs_dev_full
+def test_progress_that_nobody_can_see_is_no_reason_to_stop():
+    code = "from tqdm import tqdm; " + PRINTS.replace("print", "lambda _: print(*tqdm(range(3)))")
+    with open("/dev/full", "w") as full:
+        shown = command("data", code=code, stdout=subprocess.PIPE, stderr=full)
+    assert shown.returncode == 0 and shown.stdout == "0 1 2\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you ..."
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    ],
+)
+def test_too_little_memory_is_no_fault_of_the_program(error, monkeypatch, capsys):
+    as_a_process(monkeypatch, error)
+    for arguments in (None, ["data"]):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.startswith("vivit-edu: the memory is not enough: take a smaller --batch-size")
+
+
+@needs_dev_full
 def test_output_that_cannot_be_written_is_said_once():
     with open("/dev/full", "w") as full:
         shown = command("data", code=PRINTS, stdout=full, stderr=subprocess.PIPE)

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .errors import ConfigError, DataError, LostProcessError, VivitEduError
 from .models import MODELS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .volumes import Volumes
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
+NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch puts it
 ROOT_HELP = "folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
 
 
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Before torch is loaded: threads that wait for each other sleep. By default they spin, and on a busy machine a
     # training step then takes several times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if arguments is None and sys.stderr is not None:
+        sys.stderr = Mumbling(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
@@ -60,11 +63,33 @@ def main(arguments: list[str] | None = None) -> int:
         say("\nStopped.")
         return 130
     except Exception as error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+            say("vivit-edu: the memory is not enough: take a smaller --batch-size, fewer --frames or a smaller model")
+            return 2
         if arguments is not None or os.environ.get("VIVIT_EDU_TRACEBACK"):
             raise
         say(f"vivit-edu: {unforeseen(error)}")
         return 1
     return 0
+
+
+class Mumbling:
+    """A stream that goes on where it cannot be written to: progress that nobody sees is no reason to stop training."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
 
 
 def say(message: str) -> None:
@@ -424,7 +449,7 @@ def run_train(options: argparse.Namespace) -> None:
             **extra,
         )
     except KeyboardInterrupt:
-        print(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}", file=sys.stderr)
+        say(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}")
         raise
     if is_first():
         print_metrics(metrics)
@@ -474,7 +499,7 @@ def run_ablate(options: argparse.Namespace) -> None:
     try:
         content = run_table(options.table, rows, volumes, seeds=options.seeds, out=out, device=options.device)
     except KeyboardInterrupt:
-        print("\nFinished runs are kept. To go on, give the same command again.", file=sys.stderr)
+        say("\nFinished runs are kept. To go on, give the same command again.")
         raise
     print(as_markdown(content))
     print(f"The table as JSON, CSV, Markdown and picture: {out}")
@@ -492,7 +517,7 @@ def run_record(options: argparse.Namespace) -> None:
         try:
             path, facts = record(name, seed=options.seed, device=options.device, root=options.root)
         except KeyboardInterrupt:
-            print("\nFinished epochs are kept. To go on, give the same command again.", file=sys.stderr)
+            say("\nFinished epochs are kept. To go on, give the same command again.")
             raise
         print_metrics(facts)
         print(f"{path}: {facts['bytes']} bytes, {facts['minutes']} minutes")

@@ -18,7 +18,7 @@ from torch import nn
 from .attention import check_heads
 from .embedding import check_clips, learned_positions
 from .errors import ConfigError
-from .support.options import check_choice, check_share, check_sizes, check_whole
+from .support.options import check_choice, check_depth, check_share, check_sizes, check_whole
 from .support.torch_faults import float32_on_cpu
 from .vivit import ACTIVATIONS, Block, Encoder
 
@@ -257,8 +257,9 @@ class CNNAttentionConfig:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_share("drop_path", self.drop_path)
         check_common(self)
-        for name in ("frame_step", "dim", "depth", "mlp_dim"):
+        for name in ("frame_step", "dim", "mlp_dim"):
             check_whole(name, getattr(self, name), 1)
+        check_depth("depth", self.depth, 1)
         check_heads(self.dim, self.heads)
 
     plan = CNNConfig.plan

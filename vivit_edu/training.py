@@ -272,12 +272,14 @@ def fit(
     out: a folder for a checkpoint after every epoch. resume: go on from the checkpoint in `out`, if there is one.
     Started by torchrun, the processes share each batch and make the same steps; the first one writes.
     Raises TrainingError where the loss is no longer a number (the last good checkpoint is kept), CheckpointError
-    where the checkpoint in `out` belongs to another recipe or seed, and ConfigError where the recipe's optimiser does
-    not fit the model or several processes cannot share its batches.
+    where the checkpoint in `out` belongs to another recipe, seed or data set, and ConfigError where another run writes
+    to `out`, where the recipe's optimiser does not fit the model, or where several processes cannot share its batches.
     """
     from tqdm.auto import tqdm
 
     from .support.checkpoint import load_checkpoint, save_checkpoint
+    from .support.identity import identity, identity_hash
+    from .support.locks import alone_in
     from .support.wrapped import unwrapped
 
     check_seed(seed)
@@ -287,36 +289,38 @@ def fit(
     distributed.check_shares(min(recipe.batch_size, len(train)))
     optimiser, scaler = make_optimiser(plain, recipe), grad_scaler(device, on_cpu=recipe.bfloat16)
     averaged = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
-    state = TrainingState(plain, optimiser, averaged, History(), asdict(recipe), seed, scaler)
+    data = identity_hash(identity(volumes)) if out is not None else None
+    state = TrainingState(plain, optimiser, averaged, History(), asdict(recipe), seed, scaler, data)
     step_model = distributed.synchronised(model)
-    done = load_checkpoint(out, state) if resume else 0
-    step_model = torch.compile(step_model) if recipe.compile else step_model
-    progress = progress and distributed.is_first()
-    bar = tqdm(total=recipe.epochs, initial=done, desc="training", unit="epoch", disable=not progress)
-    try:
-        with bar, distributed.watch(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for epoch in range(done, recipe.epochs):
-                start = time.perf_counter()
-                loss = train_epoch(
-                    step_model, train, volumes, recipe, optimiser, averaged, seed=seed, epoch=epoch, scaler=scaler
-                )
-                if not math.isfinite(loss):
-                    raise TrainingError(nan_message(epoch, loss, recipe, out))
-                if averaged is not None:
-                    refresh_batchnorm(averaged, train, recipe)
-                scores = evaluate(averaged or plain, val)
-                row = {"epoch": epoch + 1, "lr": optimiser.param_groups[0]["lr"], "loss": loss}
-                row |= {f"val_{name}": value for name, value in asdict(scores).items()}
-                state.history.rows.append(row | {"seconds": time.perf_counter() - start})
-                if out is not None and distributed.is_first():
-                    save_checkpoint(out, state, epoch + 1)
-                auc = "–" if scores.auc is None else f"{scores.auc:.3f}"
-                bar.set_postfix(loss=f"{loss:.3f}", val_acc=f"{scores.acc:.3f}", val_auc=auc)
-                bar.update()
-        if averaged is not None:
-            plain.load_state_dict(averaged.module.state_dict())
-    finally:
-        model.eval()
+    with alone_in(out):
+        done = load_checkpoint(out, state) if resume else 0
+        step_model = torch.compile(step_model) if recipe.compile else step_model
+        progress = progress and distributed.is_first()
+        bar = tqdm(total=recipe.epochs, initial=done, desc="training", unit="epoch", disable=not progress)
+        try:
+            with bar, distributed.watch(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                for epoch in range(done, recipe.epochs):
+                    start = time.perf_counter()
+                    loss = train_epoch(
+                        step_model, train, volumes, recipe, optimiser, averaged, seed=seed, epoch=epoch, scaler=scaler
+                    )
+                    if not math.isfinite(loss):
+                        raise TrainingError(nan_message(epoch, loss, recipe, out))
+                    if averaged is not None:
+                        refresh_batchnorm(averaged, train, recipe)
+                    scores = evaluate(averaged or plain, val)
+                    row = {"epoch": epoch + 1, "lr": optimiser.param_groups[0]["lr"], "loss": loss}
+                    row |= {f"val_{name}": value for name, value in asdict(scores).items()}
+                    state.history.rows.append(row | {"seconds": time.perf_counter() - start})
+                    if out is not None and distributed.is_first():
+                        save_checkpoint(out, state, epoch + 1)
+                    auc = "–" if scores.auc is None else f"{scores.auc:.3f}"
+                    bar.set_postfix(loss=f"{loss:.3f}", val_acc=f"{scores.acc:.3f}", val_auc=auc)
+                    bar.update()
+            if averaged is not None:
+                plain.load_state_dict(averaged.module.state_dict())
+        finally:
+            model.eval()
     return state.history
 
 
@@ -331,6 +335,7 @@ class TrainingState:
     recipe: dict[str, object]
     seed: int
     scaler: torch.amp.GradScaler | None = None
+    data: str | None = None  # `identity_hash` of the volumes
 
     @staticmethod
     def complete(recipe: dict[str, object]) -> dict[str, object]:

@@ -19,7 +19,7 @@ from torch import nn
 from .attention import FactorisedDotProductAttention, MultiHeadAttention, check_heads, over_space, over_time
 from .embedding import REMAINDERS, TOKENIZERS, learned_positions, prepend_cls
 from .errors import ConfigError
-from .support.options import check_choice, check_share, check_sizes, check_whole
+from .support.options import check_choice, check_depth, check_share, check_sizes, check_whole
 
 ACTIVATIONS = {"gelu": "none", "gelu_tanh": "tanh"}  # name -> nn.GELU's `approximate`
 
@@ -53,8 +53,10 @@ class ViViTConfig:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_sizes("clip_shape", self.clip_shape, "C, T, H, W")
         check_sizes("tubelet", self.tubelet, "t, h, w")
-        for name, least in (("num_classes", 1), ("dim", 1), ("depth", 1), ("temporal_depth", 0), ("mlp_dim", 1)):
-            check_whole(name, getattr(self, name), least)
+        for name in ("num_classes", "dim", "mlp_dim"):
+            check_whole(name, getattr(self, name), 1)
+        for name, least in (("depth", 1), ("temporal_depth", 0)):
+            check_depth(name, getattr(self, name), least)
         check_heads(self.dim, self.heads)
         for name in ("dropout", "drop_path"):
             check_share(name, getattr(self, name))

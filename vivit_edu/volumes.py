@@ -44,7 +44,8 @@ class Split:
 @dataclass(frozen=True, eq=False)
 class Volumes:
     """A data set in its three splits; no patient is in two of them. `mirror` is None where no class
-    has a side: then every flip is free. `film`: T is time, which augmentation must not turn round."""
+    has a side: then every flip is free. `film`: T is time, which augmentation must not turn round.
+    `files`: where each clip is a file, {its name: "SPLIT SHA-256"}."""
 
     name: str
     class_names: tuple[str, ...]
@@ -53,6 +54,7 @@ class Volumes:
     test: Split
     mirror: Mirror | None = None
     film: bool = False
+    files: dict[str, str] | None = None
 
 
 # ---- left and right -------------------------------------------------------------------------------

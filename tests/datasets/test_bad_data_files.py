@@ -19,6 +19,7 @@ from tests.damage import DAMAGE, damaged
 from tests.test_data import small_set
 from vivit_edu import load_volumes
 from vivit_edu.datasets import medmnist
+from vivit_edu.datasets.medmnist import as_volumes
 from vivit_edu.errors import DataError
 from vivit_edu.support.npz import npz_headers
 
@@ -93,6 +94,13 @@ def test_arrays_of_another_kind_are_refused(key, kind, shape, nowhere_else):
     else:
         with pytest.raises(DataError, match="adrenalmnist3d.npz"):
             load(compressed(SET | {key: array}), nowhere_else)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_arrays_in_either_byte_order_are_read(order):
+    arrays = SET | {f"{split}_patients": np.array([3, 4], f"{order}i8") for split in ("train", "val", "test")}
+    volumes = as_volumes("adrenalmnist3d", ("a", "b"), arrays)
+    assert volumes.train.patients.tolist() == [3, 4]
 
 
 @DRAWN

@@ -401,6 +401,14 @@ def test_numbers_that_make_no_sense_and_a_missing_pyav_are_named(tmp_path, monke
             load_clip(tmp_path / "a.mp4", **{"frames": 500, "size": 28} | {name: value})
     with pytest.raises(ConfigError, match="path of a video file, got None"):
         load_clip(None, frames=4, size=16)
+    for nothing in ("", " "):  # a variable that was never set is not the folder one works in
+        with pytest.raises(ConfigError, match="path of a video file, got"):
+            load_clip(nothing, frames=4, size=16)
+        with pytest.raises(ConfigError, match="path of a folder of videos, got"):
+            load_videos(nothing, frames=4, size=16)
+    (tmp_path / "lfs.mp4").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(DataError, match="lfs.mp4 is no video: it is a Git LFS pointer"):
+        load_clip(tmp_path / "lfs.mp4", frames=4, size=16)
     with pytest.raises(DataError, match="is a folder"):
         load_clip(tmp_path, frames=4, size=16)
     monkeypatch.setitem(__import__("sys").modules, "av", None)

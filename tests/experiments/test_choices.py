@@ -55,6 +55,43 @@ def blank_volumes(shape, film=False):
 # ---- a new run
 
 
+@pytest.mark.parametrize("setting", ["dim=900000", "mlp_dim=1000000", "depth=100000", "depth=3000"])
+@pytest.mark.parametrize("model", ["spacetime", "factorised_encoder"])
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_built(setting, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs.os, "sysconf", {"SC_PHYS_PAGES": 2**21, "SC_PAGE_SIZE": 2**12}.get)  # 8 GiB
+    sizes = ["--set", "dim=512", "--set", "mlp_dim=2048", "--set", "heads=4"]
+    assert train("movingshapes", "--model", model, *sizes, "--set", setting, "--out", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "takes at least" in said or "depth must be" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("frames", [999_999, 300_000, 30_000])
+def test_frames_that_no_memory_holds_are_refused(frames, tmp_path, capsys, monkeypatch):
+    """Each file fits into its bounds, and the few that there are do: the batches do not, nor the tokens."""
+    monkeypatch.setattr(runs.os, "sysconf", {"SC_PHYS_PAGES": 2**21, "SC_PAGE_SIZE": 2**12}.get)
+    monkeypatch.setattr("vivit_edu.datasets.video.load_videos", lambda *_, **__: pytest.fail("they were read"))
+    where = ["--videos", tmp_path, "--out", tmp_path / "run", "--set", "tubelet=2,4,4", "--set", "remainder=pad"]
+    assert train(*where, "--frames", frames) == 2
+    assert "takes at least" in capsys.readouterr().err
+
+
+def test_memory_is_counted_for_the_batch_that_there_is(tmp_path, monkeypatch):
+    """Of few clips a batch is smaller; a system that does not say how much memory it has refuses nothing."""
+    volumes, recipe = make_tiny_volumes(), tiny_recipe(epochs=1, batch_size=4096)
+    pages = 1000  # of 1 KiB
+    monkeypatch.setattr(runs.os, "sysconf", {"SC_PHYS_PAGES": pages, "SC_PAGE_SIZE": 2**10}.get)
+    with pytest.raises(
+        runs.ConfigError, match=r"batches of 48 clips \[1, 8, 8, 8\] takes at least .* GiB, and this machine"
+    ):
+        runs.train_run(volumes, recipe, out=tmp_path / "run", device="cpu", figures=False)
+    assert not (tmp_path / "run").exists()
+    few = replace(volumes, train=volumes.train.subset(slice(6)))
+    runs.train_run(few, recipe, out=tmp_path / "few", device="cpu", figures=False)
+    monkeypatch.delattr(runs.os, "sysconf")
+    runs.train_run(volumes, recipe, out=tmp_path / "run", device="cpu", figures=False)
+
+
 def test_settings_reach_recipe_augmentation_and_options(tiny, tmp_path):
     """Short names, full names, and the short cuts, each parsed by the type of its field."""
     out = tmp_path / "run"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.references import VIVITS
 from tests.tiny import TINY, tiny_recipe, tiny_sizes
@@ -149,6 +150,37 @@ def test_what_cannot_be_written_is_refused_before_training(name, tiny_volumes, t
     with pytest.raises(ConfigError, match="FILE.safetensors|cannot be written to .*--out"):
         pretrain_to(tmp_path / name, tiny_volumes, tiny_recipe(epochs=1))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("theirs", ["text", "weights"])
+def test_a_file_that_pretraining_did_not_write_is_not_written_over(theirs, tiny_volumes, tmp_path, monkeypatch):
+    path = tmp_path / "slices.safetensors"
+    if theirs == "text":
+        path.write_text("mine")
+    else:
+        save_file({"a": torch.zeros(2)}, path, metadata={"task": "mine"})
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="that pretraining did not write.*--out"):
+        pretrain_to(path, tiny_volumes, tiny_recipe(), epochs=1)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    path.unlink()
+    for _ in range(2):
+        pretrain_to(path, tiny_volumes, tiny_recipe(), epochs=1)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_disk_that_is_nearly_full_is_told_before_training(tiny_volumes, tmp_path, monkeypatch):
+    import shutil
+
+    from vivit_edu.errors import DataError
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
+    monkeypatch.setattr("vivit_edu.experiments.pretraining.trained", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(DataError, match="MiB free: make room, or name another folder"):
+        pretrain_to(tmp_path / "slices.safetensors", tiny_volumes, tiny_recipe(), epochs=1)
+    with pytest.raises(DataError, match="run needs .* MiB at the least"):
+        train_run(tiny_volumes, tiny_recipe(epochs=1), out=tmp_path / "new" / "run", device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_without_room_is_refused_before_training(tiny_volumes, tmp_path, monkeypatch):

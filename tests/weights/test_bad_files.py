@@ -30,6 +30,7 @@ from vivit_edu.errors import CheckpointError, VivitEduError
 from vivit_edu.experiments import runs
 from vivit_edu.experiments.pretraining import timm_names
 from vivit_edu.experiments.runs import evaluate_run, read_run, train_run
+from vivit_edu.support import torch_files
 from vivit_edu.support.checkpoint import LATEST, PREVIOUS, read_newest
 from vivit_edu.weights import files as weight_files
 
@@ -164,12 +165,19 @@ def archive_of(pickled, compression=zipfile.ZIP_STORED):
     return new.getvalue()
 
 
+def before_archives(content):
+    torch.save(content, file := io.BytesIO(), _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
 HARM = {
     "code": archive_of(pickle.dumps(Evil(), 2)),
     "code, as torch wrote before 1.6": pickle.dumps(Evil(), 2),
     "code under the weights": archive_of(pickle.dumps({"head.weight": Evil()}, 2)),
     "eval": archive_of(b"\x80\x02cbuiltins\neval\nX\x13\x00\x00\x00open('executed','w')\x85R."),
     "a byte array of gigabytes": archive_of(b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85R."),
+    "a bare byte array of gigabytes": b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85R.",
+    "bare tensors, as torch wrote before 1.6": before_archives({"head.weight": torch.zeros(2)}),
     "compressed": archive_of(pickle.dumps({}, 2), zipfile.ZIP_DEFLATED),
 }
 
@@ -202,6 +210,81 @@ def test_one_number_that_claims_to_be_many_is_not_spread_out(nowhere_else):
     torch.save({"head.weight": torch.zeros(1, dtype=torch.float16).expand(10**6, 10**6)}, nowhere_else / "wide.pt")
     with pytest.raises(CheckpointError, match="larger than the file"):
         load_pretrained(MODEL, nowhere_else / "wide.pt")
+
+
+def nested(make, levels):
+    """A value in which one of its kind stands twice in the next, and so on: a few bytes, and more parts than atoms."""
+    value = torch.zeros(1)
+    for _ in range(levels):
+        value = make(value)
+    return value
+
+
+def cyclic(value):
+    value = {"a": torch.zeros(1)}
+    value["self"] = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "make, levels",
+    [
+        (lambda v: {"a": v, "b": v}, 45),
+        (lambda v: [v, v], 45),
+        (lambda v: (v, v), 45),
+        (lambda v: {"a": [v, (v,)], "b": {"c": v}}, 20),
+        (lambda v: [v], 200),
+        (lambda v: {"a": v}, 200),
+        (cyclic, 1),
+        (lambda v: [v] * 1000, 3),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"head.weight": v}, lambda v: {"model": {}, "history": [v]}])
+def test_parts_within_parts_do_not_keep_us_for_ever(make, levels, wrap, nowhere_else, monkeypatch):
+    monkeypatch.setattr(torch_files, "MOST_PARTS", 10**4)  # for speed
+    (nowhere_else / PREVIOUS).unlink(missing_ok=True)
+    torch.save(wrap(nested(make, levels)), nowhere_else / LATEST)
+    assert (nowhere_else / LATEST).stat().st_size < 20_000
+    with pytest.raises(CheckpointError, match="parts within parts without end"):
+        load_pretrained(MODEL, nowhere_else / LATEST)
+    with pytest.raises(CheckpointError, match="no checkpoint .*parts within parts without end"):
+        read_newest(nowhere_else)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize(
+    "name", ["run.json", LATEST, PREVIOUS, "pretrained.json", "weights.pt", "weights.npz", "weights.safetensors"]
+)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name, run, tmp_path):
+    folder, (latest, _), _ = run
+    (tmp_path / "run.json").write_bytes((folder / "run.json").read_bytes())
+    (tmp_path / "checkpoint.pt").write_bytes(latest)
+    if name == PREVIOUS:
+        (tmp_path / LATEST).write_bytes(b"damaged")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(VivitEduError, match=name):
+        if name.startswith("weights"):
+            load_pretrained(MODEL, tmp_path / name)
+        elif name == "run.json":
+            evaluate_run(tmp_path, device="cpu")
+        else:
+            train_run(
+                make_tiny_volumes(), tiny_recipe(epochs=2), out=tmp_path, resume=True, device="cpu", figures=False
+            )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_config_that_is_a_pipe_or_endless_is_passed_over(nowhere_else, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(STATE, path)
+    config = tmp_path / "config.json"
+    os.mkfifo(config)
+    assert weight_files.read_weights(path)[1] == {}
+    config.unlink()
+    with open(config, "wb") as file:
+        file.truncate(2**36)  # 64 GiB of nothing, which take no room
+    assert weight_files.read_weights(path)[1] == {}
 
 
 # ---- pretrained weights
@@ -479,6 +562,34 @@ def test_nan_in_a_checkpoint_is_called_what_it_is(run, tmp_path):
     torch.save(content, work / LATEST)
     with pytest.raises(CheckpointError, match="holds NaN or infinity in 1 tensors"):
         train_run(make_tiny_volumes(), tiny_recipe(epochs=2), out=work, resume=True, device="cpu", figures=False)
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_nan_in_the_optimisers_state_is_called_what_it_is(name, value, run, tmp_path):
+    folder, (_, content), _ = run
+    work, content = tmp_path / "run", copy.deepcopy(content)
+    shutil.copytree(folder, work)
+    content["optimiser"]["state"][3][name].view(-1)[-1] = value
+    torch.save(content, work / LATEST)
+    with pytest.raises(CheckpointError, match="holds NaN or infinity in the state of its optimiser"):
+        train_run(make_tiny_volumes(), tiny_recipe(epochs=2), out=work, resume=True, device="cpu", figures=False)
+
+
+@pytest.mark.parametrize("name", ["run.json", LATEST])
+def test_what_lies_in_the_place_of_a_run_is_called_what_it_is(name, run, tmp_path):
+    folder, (latest, _), _ = run
+    (tmp_path / "run.json").write_bytes((folder / "run.json").read_bytes())
+    (tmp_path / LATEST).write_bytes(latest)
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(CheckpointError, match=f"{name}.* a Git LFS pointer"):
+        evaluate_run(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("weights", ["", " ", "\n"])
+def test_an_empty_name_is_not_the_folder_one_works_in(weights):
+    with pytest.raises(VivitEduError, match="weights must be the path of a file of weights"):
+        load_pretrained(MODEL, weights)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt", ".pth", ".bin", ".npz"])

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..support.files import shown, written_whole
+from ..support.files import read_json, shown, written_whole
 
 MARK = ".vivit-edu"  # in the folder: what it is, and the digests of every file that we wrote there
 
@@ -27,7 +27,7 @@ def marked(folder: Path, kind: str) -> dict[str, list[str]]:
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
     try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        mark = read_json(folder / MARK)
         if mark["made"] == kind:
             return {str(name): list(digests) for name, digests in mark["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

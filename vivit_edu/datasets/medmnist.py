@@ -196,12 +196,17 @@ def md5_of(path: Path | str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in the byte order of this machine, the only one that torch takes."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def as_volumes(name: str, class_names: tuple[str, ...], arrays: dict[str, np.ndarray]) -> Volumes:
     """Turn the arrays of `read_splits` into `Volumes`: clips uint8 [N, 1, T, H, W], time being the first axis."""
     splits = {}
     for split in SPLITS:
         images, patients, masks = (
-            torch.from_numpy(arrays[key]) if (key := f"{split}_{part}") in arrays else None
+            torch.from_numpy(native(arrays[key])) if (key := f"{split}_{part}") in arrays else None
             for part in ("images", "patients", "masks")
         )
         labels = torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64))  # whatever integers, in any byte order

@@ -6,6 +6,7 @@ Frames are chosen by their time, not by their number: files with a variable fram
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections import Counter
@@ -19,7 +20,8 @@ import torch
 from einops import rearrange
 
 from ..errors import ConfigError, DataError
-from ..support.options import check_seed, check_whole
+from ..support.files import mistaken_for
+from ..support.options import check_path, check_seed, check_whole
 from ..volumes import SPLITS, Mirror, Split, Volumes
 
 if TYPE_CHECKING:
@@ -60,8 +62,7 @@ def load_clip(path: Path | str, *, frames: int, size: int, views: int = 1, step:
     DataError, naming the file, where it is missing, empty, broken, without a video or of a single frame.
     """
     check_numbers(frames, size, views, step)
-    if not isinstance(path, (str, os.PathLike)):
-        raise ConfigError(f"path must be the path of a video file, got {path!r}")
+    check_path("path", path, "a video file")
     path = Path(path)
     with opened(path) as container:
         index, times, counted = find_frames(container, path)
@@ -127,6 +128,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
         raise DataError(f"there is no file {path.name} in {path.parent}")
     if path.stat().st_size == 0:
         raise DataError(f"{path.name} is empty (0 bytes): copy or encode it again")
+    if kind := mistaken_for(path):
+        raise DataError(f"{path.name} is no video: it is {kind}")
     try:
         with open_quietly(av, path) as container:
             yield container
@@ -295,6 +298,7 @@ class VideoFiles:
 
     name: str  # of the data set: "videos-" and the folder's name
     class_names: tuple[str, ...]
+    folder: Path
     splits: dict[str, list[tuple[Path, int]]]  # "train", "val", "test": (file, label)
     left_out: dict[str, int]  # how many files are not used, by the reason
 
@@ -319,8 +323,7 @@ def list_videos(folder: Path | str, *, frames: int, size: int, step: int | None 
     """
     check_numbers(frames, size, step=step)
     check_seed(seed)
-    if not isinstance(folder, (str, os.PathLike)):
-        raise ConfigError(f"folder must be the path of a folder of videos, got {folder!r}")
+    check_path("folder", folder, "a folder of videos")
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: name one that holds a sub-folder of videos for each class")
@@ -353,7 +356,7 @@ def list_videos(folder: Path | str, *, frames: int, size: int, step: int | None 
     for path in files_in(folder):
         if not any(path.is_relative_to(place) for place in classes) and path.suffix.lower() not in NO_VIDEO:
             left_out[f"{path.suffix.lower() or 'without an ending'}: in no folder of a class"] += 1
-    files = VideoFiles(f"videos-{folder.resolve().name}", tuple(class_names), splits, dict(left_out))
+    files = VideoFiles(f"videos-{folder.resolve().name}", tuple(class_names), folder, splits, dict(left_out))
     used, unused = sum(map(len, splits.values())), sum(left_out.values())
     if unused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
@@ -367,15 +370,18 @@ def read_videos(files: VideoFiles, frames: int, size: int, step: int | None = No
     from tqdm.auto import tqdm
 
     bar = tqdm(total=sum(map(len, files.splits.values())), desc="reading videos", unit="file")
-    splits = {}
+    splits, told = {}, {}
     with bar:
         for split, items in files.splits.items():
             clips = torch.empty(len(items), 3, frames, size, size, dtype=torch.uint8)
             for clip, (path, _) in zip(clips, items):
+                with open(path, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                told[path.relative_to(files.folder).as_posix()] = f"{split} {digest}"
                 clip.copy_(load_clip(path, frames=frames, size=size, step=step)[0])
                 bar.update()
             splits[split] = Split(clips, torch.tensor([label for _, label in items]))
-    return Volumes(files.name, files.class_names, **splits, mirror=sides(files.class_names), film=True)
+    return Volumes(files.name, files.class_names, **splits, mirror=sides(files.class_names), film=True, files=told)
 
 
 def visible(name: str) -> bool:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import os
 import re
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -27,12 +26,14 @@ from tabulate import tabulate
 from .. import plots
 from ..errors import CheckpointError, ConfigError
 from ..support.checkpoint import check_kinds, difference, plain
-from ..support.files import written_whole
+from ..support.files import read_json, written_whole
+from ..support.identity import identity, other_data
+from ..support.locks import alone_in, check_alone
 from ..support.tables import mean_sd
 from ..training import Recipe
 from ..volumes import Volumes
 from .probes import CHANGES
-from .runs import choose_device, claim, write_json, written
+from .runs import choose_device, claim, remove_run, write_json, written
 
 if TYPE_CHECKING:
     import torch
@@ -56,44 +57,46 @@ def run_table(
     table: its name, for the record. volumes: the data set; its test split is read once at the end of each run.
     out: the folder, by default runs/ablate-TABLE-DATASET; a table that was begun there goes on. device: as in
     `train_run`. Returns what table.json holds. Raises ConfigError where the folder holds another table, data set or
-    recipe, CheckpointError where a file in it cannot be read.
+    recipe, or another process writes to it, CheckpointError where a file in it cannot be read.
     """
     from tqdm.auto import tqdm
 
     out = Path(out or table_folder(table, volumes))
     claim(out, resume=True)
-    claim_folder(out, table, rows, volumes)
-    grid = [(number, row, seed) for seed in range(seeds) for number, row in enumerate(rows) if seed < row.seeds]
-    runs, missing = [[] for _ in rows], []
-    for number, row, seed in grid:
-        path = out / run_name(number, row, seed)
-        runs[number].append((path, row, seed))
-        if not path.exists():
-            missing.append((path, row, seed))
-    bar = tqdm(missing, desc=f"{table}: {len(grid) - len(missing)} of {len(grid)} runs are done", unit="run")
-    for path, row, seed in bar:
-        bar.set_postfix_str(f"{row.name}, seed {seed}")
-        write_run(path, row, volumes, seed, choose_device(device))
-    finished = [[read_finished(*run) for run in of_row] for of_row in runs]
-    content = sum_up(table, rows, finished, seeds)
-    write_table(out, content)
-    return content
+    with alone_in(out):
+        claim_folder(out, table, rows, volumes)
+        grid = [(number, row, seed) for seed in range(seeds) for number, row in enumerate(rows) if seed < row.seeds]
+        runs, missing = [[] for _ in rows], []
+        for number, row, seed in grid:
+            path = out / run_name(number, row, seed)
+            runs[number].append((path, row, seed))
+            if not path.exists():
+                missing.append((path, row, seed))
+        bar = tqdm(missing, desc=f"{table}: {len(grid) - len(missing)} of {len(grid)} runs are done", unit="run")
+        for path, row, seed in bar:
+            bar.set_postfix_str(f"{row.name}, seed {seed}")
+            write_run(path, row, volumes, seed, choose_device(device))
+        finished = [[read_finished(*run) for run in of_row] for of_row in runs]
+        content = sum_up(table, rows, finished, seeds)
+        check_alone(out)
+        write_table(out, content)
+        return content
 
 
 def write_run(path: Path, row: Row, volumes: Volumes, seed: int, device: torch.device) -> None:
     """One run; the file is written whole when it is finished, then its checkpoints are removed."""
     folder = path.with_suffix("")
     metrics = row.train(volumes, row.recipe, out=folder, seed=seed, resume=True, device=device, figures=False)
-    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    history = read_json(folder / "history.json")
     metrics = {"row": row.name, **metrics, "date": time.strftime("%Y-%m-%d"), "history": history}
     write_json(path, metrics)
-    shutil.rmtree(folder)
+    remove_run(folder)
 
 
 def read_finished(path: Path, row: Row, seed: int) -> dict:
     """What the file of a finished run says. Raises CheckpointError where it is not whole, or of another run."""
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path)
         check_kinds(
             run,
             {
@@ -130,14 +133,23 @@ def claim_folder(out: Path, table: str, rows: list[Row], volumes: Volumes) -> No
             "table": table,
             "dataset": volumes.name,
             "clips": [len(volumes.train), *volumes.train.clips.shape[1:]],
+            "data": identity(volumes),
             "rows": {row.name: asdict(row.recipe) for row in rows},
         }
     )
-    if not path.exists():
+    if not os.path.lexists(path):
+        ours = re.compile(r"table\.\w+|\d\d-.*-seed\d+\.json")
+        if foreign := sorted(found.name for found in out.glob("*") if ours.fullmatch(found.name)):
+            raise ConfigError(
+                f"{out} holds {', '.join(foreign[:3])}, but no grid.json that says of which table: choose another "
+                "folder with --out"
+            )
         return write_json(path, now)
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         check_kinds(before, {"table": str, "dataset": str, "clips": list, "rows": dict})
+        before.setdefault("data", now["data"])  # tables did not say at first
+        check_kinds(before["data"], dict.fromkeys(before["data"], str))
         # through Recipe, which gives fields that are newer than the file their defaults
         before["rows"] = {name: plain(asdict(Recipe.from_dict(recipe))) for name, recipe in before["rows"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -159,6 +171,8 @@ def what_differs(before: dict, now: dict) -> str:
     for key in ("table", "dataset", "clips"):
         if before[key] != now[key]:
             return f"its {key} is {before[key]}, asked for was {now[key]}"
+    if differing := other_data(before["data"], now["data"]):
+        return f"these are not its data: {differing}"
     theirs, ours = before["rows"], now["rows"]
     if list(theirs) != list(ours):
         return f"its rows are {', '.join(theirs)}; asked for were {', '.join(ours)}"

@@ -18,7 +18,7 @@ from ..models import build_model, model_class, model_options
 from ..support.checkpoint import plain, read_newest
 from ..support.devices import cpu_has_bfloat16
 from ..training import Recipe
-from .runs import read_run
+from .runs import check_memory, read_run
 
 WORDS = {
     bool: "true or false",
@@ -168,11 +168,15 @@ def clip_shape(options: Namespace) -> tuple[int, int, int, int]:
 
 
 def try_out(recipe: Recipe, shape: tuple[int, int, int, int]) -> None:
-    """Builds the recipe's model for clips of this shape and throws it away; ConfigError where it cannot be built."""
+    """Builds the recipe's model for clips of this shape and throws it away.
+
+    Raises ConfigError where it cannot be built, or does not fit into the memory.
+    """
     import torch
 
     with torch.device("meta"):  # shapes alone: no memory, no time
-        build_model(recipe.model, clip_shape=shape, num_classes=2, **recipe.options)
+        model = build_model(recipe.model, clip_shape=shape, num_classes=2, **recipe.options)
+    check_memory(model, shape, 1)
 
 
 def pretrained_changes(options: Namespace, preset: Recipe) -> dict[str, object]:

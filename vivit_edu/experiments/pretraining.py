@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from torch import nn
 from ..embedding import fit_to_grid
 from ..errors import ConfigError, DataError, TrainingError
 from ..models import build_model, is_vivit
-from ..support.files import shown, written_whole
+from ..support.files import check_regular, check_space, shown, written_whole
+from ..support.locks import alone
 from ..support.options import check_seed, check_whole
 from ..training import Recipe, learning_rate, make_optimiser
 from ..vivit import ViViT, ViViTConfig
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 SLICES = 128  # of a batch
 MASKED = 0.5  # share of the patches that are hidden
 SLICE_EPOCHS = 20
+TASK = "masked patches of slices"  # stands in the files that we write, and tells them from others
 GAIN = 0.2  # slices brighten and darken as much as training's clips do
 
 
@@ -211,19 +214,34 @@ def save_weights(state: dict[str, torch.Tensor], path: Path | str, model: ViViT,
 def check_can_be_written(path: Path | str) -> None:
     """Finds out before hours of training that their result could not be written.
 
-    Raises ConfigError for a name that does not end in .safetensors, for a folder, and where no file can be made.
+    Raises ConfigError for a name that does not end in .safetensors, for a folder, for a file that is not ours, and
+    where no file can be made.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ConfigError(f"weights are written as .safetensors, got {path.name!r}: name the file FILE.safetensors")
     if path.is_dir():
         raise ConfigError(cannot_be_written(path, "there is a folder of this name"))
+    if os.path.lexists(path) and not is_ours(path):
+        raise ConfigError(cannot_be_written(path, "there is a file of this name that pretraining did not write"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise ConfigError(cannot_be_written(path, error)) from error
+
+
+def is_ours(path: Path) -> bool:
+    """Whether there is a file of weights that `pretrain_to` wrote, which may be written anew."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        check_regular(path)
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("task") == TASK
+    except (OSError, DataError, SafetensorError):
+        return False
 
 
 def cannot_be_written(path: Path | str, why: object) -> str:
@@ -243,13 +261,15 @@ def pretrain_to(
 ) -> Path | str:
     """`pretrain`, its weights written to a `.safetensors` file; returns the path.
 
-    What cannot be built and a file that cannot be written are refused before training. Raises ConfigError and, as
-    `pretrain` does, TrainingError.
+    What cannot be built and a file that cannot be written are refused before training, and so is one that another
+    process is about to write. Raises ConfigError and, as `pretrain` does, TrainingError.
     """
     recipe = recipe or Recipe.preset("quick")
     model = masked_slices(volumes, recipe, seed)
     check_can_be_written(path)
-    state = trained(model, volumes, recipe, epochs, seed, device)
-    about = {"dataset": volumes.name, "epochs": epochs, "seed": seed, "task": "masked patches of slices"}
-    save_weights(state, path, model.image_model, **about)
+    check_space(Path(path).parent, 4 * sum(p.numel() for p in model.image_model.parameters()))
+    with alone(Path(path).with_name(f".{Path(path).name}.lock"), path):
+        state = trained(model, volumes, recipe, epochs, seed, device)
+        about = {"dataset": volumes.name, "epochs": epochs, "seed": seed, "task": TASK}
+        save_weights(state, path, model.image_model, **about)
     return path

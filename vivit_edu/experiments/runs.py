@@ -1,6 +1,6 @@
 """A run folder: a model trained, evaluated and explained, with its metrics and figures written down.
 
-run.json          what the run is: data set, recipe, seed
+run.json          what the run is: data set, place and SHA-256 of its data, recipe, seed
 checkpoint.pt     the state after the last epoch (checkpoint.previous.pt: after the one before)
 pretrained.json   where its first weights are from and what was done with each; only of a pretrained start
 history.json      one row an epoch
@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,10 +35,21 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..explain.pictures import clips_figure
 from ..explain.rollout import rollout
 from ..pretrained import load_pretrained
-from ..support.checkpoint import LATEST, PREVIOUS, check_kinds, difference, fill, plain, read_newest
+from ..support.checkpoint import (
+    LATEST,
+    PREVIOUS,
+    check_kinds,
+    difference,
+    fill,
+    plain,
+    read_newest,
+    remove_half_written,
+)
 from ..support.devices import choose_device, describe_device
-from ..support.files import written_whole
-from ..support.options import check_seed
+from ..support.files import check_space, read_json, written_whole
+from ..support.identity import identity, identity_hash, other_data
+from ..support.locks import alone_in, check_alone
+from ..support.options import check_path, check_seed
 from ..support.processes import is_first, on_first
 from ..training import History, Metrics, Recipe, build_seeded, fit, predict_logits, score
 from ..vivit import ViViT
@@ -46,6 +58,9 @@ from ..volumes import Volumes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# what stands in the folder of a run
+RUN_FILES = ("run.json", LATEST, PREVIOUS, "pretrained.json", "history.json", "metrics.json")
+RUN_FILES += ("curves.png", "confusion.png", "attention.png")
 # whole voxels along T, H and W: less than the preset's training moves clips by
 VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
 
@@ -74,47 +89,58 @@ def train_run(
     training. Of several processes the first evaluates and writes; the others return None.
     """
     check_seed(seed)
+    check_path("out", out, "a run folder")
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
-    identity = {"dataset": volumes.name, "size": size, "root": str(root) if root else None, "seed": seed}
-    identity |= {"videos": videos} if videos else {}
+    what = {"dataset": volumes.name, "size": size, "root": absolute(root) if root else None, "seed": seed}
+    what |= {"videos": videos | {"folder": absolute(videos["folder"])}} if videos else {}
     on_first(claim, out, resume)
     model = build_seeded(recipe, volumes, seed)
+    check_memory(model, volumes.train.clips.shape[1:], min(recipe.batch_size, len(volumes.train)))
+    on_first(check_space, out, 12 * sum(p.numel() for p in model.parameters()))  # weights and AdamW's two moments
     # the other processes get the first one's weights when training starts
     report = on_first(load_first_weights, model, recipe, out, resume)
-    run = identity | {"recipe": asdict(recipe)} | ({"preset": preset} if preset else {})
-    on_first(begin, out, resume, run, report)
-    model = model.to(device)
-    start = time.perf_counter()
-    history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
-    if not is_first():
-        return None
-    seconds = sum(history["seconds"])  # of all epochs, also those before a resume
-    write_json(out / "history.json", history.rows)
-    val_logits, test_logits = (predict_logits(model, split) for split in (volumes.val, volumes.test))
-    metrics = {
-        **identity,
-        "class_names": list(volumes.class_names),
-        "model": recipe.model,
-        "options": asdict(model.config),
-        "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
-        **first_weights(out),
-        **{key: value for key, value in read_run(out).items() if key == "longer"},
-        "epochs": len(history),
-        "seconds": round(seconds, 1),
-        "seconds_this_time": round(time.perf_counter() - start, 1),
-        "device": describe_device(device),
-        "versions": versions(),
-        "val": asdict(score(val_logits, volumes.val.labels)),
-        "test": asdict(score(test_logits, volumes.test.labels)),
-    }
-    for key in {"root", "videos"} & set(metrics):
-        del metrics[key]  # a path of this machine says nothing elsewhere; of the weights' file only the name is kept
-    write_json(out / "metrics.json", metrics)
-    if figures:
-        with written(out):
-            draw_figures(out, model, volumes, history, test_logits)
+    run = what | {"data": identity(volumes), "recipe": asdict(recipe)} | ({"preset": preset} if preset else {})
+    with alone_in(out):
+        on_first(begin, out, resume, run, report)
+        model = model.to(device)
+        start = time.perf_counter()
+        history = fit(model, volumes, recipe, seed=seed, out=out, resume=resume)
+        if not is_first():
+            return None
+        check_alone(out)
+        seconds = sum(history["seconds"])  # of all epochs, also those before a resume
+        write_json(out / "history.json", history.rows)
+        val_logits, test_logits = (predict_logits(model, split) for split in (volumes.val, volumes.test))
+        metrics = {
+            **what,
+            "class_names": list(volumes.class_names),
+            "model": recipe.model,
+            "options": asdict(model.config),
+            "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
+            **first_weights(out),
+            **{key: value for key, value in read_run(out).items() if key == "longer"},
+            "epochs": len(history),
+            "seconds": round(seconds, 1),
+            "seconds_this_time": round(time.perf_counter() - start, 1),
+            "device": describe_device(device),
+            "versions": versions(),
+            "val": asdict(score(val_logits, volumes.val.labels)),
+            "test": asdict(score(test_logits, volumes.test.labels)),
+        }
+        for key in {"root", "videos"} & set(metrics):  # a path of this machine says nothing elsewhere
+            del metrics[key]
+        write_json(out / "metrics.json", metrics)
+        if figures:
+            with written(out):
+                draw_figures(out, model, volumes, history, test_logits)
+        check_alone(out)
     return metrics
+
+
+def absolute(place: Path | str) -> str:
+    """A path that means the same in every working directory."""
+    return str(Path(place).expanduser().absolute())
 
 
 def default_folder(volumes: Volumes, recipe: Recipe, seed: int) -> Path:
@@ -129,24 +155,47 @@ def load_run(
     run = read_run(folder)
     content = newest_checkpoint(folder, run)
     volumes = load_data(run, root)
+    check_data(folder, run, volumes)
     return restored(folder, content, volumes, device), volumes, run
 
 
 def load_model(folder: Path | str, volumes: Volumes, *, device: str | torch.device = "auto") -> nn.Module:
     """The model of a run as its last checkpoint has it; volumes: those that it was trained on."""
-    return restored(folder, newest_checkpoint(folder, read_run(folder)), volumes, device)
+    run = read_run(folder)
+    check_data(folder, run, volumes)
+    return restored(folder, newest_checkpoint(folder, run), volumes, device)
+
+
+def check_data(folder: Path | str, run: dict, volumes: Volumes) -> None:
+    """Raises CheckpointError, saying what differs, for other volumes than those that the run was trained on.
+
+    run: what its `run.json` says; one that was written before it named the data fits any volumes.
+    """
+    if differing := "data" in run and other_data(run["data"], identity(volumes)):
+        raise CheckpointError(
+            f"these are not the data that the run in {folder} was trained on: {differing}. It could be tested on what "
+            "it was trained on. Put the data back as they were, or say where they are (--root)"
+        )
 
 
 def newest_checkpoint(folder: Path | str, run: dict) -> dict:
-    """The last checkpoint of a run; CheckpointError where there is none, or one of another model."""
+    """The last checkpoint of a run; CheckpointError where there is none, or one of another run."""
     content = read_newest(folder)
     if content is None:
         raise CheckpointError(f"the run in {folder} has no checkpoint yet: let it finish its first epoch")
-    recipe, saved = Recipe.from_dict(run["recipe"]), Recipe.from_dict(content["recipe"])
-    if (recipe.model, plain(recipe.options)) != (saved.model, plain(saved.options)):  # heads show in no tensor's shape
+    saved, said = (plain(asdict(Recipe.from_dict(kept["recipe"]))) | {"seed": kept["seed"]} for kept in (content, run))
+    for kept in (saved, said):
+        del kept["pretrained"]  # a place where the file may no longer be; what was in it is in pretrained.json
+    epochs = saved.pop("epochs"), said.pop("epochs")
+    differing = difference(saved, said) if saved != said else ""
+    if epochs[0] > epochs[1]:
+        differing = f"epochs was {epochs[0]}, now {epochs[1]}"
+    if content["data"] and "data" in run and content["data"] != identity_hash(run["data"]):
+        differing = "it was trained on other data"
+    if differing:
         raise CheckpointError(
-            f"the checkpoint in {folder} is of another model than its run.json says: "
-            f"{difference(asdict(saved), asdict(recipe))}"
+            f"the checkpoint in {folder} is of another run than its run.json says: {differing}. Put the run's own "
+            "checkpoint back, or train anew in another folder"
         )
     return content
 
@@ -206,8 +255,11 @@ def read_run(folder: Path | str) -> dict:
             f"{folder} is not a run folder: it has no run.json. Give the folder that training wrote to"
         )
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path)
         check_kinds(run, {"dataset": str, "size": int, "root": (str, NoneType), "seed": int, "recipe": dict})
+        if "data" in run:
+            check_kinds(run, {"data": dict})
+            check_kinds(run["data"], dict.fromkeys(run["data"], str))
         if "videos" in run:
             check_kinds(run["videos"], {"folder": str, "frames": int, "seed": int})
         Recipe.from_dict(run["recipe"])
@@ -240,7 +292,7 @@ def first_weights(out: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         check_kinds(kept, {"weights": str, "report": list})
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Move it away and go on with --resume") from error
@@ -292,6 +344,7 @@ def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) ->
     resume: it goes on, and must be what it was, or longer. pretrained: what `load_first_weights` returned.
     Raises CheckpointError where the folder's run is another one.
     """
+    claim(out, resume)  # again: another run may have begun there in the meantime
     try:
         before = read_run(out) if resume else dict(run)
     except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
@@ -303,12 +356,20 @@ def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) ->
         before["recipe"]["epochs"] = wanted
     elif "longer" in before:
         run = run | {"longer": before["longer"]}
+    differing = "data" in before and other_data(before["data"], run["data"])
+    if "data" in before and not differing:
+        before["dataset"] = run["dataset"]  # a folder of videos may have another name by now
     for name in ("dataset", "size", "recipe", "seed"):
         if plain(before[name]) != plain(run[name]):
             raise CheckpointError(
                 f"the run in {out} has another {name}: {difference(before[name], run[name])}. "
                 "Resume with the one it was started with, or start anew in another folder"
             )
+    if differing:
+        raise CheckpointError(
+            f"these are not the data that the run in {out} was started with: {differing}. Put the data back as they "
+            "were, or start anew in another folder"
+        )
     write_json(out / "run.json", run)
     if not resume:  # nor of an earlier attempt that finished no epoch
         (out / "pretrained.json").unlink(missing_ok=True)
@@ -316,14 +377,48 @@ def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) ->
         write_json(out / "pretrained.json", pretrained)
 
 
+def check_memory(model: nn.Module, clip_shape: Sequence[int], clips: int) -> None:
+    """Raises ConfigError where training takes more memory than this machine has, before the system ends the process.
+
+    Counted is what it takes at the least, in float32: weights, gradients and AdamW's two moments; a batch of so many
+    clips [C, T, H, W]; and what the layers of a ViViT keep of each token for the way back.
+    model: as built, if only on torch's device "meta".
+    """
+    numbers = 4 * sum(p.numel() for p in model.parameters()) + clips * math.prod(clip_shape)
+    if isinstance(model, ViViT):
+        config = model.config
+        numbers += clips * math.prod(model.embedding.grid) * config.depth * (8 * config.dim + 2 * config.mlp_dim)
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not every system says
+        return
+    if 4 * numbers > memory:
+        raise ConfigError(
+            f"training this model on batches of {clips} clips {list(clip_shape)} takes at least "
+            f"{4 * numbers / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}: take smaller batches, fewer "
+            "frames, larger tubelets or a smaller model"
+        )
+
+
 def claim(out: Path | str, resume: bool) -> None:
     """Raises ConfigError for a folder that holds a run already, or that nothing can be written to; writes nothing.
 
-    A run that finished no epoch is not in the way. resume: the run goes on, so that it may be there.
+    A run that finished no epoch is not in the way; files that no run of ours wrote, and that a run would write over,
+    are. resume: the run goes on, so that it may be there.
     """
     out = Path(out)
-    if not resume and any((out / name).exists() for name in (LATEST, PREVIOUS, "history.json", "metrics.json")):
+    there = [name for name in RUN_FILES if os.path.lexists(out / name)]
+    begun = {LATEST, PREVIOUS, "history.json", "metrics.json"} & {*there}
+    if begun and not resume:
         raise ConfigError(f"{out} holds a run already: go on with it (--resume) or choose another folder (--out)")
+    if there and not begun:
+        try:
+            read_run(out)
+        except CheckpointError:
+            raise ConfigError(
+                f"{out} holds {', '.join(there)}, which no run here wrote and a run would write over: choose another "
+                "folder with --out"
+            ) from None
     folder = next(place for place in (out, *out.absolute().parents) if place.exists())
     try:
         with TemporaryFile(dir=folder):
@@ -332,6 +427,15 @@ def claim(out: Path | str, resume: bool) -> None:
         raise ConfigError(
             f"nothing can be written to {out} ({error.strerror}): choose another folder with --out"
         ) from error
+
+
+def remove_run(folder: Path) -> None:
+    """Removes what a run wrote to its folder, and the folder where nothing else is in it."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    remove_half_written(folder)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def write_json(path: Path, content: object) -> None:

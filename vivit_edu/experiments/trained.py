@@ -10,7 +10,6 @@ The figures in the JSON are those of the stored weights, which are rounded. A ne
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models import build_model
 from ..support.checkpoint import check_kinds, plain
 from ..support.devices import choose_device, describe_device
-from ..support.files import shown, written_whole
+from ..support.files import read_json, shown, written_whole
 from ..support.options import check_seed
 from ..support.places import checkout
 from ..training import GENTLE, Recipe, predict_logits, score
@@ -115,7 +114,7 @@ def record(
     metrics = train_run(
         volumes, trained.recipe, out=folder, seed=seed, resume=True, device=device, root=root, figures=False
     )
-    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    history = read_json(folder / "history.json")
     model = load_model(folder, volumes, device="cpu")
     stored = store(rounded(model), path.name)
     model = fill_stored(model, stored, path)
@@ -210,7 +209,7 @@ def read_facts(path: Path) -> dict:
     """
     path = path.with_suffix(".json")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         kinds = {"name": str, "sha256": str, "dataset": str, "clip_shape": list, "class_names": list, "recipe": dict}
         check_kinds(facts, kinds | {"seed": int, "val": dict, "test": dict, "minutes": (int, float), "history": list})
         Recipe.from_dict(facts["recipe"])

@@ -13,6 +13,7 @@ import torch
 
 from ..errors import CheckpointError, DataError
 from .files import written_whole
+from .locks import check_alone
 from .processes import on_first
 from .torch_files import read_torch, write_torch
 
@@ -27,8 +28,9 @@ def save_checkpoint(folder: Path | str, state: TrainingState, epochs_done: int) 
 
     The new file is complete on the disk before it takes the old one's name, and the old one is kept as
     `checkpoint.previous.pt`: whenever the process dies, one good checkpoint is there, and at most one half written.
-    Raises CheckpointError where it cannot be written.
+    Raises CheckpointError where it cannot be written, and where the folder of a run is no longer the one it began in.
     """
+    check_alone(folder)
     folder = Path(folder)
     latest = folder / LATEST
     content = {
@@ -40,6 +42,7 @@ def save_checkpoint(folder: Path | str, state: TrainingState, epochs_done: int) 
         "history": state.history.rows,
         "recipe": state.recipe,
         "seed": state.seed,
+        "data": state.data,
     }
     try:
         with written_whole(latest) as file:
@@ -65,7 +68,7 @@ def load_checkpoint(folder: Path | str | None, state: TrainingState) -> int:
     """Puts the newest good checkpoint in `folder` into `state`; returns the epochs done, 0 where there is none.
 
     The run may have been asked for another number of epochs, at least those done.
-    Raises CheckpointError where it belongs to another recipe, seed, model or optimiser, or cannot be read.
+    Raises CheckpointError where it belongs to other data, another recipe, seed, model or optimiser, or cannot be read.
     """
     if folder is None:
         raise CheckpointError("resume=True needs the folder of the run to resume: give out=FOLDER")
@@ -83,6 +86,11 @@ def load_checkpoint(folder: Path | str | None, state: TrainingState) -> int:
                 f"the run in {folder} has another {name}: {difference(saved[name], now)}. "
                 "Resume with the one it was started with, or start anew in another folder"
             )
+    if None not in (content["data"], state.data) and content["data"] != state.data:
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of a run on other data: go on with the data that it was trained on, or "
+            "start anew in another folder"
+        )
     fill(state.model, content["model"], folder)
     if state.averaged is not None:
         fill(state.averaged, content["averaged"], folder)
@@ -141,6 +149,11 @@ def check_moments(optimiser: object, saved: object, folder: Path | str) -> None:
         raise CheckpointError(
             f"the checkpoint in {folder} holds the state of another optimiser: start anew in another folder"
         )
+    if not all(tensor.isfinite().all() for values in moments.values() for tensor in values.values()):
+        raise CheckpointError(
+            f"the checkpoint in {folder} holds NaN or infinity in the state of its optimiser: it was damaged, or "
+            "changed after training. Start anew in another folder"
+        )
 
 
 def moment_forms(
@@ -188,6 +201,7 @@ def read_newest(folder: Path | str, map_location: str = "cpu") -> dict[str, obje
             content = read_torch(path, map_location)
             if isinstance(content, dict):
                 content.setdefault("scaler", {})  # checkpoints had none before float16
+                content.setdefault("data", None)  # nor said what they were trained on
             check_content(content)
         except Exception as error:  # whatever a damaged file makes torch raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -218,6 +232,7 @@ def check_content(content: object) -> None:
             "history": list,
             "recipe": dict,
             "seed": int,
+            "data": (str, NoneType),
         },
     )
     rows, columns = content["history"], {"epoch", "lr", "loss", "val_acc", "val_balanced_acc", "val_auc", "seconds"}

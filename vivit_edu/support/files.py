@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +22,39 @@ def shown(path: Path | str) -> str:
     with suppress(ValueError, RuntimeError):  # not below home; no home at all
         return str(Path("~") / path.relative_to(Path.home()))
     return str(path)
+
+
+MOST_TEXT = 2**26  # bytes of a file of JSON; a hundred times what we write
+
+
+def check_regular(path: Path | str, most: int | None = None) -> int:
+    """The size of a file in bytes. DataError for a pipe or a device, which may never end, and for more than `most`."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise DataError(f"{shown(path)} is {kind}, not a file")
+    if most is not None and found.st_size > most:
+        raise DataError(f"{shown(path)} has {found.st_size} bytes; of such a file at most {most} are read")
+    return found.st_size
+
+
+def check_space(folder: Path | str, needed: int) -> None:
+    """Raises DataError where the disk of a folder, which need not be there yet, has no room for so many bytes."""
+    there = next(place for place in (Path(folder).absolute(), *Path(folder).absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise DataError(
+            f"{shown(folder)} needs {needed / 2**20:.0f} MiB at the least, and its disk has {free / 2**20:.0f} MiB "
+            "free: make room, or name another folder"
+        )
+
+
+def read_json(path: Path | str) -> object:
+    """The content of a file of JSON. OSError, ValueError or RecursionError where it cannot be read as one."""
+    check_regular(path, MOST_TEXT)
+    if kind := mistaken_for(path):
+        raise DataError(f"it is {kind}")
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 @contextmanager

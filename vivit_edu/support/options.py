@@ -4,11 +4,13 @@ Each takes the option's name, with which its message begins, and its value, and 
 """
 
 import math
+import os
 from collections.abc import Iterable
 from numbers import Integral, Real
 
 from ..errors import ConfigError
 
+MOST_BLOCKS = 1000
 INFLATIONS = ("central", "average", "random")  # what an image filter becomes in a tubelet; see `load_pretrained`
 
 
@@ -26,6 +28,13 @@ def check_whole(name: str, value: object, least: int) -> None:
         raise ConfigError(f"{name} must be at least {least}, got {value}")
 
 
+def check_depth(name: str, value: object, least: int) -> None:
+    """A number of blocks. Far more than any network has would take hours to build before a message could be given."""
+    check_whole(name, value, least)
+    if value > MOST_BLOCKS:
+        raise ConfigError(f"{name} must be at most {MOST_BLOCKS} blocks, got {value}")
+
+
 def check_number(name: str, value: object, least: float = 0.0, *, above: bool = False) -> None:
     """A finite number, at least `least`, or above it where `above` is set."""
     fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
@@ -37,6 +46,12 @@ def check_share(name: str, value: object) -> None:
     """A share from 0 up to, not including, 1."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
         raise ConfigError(f"{name} is a share from 0 up to (not including) 1, got {value!r}")
+
+
+def check_path(name: str, value: object, what: str) -> None:
+    """The path of something. An empty text, as of a variable that was never set, is not the folder one works in."""
+    if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
+        raise ConfigError(f"{name} must be the path of {what}, got {value!r}")
 
 
 def check_seed(seed: object) -> None:

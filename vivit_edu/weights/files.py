@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import CheckpointError, VivitEduError
 from ..support.files import mistaken_for, shown
 from ..support.npz import npz_arrays, npz_headers
+from ..support.options import check_path
 from ..support.torch_files import read_torch
 from .stated import facts_beside
 
@@ -39,6 +40,7 @@ def read_weights(weights: object) -> tuple[Mapping, dict[str, object]]:
             f"weights are a mapping, a file or a torchvision weights enum, got {type(weights).__name__}; "
             "of a model, give its state_dict()"
         )
+    check_path("weights", weights, "a file of weights")
     try:
         path = Path(weights).expanduser()
     except RuntimeError:

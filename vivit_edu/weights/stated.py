@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..support.files import read_json
 
 # Hugging Face's names of the two GELUs that our models have; gelu_fast and gelu_accurate are tanh approximations too
 GELUS = {"gelu": "gelu", "gelu_python": "gelu"} | dict.fromkeys(
@@ -76,7 +77,7 @@ def facts_beside(path: Path) -> dict[str, object]:
             return found
     beside = path.parent / "config.json"
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
+        config = read_json(beside)
     except (OSError, ValueError, RecursionError):  # none, or of something else
         return {}
     return facts(config, "config.json") if isinstance(config, Mapping) else {}

@@ -1,0 +1,128 @@
+"""One process at a time writes to a place; the others are told who it is."""
+
+import errno
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from vivit_edu.errors import CheckpointError, ConfigError
+from vivit_edu.support import locks
+from vivit_edu.support.locks import IN_FOLDER, alone, alone_in, check_alone
+
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, as POSIX has it")
+FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
+
+
+def hold(folder, pipe):
+    """Holds the lock of a folder until it is told to end."""
+    try:
+        with alone_in(folder):
+            pipe.send("mine")
+            pipe.recv()
+    except ConfigError as error:
+        pipe.send(str(error))
+
+
+def other(folder):
+    """(process, our end of its pipe, what it said first)."""
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=hold, args=(folder, theirs))
+    process.start()
+    assert ours.poll(30)
+    return process, ours, ours.recv()
+
+
+@fork
+def test_a_second_process_is_told_who_the_first_one_is(tmp_path):
+    first, pipe, said = other(tmp_path / "run")
+    assert said == "mine"
+    with pytest.raises(ConfigError, match=rf"process {first.pid} on .* since 20.* is writing to .*run: wait"):
+        with alone_in(tmp_path / "run"):
+            pytest.fail("both are in it")
+    second, _, said = other(tmp_path / "run")
+    assert f"process {first.pid}" in said
+    pipe.send("end")
+    first.join(), second.join()
+    with alone_in(tmp_path / "run"):
+        assert f"process {os.getpid()}" in other(tmp_path / "run")[2]  # a copy of this process is another one
+    assert not list((tmp_path / "run").iterdir())
+
+
+@fork
+def test_a_process_that_was_killed_holds_nothing(tmp_path):
+    first, _, _ = other(tmp_path)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    with alone_in(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def rush(folder, number, pipe):
+    """Takes the lock again and again; says how often it was in it, and whether another was as well."""
+    times, disturbed = 0, 0
+    while times < number:
+        try:
+            with alone_in(folder):
+                (folder / "who").write_text(str(os.getpid()))
+                disturbed += (folder / "who").read_text() != str(os.getpid())
+                times += 1
+        except ConfigError:
+            continue
+    pipe.send(disturbed)
+
+
+@fork
+def test_no_two_are_in_it_while_others_leave(tmp_path):
+    pipes = [FORK.Pipe() for _ in range(3)]
+    processes = [FORK.Process(target=rush, args=(tmp_path, 40, theirs)) for _, theirs in pipes]
+    for process in processes:
+        process.start()
+    assert [ours.poll(60) and ours.recv() for ours, _ in pipes] == [0, 0, 0]
+    for process in processes:
+        process.join()
+
+
+def test_the_same_process_may_be_in_it_twice(tmp_path):
+    with alone_in(tmp_path), alone_in(str(tmp_path)):
+        assert (tmp_path / IN_FOLDER).exists()
+        check_alone(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with alone_in(None):
+        pass
+
+
+def test_a_folder_that_is_removed_or_replaced_meanwhile_is_noticed(tmp_path):
+    folder = tmp_path / "run"
+    check_alone(folder)  # where nothing is locked there is nothing to say
+    with alone_in(folder):
+        folder.rename(tmp_path / "away")
+        with pytest.raises(CheckpointError, match="run was removed or replaced while"):
+            check_alone(folder)
+        folder.mkdir()
+        (folder / IN_FOLDER).write_text("process 1 on another machine")
+        with pytest.raises(CheckpointError, match="run was removed or replaced while"):
+            check_alone(folder)
+    assert (folder / IN_FOLDER).exists()  # which is not ours
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="nothing can be written to .*file.*--out"), alone_in(tmp_path / "file"):
+        pass
+    (tmp_path / IN_FOLDER).mkdir()
+    with pytest.raises(ConfigError, match="nothing can be written"), alone_in(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="needs the locks of POSIX")
+def test_a_file_system_without_locks_is_no_reason_to_stop(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(locks.fcntl, "flock", none)
+    with alone(tmp_path / "lock", tmp_path):
+        check_alone(tmp_path)
+    assert not list(tmp_path.iterdir())
