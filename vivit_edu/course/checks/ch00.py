@@ -293,7 +293,7 @@ def _steps(*order):
 
 # ---- 00.6
 
-FAULTY = {
+FAULTY_MEANS = {
     "cuts the clip in the order of memory, by reshape": lambda c, p: c.reshape(len(c), -1, p**3).mean(dim=2),
     "returns the blocks in the order of columns, rows, time": lambda c, p: reduce(
         c, "b 1 (nt pt) (nh ph) (nw pw) -> b (nw nh nt)", "mean", pt=p, ph=p, pw=p
@@ -320,14 +320,14 @@ def check_telling_clip(telling_clip: Callable) -> None:
     if not clip.isfinite().all():
         raise CheckFailed("the clip holds inf or nan: with these nothing is equal to anything")
     expected = finished.block_means(clip, 2)
-    for fault, faulty in FAULTY.items():
+    for fault, faulty in FAULTY_MEANS.items():
         try:
             close(faulty(clip, 2), expected)
         except CheckFailed:
             continue
         told = f"right: {_eight(expected)}; faulty: {_eight(faulty(clip, 2))}"
         raise CheckFailed(f"your clip does not tell: a version that {fault} gives the same 8 numbers\n{told}")
-    passed("00.6", f"your clip catches all {len(FAULTY)} faulty versions.")
+    passed("00.6", f"your clip catches all {len(FAULTY_MEANS)} faulty versions.")
 
 
 def _eight(values):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-MARKS = {"marker": "o", "linestyle": "none", "markersize": 7}
-RECORDED = MODEL_COLOURS["factorised_encoder"]
+DOTS = {"marker": "o", "linestyle": "none", "markersize": 7}
+OF_THE_RECORDED = MODEL_COLOURS["factorised_encoder"]
 
 
 def two_ways() -> Figure:
@@ -104,7 +104,7 @@ def accuracy_curves(runs: Mapping[str, Sequence[Sequence[float]]], levels: Mappi
     for (name, found), (colour, style) in zip(runs.items(), (("black", "-"), (GREY, "--"))):
         for k, run in enumerate(found):
             axes.plot(range(1, len(run) + 1), run, style, color=colour, linewidth=1.3, label=name if not k else None)
-    for (name, level), colour in zip(levels.items(), (RECORDED, GREY)):
+    for (name, level), colour in zip(levels.items(), (OF_THE_RECORDED, GREY)):
         axes.axhline(level, color=colour, linestyle=":", linewidth=1.5)
         axes.text(1, level + 0.015, name, color=colour, fontsize=SMALLEST, va="bottom")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -122,7 +122,7 @@ def class_by_class(names: Sequence[str], found: Mapping[str, Sequence[float] | t
     low, high = (np.array([float(value) for value in values]) for values in found.values())
     axes.hlines(places, low, high, color=GREY, linewidth=1)
     for (kind, values), style in zip(found.items(), styles):
-        axes.plot([float(value) for value in values], places, **MARKS, **style, label=kind)
+        axes.plot([float(value) for value in values], places, **DOTS, **style, label=kind)
     axes.set(xlim=(-0.03, 1.03), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(places, names, fontsize=SMALLEST)
     axes.set_xlabel(label, fontsize=SMALLEST + 1)
