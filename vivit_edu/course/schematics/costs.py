@@ -193,8 +193,11 @@ def memory_of_a_step(
     axes.loglog(tokens, np.array(fused[0]) / 1e6, "--", color=INKS[0], linewidth=1.4, label="Model 1, fused kernel")
     axes.loglog(tokens, np.array(fused[1]) / 1e6, "o", color=INKS[0], markersize=5, markerfacecolor="white")
     axes.set_xticks(tokens, [f"{n:,}" for n in tokens])
+    axes.set_yticks([50, 100, 200, 500, 1000], ["50", "100", "200", "500", "1,000"])
     axes.minorticks_off()
-    axes.set(xlabel="tokens", ylabel="megabytes of a training step")
+    axes.set(
+        xlabel="tokens", ylabel="megabytes of a training step", ylim=(0.8 * lines.min(), 1.5 * max(measured[1]) / 1e6)
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=SMALLEST, title="lines: formula, marks: measured", title_fontsize=SMALLEST)
     figure.alt_text = (
