@@ -7,7 +7,6 @@ predict_files(predictor, paths)          video files, volumes (.npy, .npz), or f
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from ..models import build_model
 from ..pretrained import load_pretrained, options_for
 from ..support.checkpoint import check_kinds, fill
 from ..support.devices import choose_device
-from ..support.files import shown
+from ..support.files import read_json, shown
 from ..support.npz import npz_arrays, npz_headers
 from ..support.options import check_whole
 from ..training import Recipe
@@ -85,7 +84,7 @@ def load_finished(folder: Path | str) -> tuple[nn.Module, dict, dict]:
     folder = Path(folder)
     content = newest_checkpoint(folder, read_run(folder))
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(folder / "metrics.json")
         check_kinds(
             metrics, {"dataset": str, "options": dict, "seed": int, "val": dict, "test": dict, "seconds": float}
         )
@@ -113,7 +112,7 @@ def from_run(folder: Path) -> Predictor:
 def from_published(path: Path) -> Predictor:
     """Of Model 1 in the layout of Hugging Face, with the labels and the preparation of clips that its files state."""
     folder = path if path.is_dir() else path.parent
-    config = read_json(folder / "config.json")
+    config = settings_in(folder / "config.json")
     if config is None:
         raise CheckpointError(
             f"{shown(path)} is neither a run folder, which has a run.json, nor published weights, which have a "
@@ -136,7 +135,7 @@ def from_published(path: Path) -> Predictor:
             f"{shown(path)} has no classifier for the {len(names)} labels of its config.json: expected weights of "
             "VivitForVideoClassification"
         )
-    return Predictor(model, tuple(names), shape, **preparation(read_json(folder / "preprocessor_config.json") or {}))
+    return Predictor(model, tuple(names), shape, **preparation(settings_in(folder / "preprocessor_config.json") or {}))
 
 
 def preparation(settings: Mapping[str, object]) -> dict[str, object]:
@@ -160,12 +159,12 @@ def preparation(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def read_json(path: Path) -> dict | None:
+def settings_in(path: Path) -> dict | None:
     """What a JSON file says; None where there is none. CheckpointError where it is not an object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
+    try:
+        content = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{shown(path)} cannot be read: {error}") from error
     if not isinstance(content, dict):
