@@ -175,9 +175,11 @@ test_nearest_neighbour = run_cases(
             lambda x, y, h: y[~h][torch.cdist(x[h], x[~h]).argmin(1)] == y[h],
             "numbers, expected one",
         ),
-        "squeezed": (
-            lambda x, y, h: neighbour_by_cdist(x.squeeze(), y[:40], h[:40]) if len(x) == 40 else 1.0,
-            "is wrong",
+        "three nearest": (
+            lambda x, y, h: (
+                (y[~h][torch.cdist(x[h], x[~h]).topk(3, largest=False)[1]].mode(1)[0] == y[h]).float().mean()
+            ),
+            "is wrong|raised",
         ),
         "nothing returned": (lambda x, y, h: print(end=""), "None"),
     },
@@ -823,3 +825,34 @@ test_pick_winner = run_cases(
         "nothing returned": (lambda h, p, c: print(end=""), "None"),
     },
 )
+
+
+# ---- drawings
+
+
+def test_drawings():
+    from tests.course.test_pictures import assert_readable
+    from vivit_edu.course.schematics import streaks
+
+    clips = torch.randint(0, 256, (4, 1, 8, 9, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    slices, half = clips[:, 0, :, :8, :8].reshape(32, 64).float().repeat(2, 1)[:40], torch.arange(40) % 2 == 0
+    table = {"one": {"accuracy": 0.5, "AUC": 0.7}, "two": {"accuracy": 0.6, "AUC": 0.8}}
+    labels, patients, names = torch.arange(40) // 10, torch.arange(40) // 20, ("liver", "heart", "spleen", "lung")
+    for figure in (
+        streaks.frames_in_rows({"video: a pin": clips[0], "volume": clips[1]}, count=4),
+        streaks.three_cuts({"video: a pin": clips[0], "volume": clips[1]}),
+        streaks.likeness_over_gap({"videos": clips, "volumes": clips.flip(2)}, gaps=(1, 2, 4)),
+        streaks.near_copies(slices, labels, patients, {"one way": half, "the other": ~half}, names),
+        streaks.mean_volumes(clips.float(), names),
+        streaks.score_bars(table, {"accuracy": 0.5, "AUC": 0.5}),
+        streaks.reflections(clips[0].float(), "mean femur"),
+        streaks.groups_of_scores({"one": [0.5, 0.6], "two": [0.7, 0.9]}, "accuracy", ("validation", 0.65)),
+        streaks.winners([0.7, 0.8, 0.75], [0.6, 0.7, 0.65], 0.64),
+    ):
+        assert_readable(figure)
+
+
+def test_a_flip_along_any_axis_is_a_mirror_image():
+    clip = torch.arange(60).view(3, 4, 5)
+    assert torch.equal(clip.flip(0), torch.rot90(clip.flip(2), 2, (0, 2)))
+    assert torch.equal(clip.flip(1), torch.rot90(clip.flip(2), 2, (1, 2)))

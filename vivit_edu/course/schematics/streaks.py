@@ -25,10 +25,10 @@ def _picture(axes: Axes, picture: torch.Tensor | np.ndarray, title: str = "", *,
     axes.set_title(title, fontsize=10)
 
 
-def strips(clips: Mapping[str, torch.Tensor], count: int = 7) -> Figure:
+def frames_in_rows(clips: Mapping[str, torch.Tensor], count: int = 7) -> Figure:
     """Clips [1, T, H, W] by name, each as a row of `count` frames, the first on the left."""
     figure = new_figure(1.25 * count + 1, 1.45 * len(clips))
-    figure.alt_text = f"Rows of {count} frames, one for each of: {', '.join(clips)}."
+    figure.alt_text = f"Rows of {count} frames, the first on the left and the last on the right: {', '.join(clips)}."
     for row, (name, clip) in zip(figure.subplots(len(clips), count, squeeze=False), clips.items()):
         for axes, t in zip(row, np.linspace(0, clip.shape[1] - 1, count).round().astype(int)):
             _picture(axes, clip[0, t], f"t = {t}")
@@ -98,9 +98,10 @@ def near_copies(
     for part, (way, mask), which in zip(np.atleast_1d(figure.subfigures(len(held), 1)), held.items(), examples):
         out, seen = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
         found = seen[torch.cdist(slices[out], slices[seen]).argmin(dim=1)]
-        share = (found // 10 == out // 10).double().mean()
-        title = f"held out {way}: in {share:.0%} of cases the nearest one seen is of the same volume"
-        part.suptitle(title, fontsize=11)
+        same, right = found // 10 == out // 10, (labels[found] == labels[out]).double()
+        title = f"held out {way}: the nearest slice is of the same volume in {same.double().mean():.0%} of cases"
+        title += f" (right in the others: {right[~same].mean():.0%})"
+        part.suptitle(title, fontsize=10)
         said.append(title)
         which = [min(k, len(out) - 1) for k in which]
         shown, nearest = out[which], found[which]
@@ -118,7 +119,9 @@ def mean_volumes(means: torch.Tensor, names: Sequence[str]) -> Figure:
     """The middle slice of the mean volume of each class: [K, C, T, H, W]."""
     columns = -(-len(means) // 2)
     figure = new_figure(1.5 * columns, 3.5)
-    figure.alt_text = f"The middle slices of the mean volumes of {len(names)} classes: blurred organs."
+    figure.alt_text = (
+        f"The middle slices of the mean volumes of {len(names)} classes, blurred organs: {', '.join(names)}."
+    )
     grid = figure.subplots(2, columns)
     for axes, mean, name in zip(grid.flat, means, names):
         _picture(axes, mean[0, mean.shape[1] // 2], name, high=None)
@@ -153,8 +156,8 @@ def reflections(volume: torch.Tensor, name: str) -> Figure:
     view = volume[0, :, volume.shape[2] // 2].numpy()  # [T, W]
     figure = new_figure(8.4, 4.1)
     figure.alt_text = (
-        f"A letter R and a {name}, seen from the front: as they are, flipped along W, that turned by 180 degrees, and "
-        "flipped along T. The last two are the same picture, a mirror image upside down."
+        f"A letter R and a {' '.join(name.split())}, seen from the front: as they are, flipped along W, that turned by "
+        "180 degrees, and flipped along T. The last two are the same picture, a mirror image upside down."
     )
     grid = figure.subplots(2, 4)
     titles = ("as it is", "flipped along W", "… then turned by 180°", "flipped along T")
@@ -178,7 +181,7 @@ def groups_of_scores(
     """
     figure = new_figure(7.4, 0.8 + 0.36 * len(scores))
     said = "; ".join(f"{way} {np.mean(found):.2f}" for way, found in scores.items())
-    figure.alt_text = f"Dots of {label}, one for each group of patients. Means: {said}."
+    figure.alt_text = f"Dots of {label}, one for each group of patients, and a bar at their mean. Means: {said}."
     axes = figure.subplots()
     for k, found in enumerate(scores.values()):
         axes.plot(found, [k] * len(found), "o", color=GREY, markerfacecolor="none")
