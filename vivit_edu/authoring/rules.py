@@ -192,7 +192,7 @@ def imports(master: Master) -> Violations:
             )
 
 
-def outputs_stripped(master: Master) -> Violations:
+def strips(master: Master) -> Violations:
     """Every slider has a film strip beside it that shows where nothing runs."""
     explorers = set()
     for (number, cell), following in zip(master.code, [cell for _, cell in master.code[1:]] + [None]):
@@ -346,7 +346,7 @@ TEXT_RULES = (
     shapes,
     calls,
     imports,
-    outputs_stripped,
+    strips,
     folded,
     notation,
     headings,
