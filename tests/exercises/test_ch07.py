@@ -125,7 +125,7 @@ test_folds = run_cases(
         ),
         "always three clips": (
             folds(space_of_three_clips),
-            "over_space .*With other sizes it was right",
+            "(?s)over_space.*With other sizes it was right",
         ),
         "no attention": (folds(lambda a, x: x), "nothing attended"),
         "residual": (folds(time=lambda a, x: x + time_by_einops(a, x)), "residual connection belongs into the block"),
