@@ -174,7 +174,7 @@ def sweep(found: Mapping[str, Mapping[float, tuple[float, Sequence[float]]]]) ->
         axes.set(xscale="log", xlabel=label, ylim=(-0.03, 0.8))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("loss at the end")
-    panels[0].legend(fontsize=9, loc="center right")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=9, loc="outside upper center", ncols=2)
     return figure
 
 
