@@ -63,14 +63,14 @@ def test_the_capstone_is_marked_by_hand_and_its_scheme_is_kept_from_students(tmp
     nb = source_notebook(master, [master.name])
     cells = {name: by_id(nb, f"ch14-capstone-{name}") for name in ("plan", "report")}
     assert [cell.metadata.nbgrader.points for cell in cells.values()] == [6, 14]
-    assert all("For whoever marks it.*" in cell.source for cell in cells.values())
+    assert all("For the marker.*" in cell.source for cell in cells.values())
     assert not [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == "ch14-words"], (
         "one task is enough"
     )
     student = student_notebook(master)
     for name in cells:
         assert by_id(student, f"ch14-capstone-{name}").source == "YOUR ANSWER HERE"
-    assert "For whoever marks it" not in notebook_text(student)
+    assert "For the marker" not in notebook_text(student)
     classroom(tmp_path / "class", "14")
     assert re.search(r"^\| 14_cnn_or_vivit \| 3 \| 6 \| 20 \|$", (tmp_path / "class" / "README.md").read_text(), re.M)
 
@@ -237,7 +237,7 @@ def test_what_students_get_holds_no_solution_and_no_output(released):
         SOLUTION_BEGIN not in text
         and SOLUTION_END not in text
         and "pt // 2 :: pt" not in text
-        and "whoever marks" not in text
+        and "For the marker" not in text
     )
     nb = nbformat.read(released, as_version=4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in nb.cells)

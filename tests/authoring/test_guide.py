@@ -90,14 +90,6 @@ def test_its_hidden_test_is_python_and_true():
     exec(ast.unparse(hidden), {"cut": chapter.cut, "torch": torch})
 
 
-def test_the_timetables_name_all_fifteen_chapters():
-    four, eight = TEXT.split("**Four weeks**")[1].split("**Eight weeks**")
-    eight = eight.split("## ")[0]
-    numbers = {f"{n:02d}" for n in range(15)}
-    assert numbers <= set(re.findall(r"\b\d\d\b", four)) | {"07"}  # 06 to 08
-    assert numbers <= set(re.findall(r"\b\d\d\b", eight)) | {"08"}
-
-
 def test_no_week_of_the_timetables_is_longer_than_it_may_be():
     """Minutes as in the course map; 240 of them for each session of a week, half of these at home."""
     minutes = {row["chapter"]: int(row["minutes"]) for row in course_map(FOLDER)}

@@ -149,6 +149,94 @@ test_conv3d = run_cases(
 # ---- 02.2
 
 
+def by_two_numbers(layers):
+    seen, apart, result = 1, 1, []
+    for span, step in layers:
+        seen += (span - 1) * apart
+        apart *= step
+        result.append(seen)
+    return result
+
+
+def by_products(layers):
+    steps = np.cumprod([1, *(step for _, step in layers)])[:-1]
+    return 1 + np.cumsum([(span - 1) * apart for (span, _), apart in zip(layers, steps)])
+
+
+def from_the_end(layers):
+    """Of each prefix: how many frames lie below one feature, counted down to the clip."""
+
+    def below(part):
+        count = 1
+        for span, step in reversed(part):
+            count = (count - 1) * step + span
+        return count
+
+    return [below(layers[: n + 1]) for n in range(len(layers))]
+
+
+def changed(**names):
+    """The loop with other rules: grow(seen, span, step, apart) and spread(apart, span, step); `first` frames."""
+
+    def frames_seen(layers):
+        seen, apart, result = names.get("first", 1), 1, []
+        for span, step in layers:
+            seen = names.get("grow", lambda seen, span, step, apart: seen + (span - 1) * apart)(seen, span, step, apart)
+            apart = names.get("spread", lambda apart, span, step: apart * step)(apart, span, step)
+            result.append(seen)
+        return result
+
+    return frames_seen
+
+
+def stride_first(layers):
+    seen, apart, result = 1, 1, []
+    for span, step in layers:
+        apart *= step
+        seen += (span - 1) * apart
+        result.append(seen)
+    return result
+
+
+def taking_away(layers):
+    result, seen, apart = [], 1, 1
+    while layers:
+        span, step = layers.pop(0)
+        seen += (span - 1) * apart
+        apart *= step
+        result.append(seen)
+    return result
+
+
+test_frames_seen = run_cases(
+    ch02.check_frames_seen,
+    right=[by_two_numbers, by_products, from_the_end],
+    wrong={
+        "no strides": (changed(spread=lambda apart, span, step: 1), "strides are left out"),
+        "its own stride": (stride_first, "only for the layers after it"),
+        "product": (changed(grow=lambda seen, span, step, apart: seen * span), "spans do not multiply"),
+        "spans": (lambda layers: [span for span, _ in layers], "spans of the layers, not frames"),
+        "strides": (lambda layers: [step for _, step in layers], "strides of the layers, not frames"),
+        "from 0": (changed(first=0), "begin with 1, not with 0"),
+        "the last only": (lambda layers: by_two_numbers(layers)[-1], "a list is expected"),
+        "one number in a list": (lambda layers: by_two_numbers(layers)[-1:], "one number per layer"),
+        "the clip first": (lambda layers: [1, *by_two_numbers(layers)], "one number per layer"),
+        "backwards": (lambda layers: by_two_numbers(layers)[::-1], "begin at the clip"),
+        "from the end": (lambda layers: by_two_numbers(layers[::-1]), "answer is"),
+        "span for span - 1": (
+            changed(grow=lambda seen, span, step, apart: seen + span * apart),
+            "keep two numbers",
+        ),
+        "strides added": (changed(spread=lambda apart, span, step: apart + step), "answer is"),
+        "the last stride": (changed(spread=lambda apart, span, step: step), "answer is"),
+        "layers taken away": (taking_away, "changed|was given"),
+        "nothing": (lambda layers: None, "list is expected"),
+        "text": (lambda layers: str(by_two_numbers(layers)), "list is expected"),
+        "as in the notebook": (lambda layers: [4, 6, 10], "answer is|one number per layer"),
+    },
+)
+
+
 # ---- 02.3
 
 

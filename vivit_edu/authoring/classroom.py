@@ -96,7 +96,7 @@ what came out, and what in the model or in the data explains the difference?
 # nbgrader clears what stands between the markers and writes YOUR ANSWER HERE instead
 ANSWER = """\
 ### BEGIN SOLUTION
-For whoever marks it. One point for guess and outcome, both with their numbers. Two for an explanation that names
+For the marker. One point for guess and outcome, both with their numbers. Two for an explanation that names
 the mechanism (which axis, which tokens, which count) and would let one predict the next case; one if it only says
 the outcome again.
 ### END SOLUTION
