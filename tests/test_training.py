@@ -52,6 +52,17 @@ def test_accuracy_and_auc_are_medmnists(classes, task):
     assert found.auc == pytest.approx(getAUC(labels.numpy()[:, None], probabilities, task))
 
 
+def test_the_auc_of_very_sure_answers_is_that_of_their_order():
+    """Probabilities that round to 1 or 0 would all be equal."""
+    labels = torch.tensor([0, 0, 1, 1, 0, 1])
+    lead = torch.tensor([-900.0, -800.0, 800.0, 900.0, 850.0, 700.0])
+    order = score(torch.stack((torch.zeros(6), lead / 1000), dim=1), labels)
+    sure = score(torch.stack((torch.zeros(6), lead), dim=1), labels)
+    assert sure.auc == order.auc == pytest.approx(7 / 9)
+    three = torch.stack((torch.zeros(6), lead, torch.full((6,), -5.0)), dim=1)
+    assert score(three, labels).auc == score(three / 1000, labels).auc
+
+
 def test_balanced_accuracy_counts_every_class_alike():
     labels = torch.tensor([0] * 9 + [1])
     always_first = torch.tensor([[1.0, 0.0]]).repeat(10, 1)

@@ -524,17 +524,23 @@ def score(logits: torch.Tensor, labels: torch.Tensor) -> Metrics:
         )
     from sklearn.metrics import roc_auc_score
 
-    probabilities, labels = logits.softmax(dim=1), labels.long()
-    hits = probabilities.argmax(dim=1) == labels
+    logits, labels = logits.double(), labels.long()
+    hits = logits.argmax(dim=1) == labels
     present = labels.unique()
     recalls = torch.stack([hits[labels == k].float().mean() for k in present])
     if logits.shape[1] == 2:
         ranked = [1]  # the second class against the first: one curve, not two mirrored ones
     else:
         ranked = present.tolist()
-    curves = [roc_auc_score(labels == k, probabilities[:, k]) for k in ranked if 0 < (labels == k).sum() < len(labels)]
+    curves = [roc_auc_score(labels == k, log_odds(logits, k)) for k in ranked if 0 < (labels == k).sum() < len(labels)]
     auc = float(sum(curves) / len(curves)) if curves else None
     return Metrics(acc=hits.float().mean().item(), balanced_acc=recalls.mean().item(), auc=auc)
+
+
+def log_odds(logits: torch.Tensor, k: int) -> torch.Tensor:
+    """ln p / (1 - p) of class k, [N], from logits [N, K]: ranks as the probability p does, and never rounds to 1."""
+    others = torch.cat((logits[:, :k], logits[:, k + 1 :]), dim=1)  # [N, K - 1]
+    return logits[:, k] - others.logsumexp(dim=1)
 
 
 def nan_message(epoch: int, loss: float, recipe: Recipe, out: Path | str | None) -> str:

@@ -11,8 +11,9 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Mirror:
-    """The one flip that turns classes into others: along `axis` (1, 2 or 3 of a clip [C, T, H, W]) class k
-    becomes class `permutation[k]`. Flips along the other axes leave the classes as they are."""
+    """The flip that stays within a data set: along `axis` (1, 2 or 3 of a clip [C, T, H, W]) class k becomes class
+    `permutation[k]`. A flip along any other axis mirrors an organ just the same, and turns it round as well, into a
+    position that no body has."""
 
     axis: int
     permutation: tuple[int, ...]

@@ -88,7 +88,8 @@ def close(
     """
     expected = torch.as_tensor(expected)
     if not expected.ndim:
-        found = torch.tensor(number(found, what))
+        found = number(found, what)
+        found = torch.tensor(found, dtype=expected.dtype if expected.is_floating_point() else None)
     if not isinstance(found, torch.Tensor):
         same_shape(found, expected, what)
     if _equal(found, expected, tolerance):
