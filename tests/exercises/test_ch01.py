@@ -836,15 +836,11 @@ def test_drawings():
 
     clips = torch.randint(0, 256, (4, 1, 8, 9, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     slices, half = clips[:, 0, :, :8, :8].reshape(32, 64).float().repeat(2, 1)[:40], torch.arange(40) % 2 == 0
-    table = {"one": {"accuracy": 0.5, "AUC": 0.7}, "two": {"accuracy": 0.6, "AUC": 0.8}}
     labels, patients, names = torch.arange(40) // 10, torch.arange(40) // 20, ("liver", "heart", "spleen", "lung")
     for figure in (
         streaks.frames_in_rows({"video: a pin": clips[0], "volume": clips[1]}, count=4),
         streaks.three_cuts({"video: a pin": clips[0], "volume": clips[1]}),
-        streaks.likeness_over_gap({"videos": clips, "volumes": clips.flip(2)}, gaps=(1, 2, 4)),
         streaks.near_copies(slices, labels, patients, {"one way": half, "the other": ~half}, names),
-        streaks.mean_volumes(clips.float(), names),
-        streaks.score_bars(table, {"accuracy": 0.5, "AUC": 0.5}),
         streaks.reflections(clips[0].float(), "mean femur"),
         streaks.groups_of_scores({"one": [0.5, 0.6], "two": [0.7, 0.9]}, "accuracy", ("validation", 0.65)),
         streaks.winners([0.7, 0.8, 0.75], [0.6, 0.7, 0.65], 0.64),

@@ -1,5 +1,5 @@
-"""Chapter 01: a video and a volume cut three ways, near copies among slices, mean volumes, reflections, what a
-classifier calls a flipped organ, and the scores of baselines and of winners."""
+"""Chapter 01: a video and a volume cut three ways, near copies among slices, reflections, and the scores of groups of
+patients and of winners."""
 
 from __future__ import annotations
 
@@ -59,25 +59,6 @@ def three_cuts(clips: Mapping[str, torch.Tensor]) -> Figure:
     return figure
 
 
-def likeness_over_gap(clips: Mapping[str, torch.Tensor], gaps: Sequence[int] = (1, 2, 4, 8, 16)) -> Figure:
-    """The mean correlation of two frames of a clip over how far they are apart. clips: {name: [B, 1, T, H, W]}."""
-    import torch
-
-    figure = new_figure(6, 2.8)
-    axes, said = figure.subplots(), []
-    for (name, some), (colour, marker) in zip(clips.items(), (("black", "o"), (GREY, "s"))):
-        frames = some[:, 0].float().flatten(2)  # [B, T, H·W]
-        frames = frames - frames.mean(dim=2, keepdim=True)
-        means = [torch.cosine_similarity(frames[:, :-gap], frames[:, gap:], dim=2).mean().item() for gap in gaps]
-        axes.plot(gaps, means, color=colour, marker=marker, label=name)
-        said.append(f"{name} from {means[0]:.2f} at a gap of {gaps[0]} to {means[-1]:.2f} at {gaps[-1]}")
-    figure.alt_text = f"Lines of the mean correlation of two frames over the gap between them: {'; '.join(said)}."
-    axes.set(xlabel="how many frames apart", ylabel="mean correlation", ylim=(0, 1), xticks=gaps)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
-    return figure
-
-
 def near_copies(
     slices: torch.Tensor,
     labels: torch.Tensor,
@@ -112,37 +93,6 @@ def near_copies(
             _picture(axes, slices[index].view(side, side), text, high=None)
             said.append(text.replace("\n", " "))
     figure.alt_text = f"Held-out slices and the nearest one seen, in turn. {'; '.join(said)}."
-    return figure
-
-
-def mean_volumes(means: torch.Tensor, names: Sequence[str]) -> Figure:
-    """The middle slice of the mean volume of each class: [K, C, T, H, W]."""
-    columns = -(-len(means) // 2)
-    figure = new_figure(1.5 * columns, 3.5)
-    figure.alt_text = (
-        f"The middle slices of the mean volumes of {len(names)} classes, blurred organs: {', '.join(names)}."
-    )
-    grid = figure.subplots(2, columns)
-    for axes, mean, name in zip(grid.flat, means, names):
-        _picture(axes, mean[0, mean.shape[1] // 2], name, high=None)
-    for axes in grid.flat[len(means) :]:
-        axes.set_axis_off()
-    return figure
-
-
-def score_bars(table: Mapping[str, Mapping[str, float]], chance: Mapping[str, float]) -> Figure:
-    """Measures of several baselines, a panel for each: {baseline: {measure: value}}; chance: {measure: value}."""
-    figure = new_figure(9, 0.8 + 0.34 * len(table))
-    said = "; ".join(f"{name}: " + ", ".join(f"{m} {v:.2f}" for m, v in row.items()) for name, row in table.items())
-    figure.alt_text = f"Bars of the scores of baselines on validation. {said}."
-    panels = figure.subplots(1, len(chance), sharey=True)
-    for axes, (measure, level) in zip(panels, chance.items()):
-        bars = axes.barh([*table], [row[measure] for row in table.values()], color=GREY)
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
-        axes.axvline(level, color="black", linestyle=":", linewidth=1)
-        axes.set(xlim=(0, 1.18), xticks=[0, 0.5, 1])
-        axes.set_title(measure, fontsize=10)
-    panels[0].invert_yaxis()
     return figure
 
 
