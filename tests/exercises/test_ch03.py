@@ -743,6 +743,7 @@ test_cut_frames = run_cases(
     ch03.check_cut_frames,
     right=[frames, frames_by_cut, frames_of_tubelets],
     wrong={
+        "frame 3 of each stretch": (choosing(lambda x, p: x[:, :, 3::p]), r"cut_frames\(...\) is wrong"),
         "first of each": (choosing(lambda x, p: x[:, :, ::p]), "first frame of each stretch"),
         "last of each": (choosing(lambda x, p: x[:, :, p - 1 :: p]), "last frame of each stretch"),
         "(pt - 1) // 2": (choosing(lambda x, p: x[:, :, (p - 1) // 2 :: p]), "\\(pt - 1\\) // 2"),

@@ -468,6 +468,8 @@ test_reach = run_cases(
     ch04.check_reach,
     right=[reach, reach_by_products, reach_by_changing],
     wrong={
+        "masks transposed": (by_gradient(lambda z, masks: in_order(z, [m.T for m in masks])), "masks are transposed"),
+        "two masks": (by_gradient(lambda z, masks: in_order(z, masks[:2])), "first two masks"),
         "no residual": (by_gradient(without_residual), "residual connection is missing"),
         "products without residual": (products_without_residual, "residual connection is missing"),
         "all outputs": (by_gradient(in_order, of=lambda z: z.sum()), "number of all tokens"),

@@ -168,7 +168,7 @@ def check_rebuild(rebuild: Callable) -> None:
 @exercise
 def check_cut_frames(cut_frames: Callable) -> None:
     """03.5: cut_frames(clips [B, C, T, H, W], tubelet) -> patches of the frames at ⌊pt/2⌋, [B, nt, S, C·ph·pw]."""
-    for grid, tubelet, channels, batch in ((GRID, (4, 2, 5), 2, 3), ((5, 2, 4), (3, 4, 1), 3, 1)):
+    for grid, tubelet, channels, batch in ((GRID, (10, 2, 5), 2, 3), ((5, 2, 4), (3, 4, 1), 3, 1)):
         pt, ph, pw = tubelet
         clips = numbered(batch, channels, *(n * step for n, step in zip(grid, tubelet)))
 

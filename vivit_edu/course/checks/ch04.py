@@ -335,6 +335,8 @@ def _check_mask(look_back, nt, s):
 @exercise
 def check_reach(reach: Callable) -> None:
     """04.4: reach(*masks, bool [N, N]) -> on how many tokens the output of token 0 depends after all the layers."""
+    telling = [torch.eye(18, dtype=torch.bool) | (drawn(18, 18, seed=301 + k) > 1.3) for k in range(3)]
+    _check_count(reach, telling)  # every mistake that is named below gives another number here
     for n, layers, seed in ((9, 3, 22), (10, 2, 1286), (11, 3, 3), (7, 1, 0)):  # mistakes give different numbers
         masks = [torch.eye(n, dtype=torch.bool) | (drawn(n, n, seed=7 * seed + k) > 1.1) for k in range(layers)]
         _check_count(reach, masks)
@@ -372,6 +374,8 @@ def _check_count(reach, masks):
         "this counts what one of the masks allows: through two layers a token also hears what others have "
         "heard": stacked[:, 0].any(dim=0),
         "this is the sum over the masks: count each token once": stacked[:, 0],
+        "the masks are transposed: row i says at which keys query i may look": _through([m.T for m in copies])[0],
+        "only the first two masks are used: there can be more": _through(copies[:2])[0],
         "token 0 itself is missing: its output depends on itself, too": seen[0][1:],
         "this counts all pairs: look at the output of token 0 alone": seen,
         "this is the number of all tokens: look at the output of token 0 alone": torch.ones(n),
