@@ -267,6 +267,18 @@ class Named(tuple):
 
 START, END = "b c (nt pt) (nh ph) (nw pw) -> ", " -> b c (nt pt) (nh ph) (nw pw)"
 
+
+def loops_to_the_last_but_one(clip, tubelet):
+    c, T, H, W = clip.shape
+    pt, ph, pw = tubelet
+    boxes = []
+    for t in range(0, T - 1, pt):
+        for y in range(0, H - 1, ph):
+            for x in range(0, W - 1, pw):
+                boxes.append(clip[:, t : t + pt, y : y + ph, x : x + pw].flatten())
+    return torch.stack(boxes)
+
+
 test_cut_and_join = run_cases(
     unpacked(ch03.check_cut_and_join),
     right=[
@@ -275,6 +287,10 @@ test_cut_and_join = run_cases(
         Named("view and loops", loops_by_split, cut_by_view, join_by_loops),
     ],
     wrong={
+        "loops: T - 1, wrong for tubelets of one voxel": (
+            three(loops=loops_to_the_last_but_one),
+            r"cut_by_loops\(clip, \(1, 2, 1\)\) has shape",
+        ),
         "loops: width slowest": (three(loops=loops_width_slowest), "width were the slowest loop"),
         "loops: steps of one": (three(loops=loops_step_one), "steps of one voxel"),
         "loops: a list": (three(loops=loops_list), "a list, expected a tensor"),
@@ -664,6 +680,10 @@ test_rebuild = run_cases(
     ch03.check_rebuild,
     right=[rebuild, rebuild_by_einsum, rebuild_by_lstsq],
     wrong={
+        "E detached": (
+            lambda x, E, b, g, p: join((x - b) @ torch.linalg.pinv(E.detach()).T, g, p),
+            "no gradient reaches E",
+        ),
         "b forgotten": (lambda x, E, b, g, p: join(x @ torch.linalg.pinv(E).T, g, p), "b were not undone"),
         "b added": (lambda x, E, b, g, p: join((x + b) @ torch.linalg.pinv(E).T, g, p), "b were added once more"),
         "b subtracted last": (
@@ -723,6 +743,7 @@ test_cut_frames = run_cases(
     ch03.check_cut_frames,
     right=[frames, frames_by_cut, frames_of_tubelets],
     wrong={
+        "frame 3 of each stretch": (choosing(lambda x, p: x[:, :, 3::p]), r"cut_frames\(...\) is wrong"),
         "first of each": (choosing(lambda x, p: x[:, :, ::p]), "first frame of each stretch"),
         "last of each": (choosing(lambda x, p: x[:, :, p - 1 :: p]), "last frame of each stretch"),
         "(pt - 1) // 2": (choosing(lambda x, p: x[:, :, (p - 1) // 2 :: p]), "\\(pt - 1\\) // 2"),
@@ -883,6 +904,28 @@ def both(read=read_by_grad, sound=test_by_cut):
     return read, sound
 
 
+def read_the_first_number(embedding, clip, i, s):
+    x = clip[None].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(embedding(x)[0, i, s, 0], x)
+    return gradient[0] != 0
+
+
+def test_on_zeros(embedding, clip_shape, tubelet):
+    clip = torch.zeros(clip_shape)
+    nt, S = cut(clip[None], tubelet).shape[1:3]
+    for i in range(nt):
+        for s in range(S):
+            found = cut(read_by_grad(embedding, clip, i, s)[None], tubelet)[0]
+            expected = torch.zeros_like(found)
+            expected[i, s] = True
+            if not torch.equal(found, expected):
+                return False
+    return True
+
+
+test_on_zeros.__test__ = False  # an answer, not a test of ours
+
+
 test_reads_its_boxes = run_cases(
     unpacked(ch03.check_reads_its_boxes),
     right=[
@@ -891,6 +934,8 @@ test_reads_its_boxes = run_cases(
         Named("changing voxels, numpy", read_by_change, sound_as_numpy),
     ],
     wrong={
+        "the first number of a token alone": (both(read=read_the_first_number), "not at the first alone"),
+        "a clip of zeros": (both(sound=test_on_zeros), "take a random clip, not zeros"),
         "always True": (both(sound=lambda *_: True), "finds nothing wrong .* only reshaped"),
         "always False": (both(sound=lambda *_: False), "refuses the package's"),
         "shapes only": (both(sound=sound_by_shape), "finds nothing wrong .* only reshaped"),
@@ -1020,6 +1065,15 @@ def number_of(place, grid):
     return (place[0] * grid[1] + place[1]) * grid[2] + place[2]
 
 
+class ScaledInForward(nn.Module):
+    def __init__(self, nt, places, dim):
+        super().__init__()
+        self.p = nn.Parameter(torch.randn(nt, places, dim))
+
+    def forward(self, tokens):
+        return tokens + 0.02 * self.p
+
+
 test_positions = run_cases(
     unpacked(ch03.check_positions),
     right=[
@@ -1029,6 +1083,11 @@ test_positions = run_cases(
         Named("numpy map", Positions, similarity_in_numpy),
     ],
     wrong={
+        "scaled in forward": (pair_of(ScaledInForward), "is scaled in forward"),
+        "one vector for all": (
+            pair_of(positions_with(lambda nt, s, dim: nn.Parameter((0.02 * torch.randn(dim)).repeat(nt, s, 1)))),
+            "several places have the same vector|standard deviation|mean",
+        ),
         "no parameter": (pair_of(positions_with(lambda *s: 0.02 * torch.randn(1, *s))), "no parameters"),
         "frozen": (
             pair_of(positions_with(lambda *s: nn.Parameter(0.02 * torch.randn(1, *s), requires_grad=False))),

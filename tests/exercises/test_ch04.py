@@ -102,6 +102,10 @@ test_softmax_and_weights = run_cases(
         Both("logarithms", softmax_by_logs, weights_by_matmul),
     ],
     wrong={
+        "largest of the row, sum over queries": (
+            soft(lambda s: (e := (s - s.amax(-1, keepdim=True)).exp()) / e.sum(-2, keepdim=True)),
+            "runs over the queries",
+        ),
         "no largest score": (soft(plain), "for scores of 1000 the result holds nan"),
         "largest of all": (soft(softmax_of_all), "not that of all"),
         "sum over queries": (soft(lambda s: s.exp() / s.exp().sum(-2, keepdim=True)), "runs over the queries"),
@@ -208,10 +212,20 @@ def swapped(self, z):
     return weights(k, q) @ v
 
 
+def init_of_one_layer(self, dim, width):
+    nn.Module.__init__(self)
+    self.query = self.key = self.value = nn.Linear(dim, width)
+
+
 test_head = run_cases(
     ch04.check_head,
     right=[HeadByLines, HeadBySdpa, HeadByEinsum],
     wrong={
+        "one layer for all": (head(HeadByLines.forward, init_of_one_layer), "share one layer"),
+        "values once more": (
+            head(lambda m, z: m.value(z) + weights(m.query(z), m.key(z)) @ m.value(z)),
+            "values are added once more",
+        ),
         "swapped": (head(swapped), "queries and keys have changed places"),
         "queries twice": (head(lambda m, z: weights(m.query(z), m.query(z)) @ m.value(z)), "queries stand where keys"),
         "keys twice": (head(lambda m, z: weights(m.key(z), m.key(z)) @ m.value(z)), "keys stand where queries"),
@@ -301,6 +315,23 @@ def hiding(answer):
     return Both("masked_attention", back, answer)
 
 
+def back_by_entries(nt, s):
+    mask = torch.zeros(nt * s, nt * s, dtype=torch.bool)
+    for i in range(nt * s):
+        for j in range(nt * s):
+            mask[i, j] = j // s <= i // s
+    return mask
+
+
+def masked_by_exponentials(q, k, v, allowed):
+    e = (q @ k.mT / q.shape[-1] ** 0.5).exp() * allowed
+    return e / e.sum(-1, keepdim=True) @ v
+
+
+def masked_by_a_number(q, k, v, allowed):
+    return softmax((q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~allowed, -100)) @ v
+
+
 test_look_back = run_cases(
     check_look_back,
     right=[
@@ -308,8 +339,11 @@ test_look_back = run_cases(
         Both("kron", back_by_kron, masked_by_where),
         Both("loop", back_by_loop, masked_by_renormalising),
         Both("repeated", back_by_repeat, masked_by_sdpa),
+        Both("entry by entry", back_by_entries, masked),
     ],
     wrong={
+        "no largest score": (Both("exponentials", back, masked_by_exponentials), "about -400 the result holds nan"),
+        "-100": (Both("-100", back, masked_by_a_number), "a number such as -100"),
         "tril": (ruled(lambda i, j, t, s: j <= i), "triangle of single tokens"),
         "strictly earlier": (ruled(lambda i, j, t, s: j // s < i // s), "don't see their own time index"),
         "the future": (ruled(lambda i, j, t, s: j // s >= i // s), "the wrong way round"),
@@ -417,10 +451,27 @@ def column(*masks):
     return int(seen[:, 0].sum())
 
 
+def without_residual(z, masks):
+    for mask in masks:
+        z = masked(z, z, z, mask)
+    return z
+
+
+def products_without_residual(*masks):
+    seen = torch.eye(len(masks[0]))
+    for mask in masks:
+        seen = mask.float() @ seen
+    return int((seen[0] > 0).sum())
+
+
 test_reach = run_cases(
     ch04.check_reach,
     right=[reach, reach_by_products, reach_by_changing],
     wrong={
+        "masks transposed": (by_gradient(lambda z, masks: in_order(z, [m.T for m in masks])), "masks are transposed"),
+        "two masks": (by_gradient(lambda z, masks: in_order(z, masks[:2])), "first two masks"),
+        "no residual": (by_gradient(without_residual), "residual connection is missing"),
+        "products without residual": (products_without_residual, "residual connection is missing"),
         "all outputs": (by_gradient(in_order, of=lambda z: z.sum()), "number of all tokens"),
         "the mean of all": (by_gradient(in_order, of=lambda z: z.mean()), "number of all tokens"),
         "numbers": (by_gradient(in_order, count=lambda g: (g != 0).sum()), "A token counts once"),
@@ -554,10 +605,27 @@ def init_with_dropout(self, dim, heads):
     self.drop = nn.Dropout(0.1)
 
 
+def keeps_its_weights(self, z):
+    q, k, v = self.split(z)
+    self.kept = weights(q, k)
+    return self.out((self.kept @ v).transpose(1, 2).flatten(2))
+
+
+def weights_in_eval_mode(self, z):
+    self.eval()
+    return MultiHead.weights(self, z)
+
+
 test_multi_head = run_cases(
     ch04.check_multi_head,
     right=[MultiHead, MultiHeadByView, MultiHeadByLoop],
     wrong={
+        "weights of the last forward": (
+            multi(forward=keeps_its_weights, weights=lambda self, z: self.kept),
+            "from the z that is given",
+        ),
+        "weights in eval mode": (multi(weights=weights_in_eval_mode), "left in another mode"),
+        "weights detached": (multi(weights=lambda self, z: MultiHead.weights(self, z).detach()), "no gradient reaches"),
         "view": (multi(split=viewed), r"split by view\(B, heads, N, d\)"),
         "view there and back": (
             multi(split=viewed, join=lambda self, y: y.reshape(len(y), y.shape[2], -1)),
@@ -709,10 +777,25 @@ def shuffled_in_place(attention, tokens):
     return torch.allclose(attention(tokens), y[:, order], atol=1e-4) and apart(attention, tokens)
 
 
+def last_clip(attention, tokens):
+    order = torch.randperm(tokens.shape[1])
+    alone = torch.allclose(attention(tokens[-1:]), attention(tokens)[-1:], atol=1e-4)
+    return alone and follows(attention, tokens, order)
+
+
 test_is_sound = run_cases(
     ch04.check_is_sound,
     right=[sound, sound_by_replacing, sound_by_parts],
     wrong={
+        "last clip only": (last_clip, "Property 1 fails: compare all clips"),
+        "two tokens exchanged": (
+            lambda a, z: apart(a, z) and follows(a, z, torch.tensor([1, 0, *range(2, z.shape[1])])),
+            "Shuffle all of them at random",
+        ),
+        "rolled": (
+            lambda a, z: apart(a, z) and follows(a, z, torch.arange(z.shape[1]).roll(1)),
+            "only a random order shows it",
+        ),
         "clips only": (apart, "Property 2 fails"),
         "order only": (follows, "Property 1 fails"),
         "clip 0 only": (first_clip, "Property 1 fails: compare all clips"),

@@ -288,10 +288,27 @@ def batch_second(self, dim, heads, mlp_dim):
     self.attention = nn.MultiheadAttention(dim, heads)
 
 
+def eps_of_torch(self, dim, heads, mlp_dim):
+    self.norm_attention, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
+
+
+def branch_detached(self, z):
+    y = self.attention(self.norm_attention(z.detach())) + z
+    return self.mlp(self.norm_mlp(y)) + y
+
+
+def into_eval_mode(self, z):
+    self.eval()
+    return OneLine.forward(self, z)
+
+
 test_block = run_cases(
     ch05.check_block,
     right=[OneLine, StepByStep, TwoNorms, ThreeMaps],
     wrong={
+        "eps of torch": (made_with(eps_of_torch), "eps=1e-05"),
+        "input of a branch detached": (forward_of(branch_detached), "the gradient of the input is not"),
+        "into eval mode": (forward_of(into_eval_mode), "leaves the module in it"),
         "open": (Open, "still to be written"),
         "no super": (NoSuper, "before Module.__init__"),
         "post-norm": (forward_of(post_norm), "post-norm"),
@@ -377,10 +394,24 @@ def eleven_classes(dim, classes, pool):
     return made
 
 
+def head_with_eps_of_torch(dim, classes, pool):
+    made = HeadWithIf(dim, classes, pool)
+    made.norm = nn.LayerNorm(dim)
+    return made
+
+
+def head_without_bias(dim, classes, pool):
+    made = HeadWithIf(dim, classes, pool)
+    made.linear = nn.Linear(dim, classes, bias=False)
+    return made
+
+
 test_head = run_cases(
     ch05.check_classifier,
     right=[HeadWithIf, HeadLinearFirst, HeadPicksFirst],
     wrong={
+        "eps of torch": (head_with_eps_of_torch, "eps=1e-05"),
+        "no bias": (head_without_bias, "has no bias"),
         "always cls": (head(lambda s, z: s.linear(s.norm(z)[:, 0])), 'pool="mean", but the head reads the first token'),
         "always mean": (head(lambda s, z: s.linear(s.norm(z).mean(1))), 'pool="cls", but the head reads the mean'),
         "last token": (
@@ -456,11 +487,11 @@ class WithFlatten(Whole):
 
 
 class PositionsPiecewise(Whole):
-    """The cls token's position and those of the tokens added separately, blocks by index, smaller positions."""
+    """The cls token's position and those of the tokens added separately, blocks by index, positions by normal_."""
 
     def __init__(self, *sizes, **more):
         super().__init__(*sizes, **more)
-        self.positions = nn.Parameter(torch.empty_like(self.positions).normal_(std=0.02))
+        self.positions = nn.Parameter(torch.empty_like(self.positions).normal_(std=0.5))
 
     def forward(self, clips):
         z = self.embedding(clips)
@@ -629,10 +660,47 @@ def cls_of_two_axes(self):
         self.cls = nn.Parameter(torch.zeros(1, self.positions.shape[-1]))
 
 
+def scaled_positions(draw):
+    return model_with(lambda self: setattr(self, "positions", nn.Parameter(draw(self.positions.shape))))
+
+
+def random_cls(self):
+    if self.cls is not None:
+        self.cls = nn.Parameter(torch.randn_like(self.cls))
+
+
+class DefaultIsCls(Whole):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="cls"):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool)
+
+
+class DefaultIsDeep(Whole):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=4, heads=4, mlp_dim=64, pool="mean"):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool)
+
+
+class TwiceTheWidth(Whole):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="mean"):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, heads, 2 * dim, pool)
+
+
+class FourHeads(Whole):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="mean"):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, 4, mlp_dim, pool)
+
+
 test_model1 = run_cases(
     ch05.check_model1,
     right=[Whole, WithFlatten, PositionsPiecewise],
     wrong={
+        "positions of 1": (scaled_positions(torch.randn), "standard deviation"),
+        "positions of 0.02": (scaled_positions(lambda shape: 0.02 * torch.randn(shape)), "standard deviation"),
+        "positions by rand": (scaled_positions(lambda shape: 0.5 * torch.rand(shape)), "standard deviation"),
+        "random cls": (model_with(random_cls), "doesn't start at zero"),
+        "cls by default": (DefaultIsCls, "leave the defaults"),
+        "four blocks by default": (DefaultIsDeep, "leave the defaults"),
+        "MLP of 2 · dim": (TwiceTheWidth, "with mlp_dim=20"),
+        "four heads": (FourHeads, "with heads=3 the blocks have 4"),
         "no positions": (model(no_positions), "positions are not used"),
         "time first": (model(time_first), "another order"),
         "cls last": (model(cls_last), "cls token comes last"),
@@ -737,10 +805,20 @@ def agree_all_ones(a, b):
         parameter.fill_(1)
 
 
+def agree_in_the_mean(first, second, clips):
+    a, b = copy.deepcopy(first).eval(), copy.deepcopy(second).eval()
+    with torch.no_grad():
+        for parameter in a.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        b.load_state_dict(a.state_dict())
+        return bool((a(clips).mean() - b(clips).mean()).abs() < 1e-2)
+
+
 test_agree = run_cases(
     ch05.check_agree,
     right=[agree_by_copies, agree_by_zip, agree_by_restoring],
     wrong={
+        "means of logits": (agree_in_the_mean, "belong to other classes|one with this fault"),
         "always True": (lambda a, b, clips: True, "one with this fault"),
         "always False": (lambda a, b, clips: False, "says False about two fresh models"),
         "the same names": (
@@ -802,7 +880,7 @@ def learn_by_hand(model, batches):
         loss = -model(clips).log_softmax(-1)[torch.arange(len(labels)), labels].mean()
         loss.backward()
         optimiser.step()
-        losses.append(loss.detach())
+        losses.append(loss.item())
     return losses
 
 
@@ -901,10 +979,29 @@ def seeded_loop(model, optimiser, losses, clips, labels):
     learn_plain(model, [(clips, labels)])
 
 
+def detached_losses(model, optimiser, losses, clips, labels):
+    keeps_tensors(model, optimiser, losses, clips, labels)
+    losses[-1] = losses[-1].detach()
+
+
+def loss_after_the_step(model, optimiser, losses, clips, labels):
+    keeps_tensors(model, optimiser, [], clips, labels)
+    losses.append(F.cross_entropy(model(clips), labels).item())
+
+
+def in_eval_mode(model, optimiser, losses, clips, labels):
+    model.eval()
+    keeps_tensors(model, optimiser, losses, clips, labels)
+    losses[-1] = losses[-1].item()
+
+
 test_learn = run_cases(
     ch05.check_learn,
     right=[learn_plain, learn_by_criterion, learn_by_hand],
     wrong={
+        "detached losses": (loop(detached_losses), "expected Python numbers"),
+        "loss after the step": (loop(loss_after_the_step), "after each step"),
+        "eval mode": (loop(in_eval_mode), "in eval mode"),
         "no zero_grad": (loop(no_zero_grad), "gradients add up"),
         "no step": (loop(no_step), "does not learn"),
         "no backward": (loop(no_backward), "does not learn"),

@@ -92,6 +92,10 @@ def check_tubelet_embedding(embedding: type[nn.Module]) -> None:
         ((3, 2, 5), (2, 4, 3), 3, 1, 10),
     ):
         clip_shape = (channels, *(n * step for n, step in zip(grid, tubelet)))
+        fits = {
+            "raised ValueError": "the tubelet fits here: nothing is left over of size % step, in time, height and width"
+        }
+        call_with_hints(fits, embedding, clip_shape, dim, tubelet)
         module, reference = build(embedding, clip_shape, dim, tubelet), TubeletEmbedding(clip_shape, dim, tubelet)
         check_grid(module, grid, clip_shape, tubelet)
         check_parameters(module, clip_shape, dim, tubelet)
@@ -100,7 +104,7 @@ def check_tubelet_embedding(embedding: type[nn.Module]) -> None:
         expected = reference(clips).detach()  # [B, nt, S, D]
         found = call(module.forward, clips)
         close(found, expected, mistakes_of_order(reference, clips, grid, tubelet), what="your embedding of the clips")
-        learns(module, clips)
+        learns(lambda clips, module: module(clips), clips, module)
         fresh = build(embedding, clip_shape, dim, tubelet)
         if any(
             same(a, b) and a.ndim > 1
@@ -157,14 +161,14 @@ def check_rebuild(rebuild: Callable) -> None:
             tolerance=1e-3,
         )
     of_type(call(rebuild, *(x.double() for x in (tokens, E, b)), GRID, TUBELET), torch.float64, "the result")
-    learns(lambda tokens: rebuild(tokens, E, b, GRID, TUBELET), tokens)
+    learns(lambda tokens, E, b: rebuild(tokens, E, b, GRID, TUBELET), tokens, E, b)
     passed("03.4", "with enough numbers per token every voxel comes back, with fewer the nearest clip does.")
 
 
 @exercise
 def check_cut_frames(cut_frames: Callable) -> None:
     """03.5: cut_frames(clips [B, C, T, H, W], tubelet) -> patches of the frames at ⌊pt/2⌋, [B, nt, S, C·ph·pw]."""
-    for grid, tubelet, channels, batch in ((GRID, (4, 2, 5), 2, 3), ((5, 2, 4), (3, 4, 1), 3, 1)):
+    for grid, tubelet, channels, batch in ((GRID, (10, 2, 5), 2, 3), ((5, 2, 4), (3, 4, 1), 3, 1)):
         pt, ph, pw = tubelet
         clips = numbered(batch, channels, *(n * step for n, step in zip(grid, tubelet)))
 
@@ -288,6 +292,16 @@ def check_positions(positions: type[nn.Module], similarity_map: Callable) -> Non
         raise CheckFailed(
             f"the first positions have standard deviation {spread:.3f}, expected 0.02: 0.02 * torch.randn(...)"
         )
+    if len(p.flatten(0, 2).unique(dim=0)) < nt * places:
+        raise CheckFailed(
+            "several places have the same vector: draw one for each place, of shape (nt, places, dim), and repeat none"
+        )
+    kept = torch.cat([q.detach().flatten() for q in found]).std().item()
+    if abs(kept - spread) > 0.1 * spread:
+        raise CheckFailed(
+            f"the parameter has standard deviation {kept:.3f} and is scaled in forward: it would learn at another "
+            "speed. Draw it with 0.02, and add it as it is"
+        )
     for dtype in (torch.float64, torch.bfloat16):
         typed = build(positions, nt, places, dim).to(dtype)
         of_type(call(typed, tokens.to(dtype)), dtype, "tokens plus positions")
@@ -299,7 +313,11 @@ def check_positions(positions: type[nn.Module], similarity_map: Callable) -> Non
 
 
 def check_loops(loops: Callable) -> None:
-    for clip, tubelet in ((numbered(CHANNELS, *SIZE), TUBELET), (numbered(3, 8, 6, 10), (4, 3, 2))):
+    for clip, tubelet in (
+        (numbered(CHANNELS, *SIZE), TUBELET),
+        (numbered(1, 3, 4, 5), (1, 2, 1)),
+        (numbered(3, 8, 6, 10), (4, 3, 2)),
+    ):
         (_, T, H, W), (pt, ph, pw) = clip.shape, tubelet
         whole = cut_by_loops(clip[None], tubelet)[0]  # [nt, S, V]
 
@@ -635,6 +653,7 @@ def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet:
             next(iter(faulty_embeddings(clip_shape, tubelet).values())),
             lambda numbers, _: numbers.reshape(1, 2, 6, -1),
         ),
+        ("an embedding whose tokens begin with a number that is always 0", first_number_empty(tubelet), cut_by_loops),
     ):
         for i, s in ((1, 2), (0, 5), (0, 0)):
             found = call(voxels_read, embedding, clip, i, s)
@@ -650,6 +669,8 @@ def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet:
                 raise CheckFailed(f"{name} is True for the voxels that are not read: True is for those that are")
             if found.all():
                 raise CheckFailed(f"{name} is True everywhere: ask for the gradient of this one token only")
+            if not found.any() and "begin with" in what:
+                raise CheckFailed(f"{name} is False everywhere: look at all numbers of a token, not at the first alone")
             if not torch.equal(found, expected):
                 raise CheckFailed(
                     f"{name} is wrong for {int((found != expected).sum())} of {found.numel()} voxels: take the "
@@ -668,6 +689,16 @@ class AsWritten(nn.Module):
         return self.function(clips)
 
 
+def first_number_empty(tubelet: Sequence[int]) -> nn.Module:
+    """An embedding whose tokens hold 0, then the sum of their tubelet, then twice this sum."""
+
+    def embed(clips):
+        total = rearrange(clips, CUT_PATTERN, **dict(zip(("pt", "ph", "pw"), tubelet))).sum(dim=-1, keepdim=True)
+        return torch.cat((0 * total, total, 2 * total), dim=-1)
+
+    return AsWritten(embed)
+
+
 def sound_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict[str, nn.Module]:
     """{what it is: an embedding in which each token reads its own tubelet and no more}."""
     pt, ph, pw = tubelet
@@ -681,8 +712,8 @@ def sound_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict[
         "the cut by rearrange with nn.Linear": AsWritten(
             lambda clips: linear(rearrange(clips, CUT_PATTERN, pt=pt, ph=ph, pw=pw)), linear
         ),
-        "an embedding with a small MLP for each tubelet": AsWritten(
-            lambda clips: second(F.gelu(linear(rearrange(clips, CUT_PATTERN, pt=pt, ph=ph, pw=pw)))), linear, second
+        "an embedding with a small MLP for the squares of each tubelet (take a random clip, not zeros)": AsWritten(
+            lambda clips: second(F.gelu(linear(rearrange(clips**2, CUT_PATTERN, pt=pt, ph=ph, pw=pw)))), linear, second
         ),
     }
 

@@ -124,6 +124,9 @@ def _check_softmax(softmax):
             "softmax: the sum runs over the queries: each row adds up to 1, along the last axis": lambda s: s.softmax(
                 -2
             ),
+            "softmax: the sum runs over the queries: each row adds up to 1, along the last axis.": lambda s: (
+                (e := (s - s.amax(-1, keepdim=True)).exp()) / e.sum(-2, keepdim=True)
+            ),
             "softmax: the sum runs over dim=1: each row adds up to 1, along the last axis": lambda s: s.softmax(1),
             "softmax: the sum runs over dim=0: each row adds up to 1, along the last axis": lambda s: s.softmax(0),
             "softmax: everything together adds up to 1: each row does, along the last axis (dim=-1)": lambda s: (
@@ -164,6 +167,10 @@ def check_head(Head: Callable) -> None:
     """04.2: Head(dim, width), a module [B, N, D] -> [B, N, d] with the layers query, key and value."""
     dim, width = 10, 6
     head = made(Head, dim, width, needs={name: (dim, width) for name in ("query", "key", "value")})
+    if len({id(layer) for layer in (head.query, head.key, head.value)}) < 3:
+        raise CheckFailed(
+            "self.query, self.key and self.value share one layer, so that a token's query is its key: make three layers"
+        )
     z = drawn(3, 5, dim)
     with torch.no_grad():
         q, k, v = head.query(z), head.key(z), head.value(z)
@@ -185,6 +192,8 @@ def check_head(Head: Callable) -> None:
             ),
             "the softmax runs over the queries: it runs over the keys, the last axis": scores.softmax(-2) @ v,
             "the softmax runs over the batch: it runs over the keys, the last axis": scores.softmax(0) @ v,
+            "the values are added once more: a head has no residual connection (that comes with the block)": expected
+            + v,
             "z is added: a head has no residual connection (that comes with the block)": expected + z[..., :width],
         }
     close(steady(head, z), expected, mistakes, what="Head(10, 6)(z)")
@@ -205,9 +214,7 @@ def check_head(Head: Callable) -> None:
 @exercise
 def check_look_back(look_back: Callable, masked_attention: Callable) -> None:
     """04.3: look_back(nt, s) -> bool [N, N]; masked_attention(q, k, v, allowed [M, N]) -> [..., M, d]."""
-    import numpy as np
-
-    for nt, s in ((3, 4), (1, 5), (4, 1), (2, 3), (np.int64(5), np.int64(2))):
+    for nt, s in ((3, 4), (1, 5), (4, 1), (2, 3), (5, 2)):
         _check_mask(look_back, nt, s)
     allowed = drawn(5, 7, seed=3) > -0.3
     allowed[0], allowed[1] = torch.arange(7) == 6, True
@@ -255,6 +262,25 @@ def check_look_back(look_back: Callable, masked_attention: Callable) -> None:
             "axis": lambda q, k, v, a: hidden(q, k, a).softmax(-2) @ v,
         },
         what="masked_attention(q, k, v, allowed)",
+    )
+    low, seen = torch.tensor([1.0, 1.0, 1.0, -800.0]), torch.ones(4, 4).tril() > 0
+    q, k, v = drawn(2, 4, 3, seed=10), drawn(2, 4, 3, seed=11), drawn(2, 4, 3, seed=12)
+    q, k = F.pad(q, (0, 1), value=1.0), F.pad(k, (0, 1), value=1.0) * low  # all scores are about -400
+    found = call(masked_attention, q, k, v, seen)
+    if isinstance(found, torch.Tensor) and found.isnan().any():
+        raise CheckFailed(
+            "masked_attention: where all scores of a row are about -400 the result holds nan, since their exponentials "
+            "are 0: use the softmax of 04.1, which subtracts the largest score of each row first"
+        )
+    close(
+        found,
+        _masked(q, k, v, seen),
+        {
+            "masked_attention: forbidden scores are set to a number such as -100, and allowed scores can be lower: set "
+            "them to -inf": (q @ k.mT / 2).masked_fill(~seen, -100).softmax(-1) @ v,
+        },
+        what="for scores of about -400, masked_attention(q, k, v, allowed)",
+        tolerance=1e-3,
     )
     passed("04.3", "no token sees a later time index, and all see their own; forbidden keys get nothing.")
 
@@ -309,19 +335,23 @@ def _check_mask(look_back, nt, s):
 @exercise
 def check_reach(reach: Callable) -> None:
     """04.4: reach(*masks, bool [N, N]) -> on how many tokens the output of token 0 depends after all the layers."""
+    telling = [torch.eye(18, dtype=torch.bool) | (drawn(18, 18, seed=301 + k) > 1.3) for k in range(3)]
+    _check_count(reach, telling)  # every mistake that is named below gives another number here
     for n, layers, seed in ((9, 3, 22), (10, 2, 1286), (11, 3, 3), (7, 1, 0)):  # mistakes give different numbers
         masks = [torch.eye(n, dtype=torch.bool) | (drawn(n, n, seed=7 * seed + k) > 1.1) for k in range(layers)]
         _check_count(reach, masks)
     time = torch.arange(15) // 5  # of 3 · 5 tokens
     _check_count(reach, [time[None, :] == time[:, None], time[None, :] <= time[:, None]])
+    number_of = torch.arange(8)
+    _check_count(reach, [number_of == (number_of[:, None] + step) % 8 for step in (1, 2)])  # no token looks at itself
     passed("04.4", "what one layer doesn't reach, two layers reach together.")
 
 
-def _through(masks):
+def _through(masks, residual=True):
     """After these layers, which output (row) depends on which token (column)."""
     seen = torch.eye(len(masks[0]))
     for mask in masks:
-        seen = (mask.float() @ seen > 0).float()
+        seen = (mask.float() @ seen + seen * residual > 0).float()
     return seen
 
 
@@ -335,12 +365,17 @@ def _check_count(reach, masks):
     seen, stacked, n = _through(copies), torch.stack(copies), len(copies[0])
     for message, count in {
         "this counts the tokens that depend on token 0: count those on which token 0 depends": seen[:, 0],
+        "the residual connection is missing: a layer gives z + attention(z); here no token looks at itself": _through(
+            copies, residual=False
+        )[0],
         "the layers come in the reverse order: the first mask belongs to the first layer": _through(copies[::-1])[0],
         "this is the reach of the last layer alone: its inputs have already heard from others": copies[-1][0],
         "this is the reach of the first layer alone": copies[0][0],
         "this counts what one of the masks allows: through two layers a token also hears what others have "
         "heard": stacked[:, 0].any(dim=0),
         "this is the sum over the masks: count each token once": stacked[:, 0],
+        "the masks are transposed: row i says at which keys query i may look": _through([m.T for m in copies])[0],
+        "only the first two masks are used: there can be more": _through(copies[:2])[0],
         "token 0 itself is missing: its output depends on itself, too": seen[0][1:],
         "this counts all pairs: look at the output of token 0 alone": seen,
         "this is the number of all tokens: look at the output of token 0 alone": torch.ones(n),
@@ -376,9 +411,10 @@ def check_multi_head(MultiHead: Callable) -> None:
     close(found, expected, what="with torch's weights, MultiHead(18, heads=3)(z)")
     for heads, shape in ((1, (2, 6, 18)), (6, (1, 7, 18)), (2, (3, 4, 18))):
         _compare(MultiHead, nn.MultiheadAttention, dim, heads, drawn(*shape, seed=heads))
+    module(z)
+    _check_weights(module, z, weights)
     keeps_type(module, z)
     learns(module, z, also=module.parameters())
-    _check_weights(module, z, weights)
     if len(list(module.parameters())) != 4:
         raise CheckFailed("the module has other parameters than those of qkv and out: these two layers are enough")
     passed("04.5", "the module does what torch's does, for one head and for six, and tells its weights.")
@@ -391,8 +427,18 @@ def _check_weights(module, z, expected):
     with torch.no_grad():
         q, k, _ = module.qkv(z).unflatten(-1, (3, heads, d)).permute(2, 0, 3, 1, 4)
     scores = q @ k.mT
+    others = drawn(2, 7, z.shape[-1], seed=8)
+    with torch.no_grad():
+        q2, k2, _ = module.qkv(others).unflatten(-1, (3, heads, d)).permute(2, 0, 3, 1, 4)
+    again = call(lambda module, z: module.weights(z), module.train(), others)
+    found = call(lambda module, z: module.weights(z), module, z)
+    if isinstance(found, torch.Tensor) and isinstance(again, torch.Tensor) and found.shape == again.shape:
+        raise CheckFailed(
+            "weights(z) are the same for tokens of two sizes: compute them from the z that is given, not from what "
+            "forward has kept"
+        )
     close(
-        call(module.weights, z),
+        found,
         expected,
         {
             "weights(z) are averaged over the heads: give those of each": expected.mean(dim=1),
@@ -409,6 +455,8 @@ def _check_weights(module, z, expected):
         },
         what="weights(z)",
     )
+    close(again, (q2 @ k2.mT / d**0.5).softmax(-1), what="for other tokens, weights(z)")
+    learns(module.weights, z)
 
 
 def _wrong_heads(module, z, heads):
@@ -559,12 +607,14 @@ class _OverBatch(nn.Module):
 
 def _window(n):
     number = torch.arange(n)
-    return (number[:, None] - number).abs() <= 2
+    distance = (number[:, None] - number).abs()
+    return (distance.minimum(n - distance) if n > 8 else distance) <= 2  # on a ring, where rolling shows nothing either
 
 
 def _suspects(dim):
     """(what is wrong or "", module): sound ones first."""
     place = drawn(40, dim, seed=8)
+    place[1] = place[0]  # exchanging these two shows nothing
     return [
         ("", _Attention(dim, 3)),
         ("", _Attention(dim, 1)),
@@ -578,8 +628,9 @@ def _suspects(dim):
             _OverBatch(dim, 3),
         ),
         (
-            "takes something from the clip before, and clip 0 from the last. Property 1 fails: compare all clips",
-            _Attention(dim, 3, after=lambda y: y + 0.1 * y.roll(1, 0)),
+            "takes something from the clip before (clip 0 from the last one), except in the last clip. Property 1 "
+            "fails: compare all clips",
+            _Attention(dim, 3, after=lambda y: torch.cat(((y + 0.1 * y.roll(1, 0))[:-1], y[-1:]))),
         ),
         (
             "lets the last clip hear from clip 0 and leaves the other clips alone. Property 1 fails: compare all clips",
@@ -590,7 +641,7 @@ def _suspects(dim):
             _Attention(dim, 3, after=lambda y: y - y.mean(dim=0, keepdim=True)),
         ),
         (
-            "adds positions. Property 2 fails: it knows which token is which",
+            "adds positions. Property 2 fails: it knows which token is which. Shuffle all of them at random",
             _Attention(dim, 3, before=lambda z: z + place[: z.shape[1]]),
         ),
         (
@@ -598,8 +649,8 @@ def _suspects(dim):
             _Attention(dim, 3, mask=lambda n: torch.ones(n, n, dtype=torch.bool).tril()),
         ),
         (
-            "looks only at near neighbours. Property 2 fails, but only a random order shows it: reversed tokens have "
-            "the same neighbours",
+            "looks only at near neighbours. Property 2 fails, but only a random order shows it: reversed or rolled "
+            "tokens have the same neighbours",
             _Attention(dim, 3, mask=_window),
         ),
         (
@@ -690,6 +741,9 @@ def _check_layer_norm(layer_norm):
             "layer_norm: mean and variance run over everything: dim=-1 alone": changed(right, (0, 1, 2)),
             "layer_norm: it is divided by the variance: divide by its root": changed(
                 lambda z, m, v, w, b, eps: (z - m) / (v + eps) * w + b
+            ),
+            "layer_norm: the mean is not subtracted, neither from z nor in the variance": lambda z, w, b, eps=1e-5: (
+                z / ((z**2).mean(-1, keepdim=True) + eps).sqrt() * w + b
             ),
             "layer_norm: the mean is not subtracted": changed(lambda z, m, v, w, b, eps: z / (v + eps).sqrt() * w + b),
             "layer_norm: it is not divided by the standard deviation": changed(

@@ -123,7 +123,7 @@ def check_block(EncoderBlock: Callable) -> None:
             expected = library(other)
         close(call(block.forward, other), expected, what="the output for other sizes", tolerance=1e-4)
     _in_double(block, z)
-    _reaches(block, z)
+    _reaches(block, z, library)
     passed("05.2", "equal to torch's nn.TransformerEncoderLayer(norm_first=True) with the same weights.")
 
 
@@ -215,6 +215,8 @@ def check_classifier(ClassifierHead: Callable) -> None:
             raise CheckFailed(
                 f"`linear` must be nn.Linear(dim, classes); with dim={DIM} and classes={CLASSES} it is {linear}"
             )
+        if linear.bias is None:
+            raise CheckFailed("`linear` has no bias: leave nn.Linear as it comes, as published weights have one")
         _large(head)
         for z in (drawn(3, 6, DIM, seed=2), drawn(1, 4, DIM, seed=3)):
             with torch.no_grad():
@@ -235,6 +237,7 @@ def _compare_head(found, z, norm, linear, pool):
         {
             f'pool="{pool}", but the head reads '
             + ("the mean of all tokens" if pool == "cls" else "the first token"): linear(other),
+            "only one clip is read: z[:, 0] is the first token of each clip, z[0] the first clip": linear(norm(z)[0]),
             "the last token is read: the cls token comes first, at index 0": linear(norm(z)[:, -1]),
             "LayerNorm is missing: nothing has normalised the residual stream so far": linear(
                 z[:, 0] if pool == "cls" else z.mean(dim=1)
@@ -280,7 +283,8 @@ def check_model1(Model1: Callable) -> None:
         with torch.no_grad():
             close(found, package(clips), what="the logits, compared with the package's,", tolerance=1e-4)
         _in_double(model, clips)
-        _reaches(model, clips)
+        _reaches(model, clips, package)
+    _check_defaults(Model1)
     passed("05.4", "Model 1, with cls token or mean, gives the package's logits with the same weights.")
 
 
@@ -319,15 +323,46 @@ def _check_parts(model, pool):
             raise CheckFailed(
                 f"with a grid of {GRID} tubelets `{name}` has shape {list(value.shape)}, not {shape}{more}"
             )
-    spread = model.positions.detach().std().item()
-    if not 0.01 < spread < 2:
+    if model.cls is not None and model.cls.any():
+        raise CheckFailed("the cls token doesn't start at zero: nn.Parameter(torch.zeros(1, 1, dim))")
+    spread, mean = model.positions.detach().std().item(), model.positions.detach().mean().item()
+    if not 0.4 < spread < 0.6 or abs(mean) > 0.15:
         raise CheckFailed(
-            f"the positions start with a standard deviation of {spread:.2g}: start them at 0.5 * torch.randn(…), "
-            "different for every token"
+            f"the positions start with a standard deviation of {spread:.2g} and a mean of {mean:.2f}: start them at "
+            "0.5 * torch.randn(…), different for every token"
         )
+    for block in blocks:
+        _heads_are(block.attention, HEADS)
+        _mlp_dim_is(block, MLP_DIM)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
+
+
+def _heads_are(attention, heads):
+    if (found := _heads_of(attention)) != heads:
+        raise CheckFailed(f"with heads={heads} the blocks have {found} heads: hand on what Model1 is given")
+
+
+def _mlp_dim_is(block, mlp_dim):
+    sizes = {part.out_features for part in block.mlp.modules() if isinstance(part, nn.Linear)}
+    if mlp_dim not in sizes:
+        raise CheckFailed(
+            f"with mlp_dim={mlp_dim} the MLPs have the widths {sorted(sizes)}: hand on what Model1 is given"
+        )
+
+
+def _check_defaults(Model1):
+    """dim=32, depth=2, heads=4, mlp_dim=64, pool="mean", as the task's first line says."""
+    model = _module(Model1, (1, 4, 8, 8), (1, 8, 2), 2)
+    found = (model.positions.shape[-1], len(model.blocks), "mean" if model.cls is None else "cls")
+    if found != (32, 2, "mean"):
+        raise CheckFailed(
+            f"without further arguments the model has dim, depth and pool {found}, expected (32, 2, 'mean'): leave the "
+            "defaults in the first line as they were"
+        )
+    _heads_are(model.blocks[0].attention, 4)
+    _mlp_dim_is(model.blocks[0], 64)
 
 
 def _compare_model(found, model, clips):
@@ -430,6 +465,12 @@ def check_agree(agree: Callable) -> None:
         for seed in range(3):
             if _says(agree, _small(2 * seed), broken(_small(2 * seed + 1)), clips):
                 raise CheckFailed(f"your test says True about a right model and one with this fault: {fault}. {hint}")
+    for seed in range(3):
+        if _says(agree, _small(2 * seed), _with_head(_RolledHead)(_small(2 * seed + 1)), clips):
+            raise CheckFailed(
+                "your test says True about a right model and one whose logits belong to other classes: compare logit "
+                "with logit, not their mean or sum"
+            )
     passed("05.5", f"your test sees {len(FAULTS)} faults out of {len(FAULTS)}, and raises no false alarm.")
 
 
@@ -455,6 +496,11 @@ class _OtherOrderHead(ClassifierHead):
         spread = (z.var(dim=-1, correction=0, keepdim=True) + self.norm.eps).sqrt()
         z = (z / spread - z.mean(dim=-1, keepdim=True) / spread) * self.norm.weight + self.norm.bias
         return (z @ self.linear.weight.T + self.linear.bias)[:, 0]
+
+
+class _RolledHead(ClassifierHead):
+    def forward(self, z):
+        return super().forward(z).roll(1, dims=1)
 
 
 class _UnnormalisedHead(ClassifierHead):
@@ -585,6 +631,10 @@ def check_learn(learn: Callable) -> None:
         raise CheckFailed(
             "the losses are tensors that keep the whole computation of their step in memory: append loss.item()"
         )
+    if any(isinstance(loss, torch.Tensor) for loss in losses):
+        raise CheckFailed("the losses are tensors, expected Python numbers: append loss.item()")
+    if not model.training:
+        raise CheckFailed("learn leaves the model in eval mode, and training runs in train mode: leave eval() out")
     (expected, weights), *_ = runs.values()
     found = torch.tensor([float(loss) for loss in losses])
     mistakes = {message: losses for message, (losses, _) in runs.items() if message}
@@ -606,10 +656,11 @@ LEARN_MISTAKES = {
     "gradients add up from step to step: call optimiser.zero_grad() before loss.backward()": {"zero": False},
     "a softmax comes before F.cross_entropy, which applies it itself: give it the logits": {"softmax": True},
     NO_LAST_STEP: {"last": False},
+    "these are the losses after each step: append the loss that was computed before it": {"after": True},
 }
 
 
-def _train(model, batches, step=True, zero=True, softmax=False, last=True):
+def _train(model, batches, step=True, zero=True, softmax=False, last=True, after=False):
     """The losses of a training run and the weights at its end, flat; with a mistake in it where that is asked for."""
     optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
     for k, (clips, labels) in enumerate(batches):
@@ -620,7 +671,7 @@ def _train(model, batches, step=True, zero=True, softmax=False, last=True):
         loss.backward()
         if step and (last or k < len(batches) - 1):
             optimiser.step()
-        losses.append(loss.item())
+        losses.append((F.cross_entropy(model(clips), labels) if after else loss).item())
     return torch.tensor(losses), torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -654,6 +705,10 @@ def _norm(part, name, dim):
         raise CheckFailed(
             f"`{name}` must normalise the {dim} features of a token, with scale and shift: nn.LayerNorm(dim)"
         )
+    if part.eps != 1e-6:
+        raise CheckFailed(
+            f"`{name}` has eps={part.eps:g}, expected nn.LayerNorm(dim, eps=1e-6): torch's own default is 1e-5"
+        )
 
 
 @torch.no_grad()
@@ -668,7 +723,10 @@ def _same_in_train_mode(module, x):
     with torch.no_grad():
         quiet = module.eval()(x)
         trained = module.train()(x)
+    left = all(part.training for part in module.modules())
     module.eval()
+    if not left:
+        raise CheckFailed("forward switches to eval mode and leaves the module in it: leave eval() and train() out")
     if not torch.equal(quiet, trained):
         raise CheckFailed("in train mode the output is another than in eval mode: leave dropout out here")
 
@@ -687,12 +745,19 @@ def _same_type(found, given, what, expected=None):
         close(found, expected.to(found.dtype), what=f"{what} in {found.dtype}", tolerance=1e-4)
 
 
-def _reaches(module, x):
-    """A gradient reaches the input and every parameter."""
+def _reaches(module, x, reference=None):
+    """A gradient reaches the input and every parameter; that of the input is the reference's."""
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
-    learns(lambda x, module: module(x), x, module)
+    found = learns(lambda x, module: module(x), x, module)["x"]
+    if reference is not None:
+        expected = learns(lambda x: reference(x), x)["x"]
+        if (found - expected).abs().max() > 1e-2 * expected.abs().max():
+            raise CheckFailed(
+                "the values are right, but the gradient of the input is not: a part of the way was cut off (.detach(), "
+                ".data, no_grad), so that what comes before would learn something else"
+            )
 
 
 # ---- copying weights
