@@ -28,7 +28,7 @@ from ..support.files import read_json, shown
 from ..support.npz import npz_arrays, npz_headers
 from ..support.options import check_whole
 from ..training import Recipe
-from ..weights.files import read_weights
+from ..weights.stated import facts
 from .runs import newest_checkpoint, read_run, trained_weights
 
 VOLUMES = (".npy", ".npz")
@@ -118,7 +118,7 @@ def from_published(path: Path) -> Predictor:
             f"{shown(path)} is neither a run folder, which has a run.json, nor published weights, which have a "
             "config.json next to them. Give the folder that training wrote to, or one with both files of a ViViT"
         )
-    _, stated = read_weights(path)
+    stated = facts(config, shown(folder / "config.json"))
     if "frames" not in stated or "image_size" not in stated or len(stated.get("patch", ())) != 3:
         raise CheckpointError(
             f"{shown(folder / 'config.json')} does not say num_frames, image_size and tubelet_size: expected that of a "

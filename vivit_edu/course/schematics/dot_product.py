@@ -252,28 +252,3 @@ def _shades(colour) -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shades", ["white", colour])
-
-
-def recorded_curves(rows: Sequence[Mapping]) -> Figure:
-    """Training loss and validation accuracy per epoch of recorded runs, a line per seed in the colour of the model.
-
-    rows: those of a recorded table, each with `row`, the model's name, and `history`: loss and val_acc per seed.
-    """
-    figure = new_figure(9.5, 3.4)
-    left, right = figure.subplots(1, 2)
-    ends = []
-    for row in rows:
-        name, history = row["row"], row["history"]
-        title = model_class(name).title.split(",")[0]
-        for axes, key in ((left, "loss"), (right, "val_acc")):
-            for run, style in zip(history[key], ("-", "--", ":", "-.")):
-                label = title if style == "-" else None
-                axes.plot(range(1, len(run) + 1), run, style, color=MODEL_COLOURS[name], linewidth=1.4, label=label)
-        ends.append(f"{title}: {', '.join(f'{run[-1]:.2f}' for run in history['val_acc'])}")
-    left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1.02))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    right.legend(loc="lower right", fontsize=9)
-    figure.alt_text = f"Training loss and validation accuracy by epoch. Validation accuracy ends at {'; '.join(ends)}."
-    return figure
