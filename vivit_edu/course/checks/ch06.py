@@ -253,7 +253,8 @@ def check_sequence_encoder(SequenceEncoder: Callable) -> None:
     for pool in ("cls", "mean"):
         encoder = _module(SequenceEncoder, COUNT, DIM, DEPTH, HEADS, MLP_DIM, pool, 0.7)
         _check_encoder(encoder, f'SequenceEncoder(…, pool="{pool}")', COUNT, DEPTH, pool)
-        _check_spread(encoder.positions, 0.7, "the positions")
+        long = _module(SequenceEncoder, 50, DIM, 1, HEADS, MLP_DIM, pool, 0.7)
+        _check_spread(long.positions, 0.7, "the positions")
         _large(encoder)
         for z in (drawn(4, COUNT, DIM, seed=2), drawn(1, COUNT, DIM, seed=3)):
             with torch.no_grad():
@@ -294,6 +295,7 @@ def _check_encoder(encoder, name, count, depth, pool):
 
 
 def _check_spread(positions, std, what):
+    """positions: a few hundred numbers, of which no honest draw is further off than this allows."""
     spread = positions.detach().std().item()
     if not 0.7 * std < spread < 1.4 * std:
         raise CheckFailed(
@@ -368,6 +370,7 @@ def check_model2(Model2: Callable) -> None:
     for pool, temporal_depth in (("mean", TEMPORAL_DEPTH), ("cls", TEMPORAL_DEPTH), ("mean", 0)):
         model = _module(Model2, CLIP, TUBELET, CLASSES, DIM, DEPTH, temporal_depth, HEADS, MLP_DIM, pool, 0.7)
         _check_model2_parts(model, temporal_depth, pool)
+        _check_first_positions(Model2, temporal_depth, pool)
         package = model2_in_the_package(model)
         _large(model)
         for b in (4, 1):
@@ -398,6 +401,13 @@ def _check_model2_parts(model, temporal_depth, pool):
             raise CheckFailed("with temporal_depth=0 there is no temporal encoder: set self.time = None")
     else:
         _check_encoder(_part(model, "time"), "`time`", nt, temporal_depth, pool)
+
+
+def _check_first_positions(Model2, temporal_depth, pool):
+    """How the positions are drawn, in a model with 30 time indices of 30 tokens."""
+    clip = (CLIP[0], 30 * TUBELET[0], 5 * TUBELET[1], 6 * TUBELET[2])
+    model = _module(Model2, clip, TUBELET, CLASSES, DIM, 1, min(temporal_depth, 1), HEADS, MLP_DIM, pool, 0.7)
+    if temporal_depth:
         _check_spread(model.time.positions, 0.7, "with std=0.7 the temporal positions")
     _check_spread(model.space.positions, 0.02, "with std=0.7, which is for time only, the positions in space")
 
