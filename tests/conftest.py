@@ -36,6 +36,14 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def clip_cache(tmp_path_factory):
+    """Decoded clips of the tests' videos are not left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIVIT_EDU_CACHE", str(tmp_path_factory.mktemp("clips")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder with real MedMNIST3D files, from $VIVIT_EDU_TEST_DATA; tests that need it skip without."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from .datasets.bars import walking_bars  # noqa: F401  (notebooks take it from here)
 from .datasets.medmnist import MEDMNIST3D, UnreachableError, load_medmnist
 from .errors import ConfigError
-from .support.places import ROOT, kept
+from .support.places import ROOT, kept, user_cache
 from .volumes import SPLITS, Mirror, Split, Volumes, describe, find_mirror_axis  # noqa: F401
 
 NAMES = (*MEDMNIST3D, "organphantom3d", "movingshapes")
@@ -98,13 +98,7 @@ def data_root(root: Path | str | None = None) -> Path:
     project = ROOT / "pyproject.toml"
     if project.is_file() and 'name = "vivit-edu"' in project.read_text(encoding="utf-8"):
         return ROOT / "data"
-    if sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "vivit-edu"
+    return user_cache()
 
 
 def _folder(name: str, value: Path | str) -> Path:

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from einops import reduce, repeat
 from torch import nn
 
-from ..datasets.video import files_in, load_clip
+from ..datasets.decoding import load_clip
+from ..datasets.video_folders import files_in
 from ..errors import CheckpointError, DataError
 from ..models import build_model
 from ..pretrained import load_pretrained, options_for

@@ -45,7 +45,7 @@ from ..support.checkpoint import (
     read_newest,
     remove_half_written,
 )
-from ..support.devices import choose_device, describe_device
+from ..support.devices import choose_device, describe_device, machine_memory
 from ..support.files import check_space, read_json, written_whole
 from ..support.identity import identity, identity_hash, other_data
 from ..support.locks import alone_in, check_alone
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 # what stands in the folder of a run
 RUN_FILES = ("run.json", LATEST, PREVIOUS, "pretrained.json", "history.json", "metrics.json")
 RUN_FILES += ("curves.png", "confusion.png", "attention.png")
+VIDEO_OPTIONS = {"seed": int, "val": str, "test": str, "clips": int}  # of `load_videos`, as run.json keeps them
 # whole voxels along T, H and W: less than the preset's training moves clips by
 VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
 
@@ -84,16 +85,18 @@ def train_run(
     resume: go on with the run in `out`, which must have been started with the same recipe and seed; only its epochs may
     be more. The file of pretrained weights that it began with is then no longer read.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data are, noted so that
-    the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise. preset: the name of
-    the preset that the recipe began as, for the record. figures: draw them, too. The test split is read once, after
-    training. Of several processes the first evaluates and writes; the others return None.
+    the run can be evaluated later; videos: likewise the arguments "folder", "frames" and "seed" of `load_videos`, with
+    "val", "test" and "clips" where they were given. preset: the name of the preset that the recipe began as, for the
+    record. figures: draw them, too. The test split is read once, after training. Of several processes the first
+    evaluates and writes; the others return None.
     """
     check_seed(seed)
     check_path("out", out, "a run folder")
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
     what = {"dataset": volumes.name, "size": size, "root": absolute(root) if root else None, "seed": seed}
-    what |= {"videos": videos | {"folder": absolute(videos["folder"])}} if videos else {}
+    if videos:
+        what["videos"] = videos | {key: absolute(videos[key]) for key in ("folder", "val", "test") if key in videos}
     on_first(claim, out, resume)
     model = build_seeded(recipe, volumes, seed)
     check_memory(model, volumes.train.clips.shape[1:], min(recipe.batch_size, len(volumes.train)))
@@ -219,7 +222,8 @@ def load_data(run: dict, root: Path | str | None = None) -> Volumes:
     if videos := run.get("videos"):
         from ..datasets.video import load_videos
 
-        return load_videos(root or videos["folder"], frames=videos["frames"], size=run["size"], seed=videos["seed"])
+        given = {key: videos[key] for key in VIDEO_OPTIONS if key in videos}
+        return load_videos(root or videos["folder"], frames=videos["frames"], size=run["size"], **given)
     return load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
 
 
@@ -261,7 +265,9 @@ def read_run(folder: Path | str) -> dict:
             check_kinds(run, {"data": dict})
             check_kinds(run["data"], dict.fromkeys(run["data"], str))
         if "videos" in run:
-            check_kinds(run["videos"], {"folder": str, "frames": int, "seed": int})
+            kinds = {"folder": str, "frames": int, "seed": int}
+            kinds |= {key: kind for key, kind in VIDEO_OPTIONS.items() if key in run["videos"]}
+            check_kinds(run["videos"], kinds)
         Recipe.from_dict(run["recipe"])
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. The checkpoint beside it is untouched") from error
@@ -384,20 +390,22 @@ def check_memory(model: nn.Module, clip_shape: Sequence[int], clips: int) -> Non
     clips [C, T, H, W]; and what the layers of a ViViT keep of each token for the way back.
     model: as built, if only on torch's device "meta".
     """
+    needed, memory = memory_needed(model, clip_shape, clips), machine_memory()
+    if memory is not None and needed > memory:
+        raise ConfigError(
+            f"training this model on batches of {clips} clips {list(clip_shape)} takes at least "
+            f"{needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}: take smaller batches, fewer "
+            "frames, larger tubelets or a smaller model"
+        )
+
+
+def memory_needed(model: nn.Module, clip_shape: Sequence[int], clips: int) -> int:
+    """Bytes that a training step takes at the least, as `check_memory` counts them."""
     numbers = 4 * sum(p.numel() for p in model.parameters()) + clips * math.prod(clip_shape)
     if isinstance(model, ViViT):
         config = model.config
         numbers += clips * math.prod(model.embedding.grid) * config.depth * (8 * config.dim + 2 * config.mlp_dim)
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system says
-        return
-    if 4 * numbers > memory:
-        raise ConfigError(
-            f"training this model on batches of {clips} clips {list(clip_shape)} takes at least "
-            f"{4 * numbers / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}: take smaller batches, fewer "
-            "frames, larger tubelets or a smaller model"
-        )
+    return 4 * numbers
 
 
 def claim(out: Path | str, resume: bool) -> None:
