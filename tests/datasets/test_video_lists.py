@@ -119,13 +119,25 @@ def test_kinetics_finds_files_by_their_id_and_counts_those_that_were_withdrawn(f
 
 
 FAULTY = {
-    "a file that is not there": ("l.csv", "path,label\na.mp4,run\nb/none.mp4,sit\n", "1 of 2 files are not there .line 3: b/none.mp4.*relative to"),
+    "a file that is not there": (
+        "l.csv",
+        "path,label\na.mp4,run\nb/none.mp4,sit\n",
+        "1 of 2.*line 3: b/none.mp4.*relative to",
+    ),
     "many": ("l.txt", "a.mp4 0\n" + "".join(f"{i}.mp4 1\n" for i in range(9)), "9 of 10 files.*line 6: 4.mp4; …"),
     "no label": ("l.txt", "a.mp4 0\na.mp4\n", "line 2: 'a.mp4' has no label"),
     "an empty label": ("l.csv", "path,label\na.mp4,\n", "line 2 has no label"),
     "a column too many": ("l.csv", "path,label\na.mp4,run,fast\n", "line 2 has 3 columns, and the titles are 2"),
-    "titles that nobody knows": ("l.csv", "name,kind\na.mp4,run\n", "line 1: 'name,kind' is neither the path.*nor a line of titles"),
-    "a split that nobody knows": ("l.csv", "path,label,split\na.mp4,run,exam\n", "line 2: the split 'exam' is not known"),
+    "titles that nobody knows": (
+        "l.csv",
+        "name,kind\na.mp4,run\n",
+        "line 1: 'name,kind' is neither.*nor a line of titles",
+    ),
+    "a split that nobody knows": (
+        "l.csv",
+        "path,label,split\na.mp4,run,exam\n",
+        "line 2: the split 'exam' is not known",
+    ),
     "two labels": ("l.txt", "a.mp4 0\nsame/../a.mp4 1\n", "line 2: same/../a.mp4 is in line 1 already.*other labels"),
     "two splits": ("l.csv", "path,label,split\na.mp4,x,train\na.mp4,x,test\n", "line 3.*line 2 already.*other splits"),
     "nothing": ("l.csv", "\n \n", "is empty"),
@@ -137,7 +149,7 @@ FAULTY = {
     "pictures in folders": ("l.txt", "same 120 3\n", "1 of 1.*line 1: same 120.*describe pictures"),
     "one class": ("l.txt", "a.mp4 0\n", "at least two classes.*found: 0"),
     "a list in a list": ("l.csv", "path,label\n~nobody-here/a.mp4,x\n", "not there"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTY)
@@ -207,9 +219,7 @@ def test_what_was_given_twice_or_fits_nowhere_is_refused(film, tmp_path):
     with pytest.raises(DataError, match="has the split val already"):
         listed(tmp_path / "all", val=classes(film, tmp_path / "other", 1))
     own = classes(film, tmp_path / "own", 1)
-    with pytest.raises(
-        DataError, match=r"val/a/0.mp4 and a/0.mp4 are the same file, once in train as a and once in val"
-    ):
+    with pytest.raises(DataError, match=r"a/0.mp4 and val/a/0.mp4 are the same file, once in val"):
         listed(own, val=own)
     strange = classes(film, tmp_path / "strange", 1, 1, ("a", "c"))
     with pytest.raises(DataError, match="strange has classes that train does not have: c"):
@@ -226,9 +236,7 @@ def test_a_file_under_another_name_in_another_split_is_noticed(film, tmp_path):
     for split, number in zip(SPLITS, (0, 2, 0)):
         put(film, tmp_path / split / "a" / f"{split}.mp4", number)
         put(film, tmp_path / split / "b" / f"{split}.mp4", number + 1)
-    with pytest.warns(
-        UserWarning, match=r"2 video\(s\) are in several splits.*train/a/train.mp4 in train = test/a/test"
-    ):
+    with pytest.warns(UserWarning, match=r"2 video\(s\) are in several splits.*train/a/train.mp4 in train = test"):
         load_videos(tmp_path, frames=2, size=8)
 
 
@@ -269,9 +277,7 @@ def test_a_class_with_too_few_files_is_told_what_to_do(film, tmp_path):
 
 def test_one_long_file_is_split_by_time_and_that_is_said(film, tmp_path):
     classes(film, tmp_path / "v", 1)
-    with pytest.warns(
-        UserWarning, match="2 files in train and val and test .a/0.mp4, b/0.mp4.*not independent.*flatter"
-    ):
+    with pytest.warns(UserWarning, match="2 files in train and val and test .a/0.mp4, b/0.*not independent.*flatter"):
         volumes = load_videos(tmp_path / "v", frames=2, size=8, clips=10)
     assert [len(s) for s in (volumes.train, volumes.val, volumes.test)] == [12, 4, 4]
     found = listed(tmp_path / "v", clips=10)

@@ -267,7 +267,9 @@ def only_once(pools: Pools, left_out: Counter) -> dict[Path, str]:
     return names
 
 
-def dealt(pools: Pools, class_names: Sequence[str], folder: Path, seed: int, clips: int) -> dict[str, list[Cut]]:
+def dealt(
+    pools: Pools, class_names: Sequence[str], places: Mapping[str, Path], seed: int, clips: int
+) -> dict[str, list[Cut]]:
     """The clips of each split; splits that have no files of their own get them from those that have.
 
     places: where the files of each split that has some were found.
@@ -387,7 +389,7 @@ def read_videos(files: VideoFiles, frames: int, size: int, step: int | None = No
     with tqdm(total=len(cuts), desc="reading videos", unit="clip", delay=0.5) as bar:
         if cache:
             try:
-                place = Place(f"{files.seen} step {step} {decoder()}", shape)
+                place = Place(f"{files.seen} step {step} clips {cuts[0].parts} {decoder()}", shape)
                 clips, hashes, fresh = kept_clips(rows, place, decode, bar.update)
             except NoRoomError as error:
                 cache, why = False, str(error)

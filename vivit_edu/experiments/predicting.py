@@ -3,6 +3,7 @@
 read_predictor("runs/first")             a run folder
 read_predictor("weights/vivit-b")        a folder that Hugging Face's `save_pretrained` wrote: weights, config.json
 predict_files(predictor, paths)          video files, volumes (.npy, .npz), or folders of these
+predict_clip(predictor, clip)            one of them, or a tensor
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from torch import nn
 
 from ..datasets.decoding import load_clip
 from ..datasets.video_folders import files_in
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..models import build_model
 from ..pretrained import load_pretrained, options_for
 from ..support.checkpoint import check_kinds, fill
 from ..support.devices import choose_device
 from ..support.files import read_json, shown
 from ..support.npz import npz_arrays, npz_headers
-from ..support.options import check_whole
+from ..support.options import check_path, check_whole
 from ..training import Recipe
 from ..weights.stated import facts
 from .runs import newest_checkpoint, read_run, trained_weights
@@ -174,6 +175,31 @@ def settings_in(path: Path) -> dict | None:
 
 
 # ---- files
+
+
+def predict_clip(predictor: Predictor, clip: Path | str | torch.Tensor, *, views: int = 1) -> dict[str, float]:
+    """The probability of each class, the most probable first.
+
+    clip: a video file or a volume (.npy, .npz); or a tensor [C, T, H, W] of the predictor's shape, uint8 or float in
+    [0, 1], or several views of one clip, [views, C, T, H, W]. views: of a video file, averaged, as in `predict_files`.
+    Raises DataError where a file cannot be read, and ConfigError where a tensor is of another shape or kind.
+    """
+    if isinstance(clip, torch.Tensor):
+        clips = clip[None] if clip.ndim == 4 else clip
+        if clips.ndim != 5 or not len(clips) or tuple(clips.shape[1:]) != tuple(predictor.clip_shape):
+            raise ConfigError(
+                f"a clip of shape {list(clip.shape)} was given: this model expects {list(predictor.clip_shape)}, or "
+                "several views of that"
+            )
+        inside = clips.dtype == torch.uint8 or (clips.is_floating_point() and 0 <= clips.min() and clips.max() <= 1)
+        if not inside:
+            raise ConfigError(f"a clip of {clips.dtype} was given: expected uint8, or floats from 0 to 1")
+    else:
+        check_whole("views", views, 1)
+        check_path("clip", clip, "a video or a volume")
+        clips = read_clips(Path(clip), predictor, views)
+    found = zip(predictor.class_names, predictor(clips).tolist())
+    return dict(sorted(found, key=lambda item: -item[1]))
 
 
 def predict_files(
