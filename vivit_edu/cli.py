@@ -172,7 +172,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="train on video files instead: DIR holds a sub-folder for each class, or folders train, val and test "
         "with these; or it is a list of paths and labels, as CSV or as lines of a path and a label",
     )
-    train.add_argument("--val", type=place, metavar="DIR", help="with --videos: a folder or list for validation")
+    train.add_argument(
+        "--val",
+        type=place,
+        metavar="DIR",
+        help="with --videos: a folder or list for validation; without --test, half of its files are the test",
+    )
     train.add_argument("--test", type=place, metavar="DIR", help="with --videos: a folder or list for the test")
     train.add_argument("--frames", type=positive, help="of each video (default: as --size; 16 at 112, 32 at 224)")
     train.add_argument(

@@ -12,6 +12,7 @@ from vivit_edu import load_videos
 from vivit_edu.datasets import clip_cache, video
 from vivit_edu.datasets.clip_cache import ClipRow, NoRoomError, Place, kept_clips
 from vivit_edu.errors import DataError
+from vivit_edu.support.devices import machine_memory
 from vivit_edu.volumes import SPLITS
 
 SHAPE = (3, 2, 4, 4)
@@ -237,6 +238,24 @@ def test_clips_are_mapped_and_not_held(source, decoded, tmp_path):
     before = store.read_bytes()
     volumes.train.clips.zero_()
     assert store.read_bytes() == before
+
+
+def test_a_file_that_is_larger_than_the_memory_is_mapped(tmp_path):
+    """A sparse file, which takes no room on the disk."""
+    size, rows = ROW << 20, 2 * machine_memory() // (ROW << 20)
+    try:
+        with open(tmp_path / "x", "wb") as file:
+            file.truncate(rows * size)
+            file.seek((rows - 1) * size)
+            file.write(b"\7")
+    except OSError:
+        pytest.skip("this disk has no sparse files")
+    clips = torch.from_numpy(clip_cache.mapped(tmp_path / "x", (rows, size)))
+    assert clips[[0, rows - 1], 0].tolist() == [0, 7]
+    clips[0, 0] = 1
+    assert (tmp_path / "x").open("rb").read(1) == b"\0" and clips[0, 0] == 1
+    with pytest.raises(NoRoomError, match="cannot be mapped"):
+        clip_cache.mapped(tmp_path / "x", (2**62,))
 
 
 def test_two_that_fill_the_same_file_do_not_disturb_each_other(source, decoded, tmp_path, monkeypatch):

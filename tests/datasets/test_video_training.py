@@ -4,13 +4,10 @@ import json
 import re
 
 import pytest
-import torch
 
 from tests.datasets.test_video import encode, ramp
-from tests.experiments.test_choices import recipe_in
 from vivit_edu.cli import main, make_parser
 from vivit_edu.datasets import decoding
-from vivit_edu.errors import ConfigError
 from vivit_edu.experiments import choices
 from vivit_edu.experiments.choices import for_few_clips, for_memory, started
 from vivit_edu.experiments.predicting import predict_clip, read_predictor
@@ -159,7 +156,7 @@ def test_splits_that_were_given_are_those_of_the_run_ever_after(films, tmp_path,
     run = read_run(out)
     assert run["videos"]["val"] == str(held) and run["videos"]["folder"] == str(folder)
     volumes = load_data(run)
-    assert [len(s) for s in (volumes.train, volumes.val, volumes.test)] == [2, 4, 2] and volumes.files.keys() == run[
+    assert [len(s) for s in (volumes.train, volumes.val, volumes.test)] == [2, 2, 4] and volumes.files.keys() == run[
         "data"
     ].keys() - {f"the split {s}" for s in ("train", "val", "test")}
     capsys.readouterr()

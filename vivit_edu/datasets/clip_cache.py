@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +29,7 @@ from ..support.files import check_space, written_whole
 from ..support.places import user_cache
 
 END_MARK = b"vivit-edu clips\n"
+NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which the module mmap has from Python 3.13 on
 STORE_VERSION = 1  # a higher number makes all files of before unknown
 MOST_INDEX = 1 << 30  # bytes
 
@@ -110,8 +113,27 @@ def kept_clips(
         for old in place.files():
             if old != path:
                 old.unlink()
-    mapped = np.memmap(path, np.uint8, mode="c", shape=(len(rows), *place.shape))
-    return mapped, [sums[slot][1] for slot in range(len(rows))], decoded
+    return mapped(path, (len(rows), *place.shape)), [sums[slot][1] for slot in range(len(rows))], decoded
+
+
+def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """The first bytes of a file as an array uint8 of this shape. What is changed in it stays in this process.
+
+    The file may be larger than the memory: pages come in as they are read, and go as others need the room. Linux would
+    refuse such a mapping that can be written to if it had to reserve memory for all of it. Raises NoRoomError where
+    the system does not map that much.
+    """
+    size = prod(shape)
+    try:
+        with open(path, "rb") as file:
+            if sys.platform == "win32":
+                memory = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+            else:
+                flags = mmap.MAP_PRIVATE | (NO_RESERVE if sys.platform == "linux" else 0)
+                memory = mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    except OSError as error:
+        raise NoRoomError(f"{size / 2**30:.3g} GiB cannot be mapped: {error.strerror or error}") from error
+    return np.frombuffer(memory, np.uint8).reshape(shape)
 
 
 def fill_file(

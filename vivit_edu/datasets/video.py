@@ -398,8 +398,10 @@ def read_videos(files: VideoFiles, frames: int, size: int, step: int | None = No
             clips, hashes = in_memory(rows, shape, decode, bar.update)
     if cache and is_first():
         kept = f"in {shown(place.path(rows))} ({clips.nbytes / 2**20:.0f} MiB)"
+        counts = ", ".join(f"{len(files.splits[split])} {split}" for split in SPLITS)
         print(
-            f"{files.name}: {fresh} clips decoded, {len(rows) - fresh} taken from before; kept {kept}", file=sys.stderr
+            f"{files.name} ({counts}): {fresh} clips decoded, {len(rows) - fresh} taken from before; kept {kept}",
+            file=sys.stderr,
         )
     told = {files.names[cut.path]: sha for cut, sha in zip(cuts, hashes)}
     told = {name: f"{splits} {told[name]}" for name, splits in files.in_splits().items()}
