@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .volumes import Split, Volumes
 
 OPTIMISERS = ("adamw", "muon")
+MOST_VOXELS = 128 * 64**3  # that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -492,12 +493,14 @@ def predict_logits(
     """The logits [N, K] of all clips of a split, float32 on the CPU.
 
     The model computes them in eval mode and is then put back into the mode it was in.
+    batch_size: fewer clips at once where these are large: at most 128 of 64³.
     predict: (model, clips float [B, C, T, H, W] in [0, 1]) -> logits [B, K], for averages over views; by default
     the model itself.
     """
     device, logits = next(model.parameters()).device, []
+    most = max(1, MOST_VOXELS // math.prod(split.clips.shape[1:]))
     with evaluating(model), mixed_precision(device):
-        for clips in split.clips.split(batch_size):
+        for clips in split.clips.split(min(batch_size, most)):
             clips = clips.to(device).float() / 255
             logits.append((predict(model, clips) if predict else model(clips)).float())
     return torch.cat(logits).cpu()

@@ -131,8 +131,8 @@ def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             else:
                 flags = mmap.MAP_PRIVATE | (NO_RESERVE if sys.platform == "linux" else 0)
                 memory = mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    except OSError as error:
-        raise NoRoomError(f"{size / 2**30:.3g} GiB cannot be mapped: {error.strerror or error}") from error
+    except (OSError, ValueError, OverflowError) as error:
+        raise NoRoomError(f"{size / 2**30:.3g} GiB cannot be mapped: {error}") from error
     return np.frombuffer(memory, np.uint8).reshape(shape)
 
 
