@@ -434,7 +434,7 @@ def get_volumes(options: argparse.Namespace) -> Volumes:
 def say_shared(volumes: Volumes) -> None:
     """Says below the figures where clips of one video are in several splits."""
     if volumes.files:
-        from .datasets.video import shared_files
+        from .datasets.video_splits import shared_files
 
         if told := shared_files(volumes.files):
             print(told)

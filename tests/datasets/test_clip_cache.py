@@ -3,13 +3,14 @@
 import os
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from vivit_edu import load_videos
-from vivit_edu.datasets import clip_cache, video
+from vivit_edu.datasets import clip_cache, video, video_splits
 from vivit_edu.datasets.clip_cache import ClipRow, NoRoomError, Place, kept_clips
 from vivit_edu.errors import DataError
 from vivit_edu.support.devices import machine_memory
@@ -41,7 +42,7 @@ def decoded(monkeypatch):
         return torch.full((1, 3, frames, size, size), path.read_bytes()[0], dtype=torch.uint8)
 
     def load_clips(path, *, frames, size, clips, step=None):
-        whole = load_clip(video.Path(path), frames=frames, size=size)
+        whole = load_clip(Path(path), frames=frames, size=size)
         return torch.cat([whole + 100 * part for part in range(clips)])
 
     monkeypatch.setattr(video, "load_clip", load_clip)
@@ -53,7 +54,7 @@ def load(source, **options):
     """The data set; that each clip is that of its file and part is checked."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        listed = video.list_videos(source, frames=2, size=4, **options)
+        listed = video_splits.list_videos(source, frames=2, size=4, **options)
         volumes = load_videos(source, frames=2, size=4, **options)
     for split in SPLITS:
         expected = [(c.path.read_bytes()[0] + 100 * c.part) % 256 for c in listed.splits[split]]

@@ -1,13 +1,15 @@
 """Lists of videos as people have them, and data sets with splits of their own, few files or one long file."""
 
 import warnings
+from collections import Counter
 
 import pytest
 import torch
 
 from tests.datasets.test_video import encode, ramp
 from vivit_edu import load_videos
-from vivit_edu.datasets import decoding, video
+from vivit_edu.datasets import decoding, video_splits
+from vivit_edu.datasets.video_lists import read_list
 from vivit_edu.errors import ConfigError, DataError
 
 av = pytest.importorskip("av")
@@ -33,7 +35,7 @@ def listed(path, *, clips=1, **options):
     """{split: [(file's name, label, part)]} of what would be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        files = video.list_videos(path, frames=2, size=8, clips=clips, **options)
+        files = video_splits.list_videos(path, frames=2, size=8, clips=clips, **options)
     return {s: [(files.names[c.path], c.label, c.part) for c in files.splits[s]] for s in SPLITS}
 
 
@@ -69,7 +71,7 @@ def test_a_list_in_every_form_is_read(form, name, film, tmp_path):
     (tmp_path / ending).write_bytes(text.format(*paths).encode())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files = video.list_videos(tmp_path / ending, frames=2, size=8)
+        files = video_splits.list_videos(tmp_path / ending, frames=2, size=8)
     found = {files.names[cut.path]: files.class_names[cut.label] for cuts in files.splits.values() for cut in cuts}
     names = ("0", "10") if " 0" in text else ("run", "sit")
     assert files.class_names == names and files.name == f"videos-{ending.split('.')[0]}"
@@ -108,8 +110,8 @@ def test_kinetics_finds_files_by_their_id_and_counts_those_that_were_withdrawn(f
     text = "label,youtube_id,time_start,time_end,split,is_cc\n"
     text += "zumba,-aB_1,10,20,train,0\ntai chi,zz,7,17,train,0\ntai chi,y,0,10,val,0\ntai chi,gone,3,13,test,1\n"
     (tmp_path / "k.csv").write_text(text)
-    left_out = video.Counter()
-    rows = video.read_list(tmp_path / "k.csv", left_out)
+    left_out = Counter()
+    rows = read_list(tmp_path / "k.csv", left_out)
     assert [(row.name, row.label, row.split) for row in rows] == [
         ("videos/zumba/-aB_1_000010_000020.mp4", "zumba", "train"),
         ("videos/zz_000007_000017.mp4", "tai chi", "train"),
@@ -289,7 +291,7 @@ def test_one_long_file_is_split_by_time_and_that_is_said(film, tmp_path):
 def test_of_two_files_one_is_for_training_alone(film, tmp_path):
     classes(film, tmp_path / "v", 2)
     with pytest.warns(UserWarning, match="2 files in val and test.*choices made on val"):
-        video.list_videos(tmp_path / "v", frames=2, size=8, clips=4)
+        video_splits.list_videos(tmp_path / "v", frames=2, size=8, clips=4)
     found = names_in(listed(tmp_path / "v", clips=4))
     assert found["val"] == found["test"] and not set(found["train"]) & set(found["test"])
 
@@ -298,8 +300,8 @@ def test_of_enough_files_no_two_splits_share_one(film, tmp_path):
     classes(film, tmp_path / "v", 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        files = video.list_videos(tmp_path / "v", frames=2, size=8, clips=3)
-    assert video.shared_files(files.in_splits()) == ""
+        files = video_splits.list_videos(tmp_path / "v", frames=2, size=8, clips=3)
+    assert video_splits.shared_files(files.in_splits()) == ""
     found = listed(tmp_path / "v", clips=3)
     assert [len(found[s]) for s in SPLITS] == [12, 6, 6]
     assert not any(set(names_in(found)[a]) & set(names_in(found)[b]) for a, b in (SPLITS[:2], SPLITS[1:], SPLITS[::2]))

@@ -70,7 +70,7 @@ def read_list(path: Path, left_out: Counter) -> list[Listed]:
     return list(seen.values())
 
 
-def cells(line: str, sign: str) -> list[str]:
+def cells_of(line: str, sign: str) -> list[str]:
     """The cells of one line of a CSV file, without the spaces around them; none where it cannot be read."""
     try:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=sign, skipinitialspace=True), [])]
@@ -81,7 +81,7 @@ def cells(line: str, sign: str) -> list[str]:
 def find_titles(line: str) -> tuple[str, list[str]] | None:
     """(sign between the columns, titles in small letters), where the line has those of a label and of a path or ID."""
     for sign in ",;\t":
-        titles = [cell.lower().replace(" ", "_") for cell in cells(line, sign)]
+        titles = [cell.lower().replace(" ", "_") for cell in cells_of(line, sign)]
         if column(titles, LABEL_TITLES) is not None and column(titles, PATH_TITLES + ID_TITLES) is not None:
             return sign, titles
     return None
@@ -100,7 +100,7 @@ def rows_by_title(
     films = None if file is not None else Films(path.parent, titles)
     found, missing = [], []
     for number, line in lines[1:]:
-        row = cells(line, sign)
+        row = cells_of(line, sign)
         if len(row) != len(titles):
             raise DataError(
                 f"{shown(path)}, line {number} has {len(row)} columns, and the titles are {len(titles)} "
