@@ -154,11 +154,8 @@ def four_models() -> list[Row]:
         "factorised_self_attention": {"depth": 3},
         "factorised_dot_product": {"depth": 4},
     }
-    augmentation = replace(GENTLE, roll=True)
-    return [
-        Row(name, Recipe.preset("quick", model=name, options=sizes | depth, augmentation=augmentation, epochs=30))
-        for name, depth in depths.items()
-    ]
+    recipe = Recipe.preset("quick", augmentation=replace(GENTLE, roll=True), epochs=50)
+    return [Row(name, replace(recipe, model=name, options=sizes | depth)) for name, depth in depths.items()]
 
 
 TABLES = {
