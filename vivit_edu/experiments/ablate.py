@@ -222,6 +222,8 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
     }
     if all("probes" in run for run in runs):
         figures["probes"] = {name: spread([run["probes"].get(name) for run in runs]) for name in runs[0]["probes"]}
+    if "rates" in runs[0]:
+        figures["rates"] = runs[0]["rates"]  # those of all seeds
     return {
         "row": row.name,
         "recipe": asdict(row.recipe),

@@ -16,6 +16,7 @@ from ..training import GENTLE, Recipe
 from ..volumes import Volumes
 from .probes import probe
 from .runs import choose_device, load_model, train_run
+from .tuning import train_at_best_rate
 
 TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
 # % of the training patients, and how many times the epochs
@@ -154,11 +155,14 @@ def four_models() -> list[Row]:
         "factorised_self_attention": {"depth": 3},
         "factorised_dot_product": {"depth": 4},
     }
-    augmentation = replace(GENTLE, roll=True)
-    return [
-        Row(name, Recipe.preset("quick", model=name, options=sizes | depth, augmentation=augmentation, epochs=30))
-        for name, depth in depths.items()
-    ]
+    recipe = Recipe.preset("quick", augmentation=replace(GENTLE, roll=True), epochs=50)
+    return [Row(name, replace(recipe, model=name, options=sizes | depth)) for name, depth in depths.items()]
+
+
+def optimisers() -> list[Row]:
+    """The preset quick with AdamW and with Muon, each at the best of five learning rates."""
+    train = partial(train_at_best_rate, rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), epochs=20)
+    return [Row(title, Recipe.preset("quick", optimiser=title.lower()), train) for title in ("AdamW", "Muon")]
 
 
 TABLES = {
@@ -173,6 +177,7 @@ TABLES = {
     "recipe": recipes,
     "motion": motion,
     "four-models": four_models,
+    "optimisers": optimisers,
 }
 
 
