@@ -93,6 +93,12 @@ def test_tubelets_tile_clips_of_other_sizes(words, tubelet, tmp_path):
     assert chosen(tmp_path, *words)[1].options["tubelet"] == tubelet
 
 
+def test_a_clip_that_no_tubelet_tiles_is_padded_and_that_is_said(tmp_path):
+    _, recipe, _, remarks = chosen(tmp_path, "--size", 113, "--preset", "full")
+    assert recipe.options["tubelet"] == (2, 16, 16) and recipe.options["remainder"] == "pad"
+    assert any("2×16×16 in place of 4×4×4, 512 tokens" in said and 'remainder="pad"' in said for said in remarks)
+
+
 def test_frames_are_those_asked_for_or_go_with_the_size(tmp_path):
     sizes = {28: 28, 64: 64, 96: 16, 112: 16, 160: 16, 192: 32, 224: 32}
     assert {size: chosen(tmp_path, "--size", size)[0].frames for size in sizes} == sizes

@@ -191,12 +191,14 @@ def for_large_clips(recipe: Recipe, shape: tuple[int, int, int, int]) -> tuple[R
     that says so. A CNN stays as it is."""
     if not is_vivit(recipe.model):
         return recipe, []
+    before = recipe.options.get("tubelet", option_defaults(recipe.model)["tubelet"])
     recipe, _ = replace(recipe, options=recipe.options | {"tubelet": LARGE_TUBELET}).fitted(shape)
     tubelet = recipe.options["tubelet"]
     tokens = math.prod(-(-size // t) for size, t in zip(shape[1:], tubelet))
-    sizes = ["×".join(map(str, numbers)) for numbers in (shape[1:], tubelet)]
-    padded = ', and remainder="pad": zeros at the end where they do not tile the clip' * ("remainder" in recipe.options)
-    return recipe, [f"Clips of {sizes[0]}: tubelets of {sizes[1]} in place of 7×7×7, {tokens} tokens{padded}."]
+    clip, now, was = ("×".join(map(str, sizes)) for sizes in (shape[1:], tubelet, before))
+    padded = recipe.options.get("remainder") == "pad"
+    rest = ', and remainder="pad": zeros at the end where they do not tile the clip' * padded
+    return recipe, [f"Clips of {clip}: tubelets of {now} in place of {was}, {tokens} tokens{rest}."]
 
 
 def for_memory(recipe: Recipe, shape: tuple[int, int, int, int], device: str) -> tuple[Recipe, list[str]]:
