@@ -175,7 +175,7 @@ def test_an_empty_value_is_not_taken_for_none(name, needed, action, value, capsy
     assert stop.value.code == 2 and ("is empty: give a value" in said or "invalid" in said)
 
 
-PLACES = {"root", "out", "videos", "pretrained", "run", "folder"}
+PLACES = {"root", "out", "videos", "val", "test", "pretrained", "run", "folder"}
 
 
 @pytest.mark.parametrize("name, needed, action", [c for c in commands() if c.values[2].dest in PLACES])

@@ -424,7 +424,8 @@ def get_volumes(options: argparse.Namespace) -> Volumes:
 
         more = {name: getattr(options, name) for name in ("val", "test", "clips") if getattr(options, name) is not None}
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: say(f"vivit-edu: {message}")
+            first = os.environ.get("RANK", "0") == "0"
+            warnings.showwarning = lambda message, *_: say(f"vivit-edu: {message}") if first else None
             return load_videos(options.videos, frames=options.frames, size=options.size, seed=options.seed, **more)
     if options.name is None:
         return course_volumes(options.size, root=options.root)
