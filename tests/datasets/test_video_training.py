@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import torch
 
 from tests.datasets.test_video import encode, ramp
 from vivit_edu.cli import main, make_parser
@@ -12,7 +13,8 @@ from vivit_edu.experiments import choices
 from vivit_edu.experiments.choices import for_few_clips, for_memory, started
 from vivit_edu.experiments.predicting import predict_clip, read_predictor
 from vivit_edu.experiments.runs import load_data, memory_needed, read_run
-from vivit_edu.training import Recipe
+from vivit_edu.training import Recipe, predict_logits
+from vivit_edu.volumes import Split
 
 av = pytest.importorskip("av")
 SMALL = "--set dim=32 --set depth=1 --set mlp_dim=32 --device cpu --no-bfloat16 --epochs 1".split()
@@ -214,3 +216,26 @@ def test_a_run_json_with_other_kinds_is_refused(films, tmp_path):
         (out / "run.json").write_text(json.dumps(run | {"videos": run["videos"] | wrong}))
         with pytest.raises(ValueError, match="cannot be read"):
             read_run(out)
+
+
+class Counts(torch.nn.Module):
+    """Answers with one logit, and keeps how many clips came at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.batches = torch.nn.Parameter(torch.zeros(1)), []
+
+    def forward(self, clips):
+        self.batches.append(len(clips))
+        return self.weight.expand(len(clips), 2)
+
+
+@pytest.mark.parametrize("shape, clips, batches", [
+    ((1, 28, 28, 28), 200, [128, 72]), ((1, 64, 64, 64), 130, [128, 2]),
+    ((3, 16, 112, 112), 60, [55, 5]), ((3, 32, 224, 224), 8, [6, 2]),
+])  # fmt: skip
+def test_large_clips_are_evaluated_few_at_once(shape, clips, batches):
+    """No more voxels than 128 volumes of 64³ have, so that evaluation does not need more memory than training."""
+    model = Counts()
+    split = Split(torch.zeros(1, dtype=torch.uint8).expand(clips, *shape), torch.zeros(clips, dtype=torch.long))
+    assert predict_logits(model, split).shape == (clips, 2) and model.batches == batches
