@@ -64,7 +64,7 @@ def code_of_functions(*functions: Callable, roots: set[str] | frozenset[str] = f
         elif part not in found and name in definitions(module):
             nodes = definitions(module)[name]
             found[part] = function_hash(module, name)
-            imported = dict(imports_of(package_trees()[module], module))
+            imported = dict(module_imports(module))
             for node in nodes:
                 imported |= dict(imports_of(node, module))
             for word in names_in(nodes):
@@ -83,7 +83,7 @@ def with_imports(modules: set[str]) -> set[str]:
         if module in found or module in NO_FIGURES or module not in package_trees():
             continue
         found.add(module)
-        for _, (target, name) in imports_of(package_trees()[module], module):
+        for _, (target, name) in module_imports(module):
             waiting += [target, f"{target}.{name}".lstrip(".")]
     return found
 
@@ -148,6 +148,12 @@ def definitions(module: str) -> dict[str, list[ast.stmt]]:
         for name in names:
             found.setdefault(name, []).append(node)
     return found
+
+
+@cache
+def module_imports(module: str) -> list[tuple[str, tuple[str, str]]]:
+    """What a module imports from the package, as `imports_of` says it."""
+    return [*imports_of(package_trees()[module], module)]
 
 
 def imports_of(tree: ast.AST, module: str) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -23,3 +23,12 @@ def write_record(path: Path, content: dict) -> None:
             row = row | {"code": keys}
         rows.append(row)
     write_json(path, content | ({"code": shared} if shared else {}) | ({"rows": rows} if rows else {}))
+
+
+def shared_code(content: dict) -> list[dict]:
+    """The rows of a table that `write_record` wrote, with each run's code as it was given to it."""
+    of_hash = content.get("code", {})
+    return [
+        row | ({"code": [key and of_hash[key] for key in row["code"]]} if "code" in row else {})
+        for row in content["rows"]
+    ]
