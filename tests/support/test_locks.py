@@ -202,6 +202,7 @@ def test_the_stand_in_for_windows_locks_and_keeps(tmp_path, system):
     if system != "as on Windows":
         pytest.skip("about the stand-in")
     with open(tmp_path / "file", "a+b") as first, open(tmp_path / "file", "a+b") as second:
+        first.seek(2**20), second.seek(2**20)
         WINDOWS.locking(first.fileno(), WINDOWS.LK_NBLCK, 1)
         with pytest.raises(PermissionError):
             WINDOWS.locking(second.fileno(), WINDOWS.LK_NBLCK, 1)
