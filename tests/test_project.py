@@ -197,6 +197,18 @@ def test_the_documents_name_what_they_are_for():
     assert len(readme.split()) <= 900
 
 
+def test_promises_are_few_and_each_names_a_test_that_there_is():
+    text = (ROOT / "notebooks/results/benchmarks.md").read_text(encoding="utf-8")
+    table = text.split("## What is promised")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert 5 <= len(rows) <= 10 and not [promise for promise, _ in rows if len(promise.split()) > 30]
+    for promise, tests in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+        assert named and tests.count("`") == 2 * len(named), promise
+        for path, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / path).read_text(encoding="utf-8"), re.M), f"{path}::{test}"
+
+
 def test_the_recipe_of_a_check_is_one(capsys):
     """The example in CONTRIBUTING accepts a right answer and names the mistake of a wrong one."""
     from vivit_edu.course.checks import ch03

@@ -67,7 +67,7 @@ def code_of_functions(*functions: Callable, roots: set[str] | frozenset[str] = f
             imported = dict(module_imports(module))
             for node in nodes:
                 imported |= dict(imports_of(node, module))
-            for word in names_in(nodes):
+            for word in words_of(nodes):
                 if word in imported:
                     waiting.append(imported[word])
                 elif module not in ALONE:
@@ -177,7 +177,7 @@ def imports_of(tree: ast.AST, module: str) -> Iterator[tuple[str, tuple[str, str
             yield alias.asname or alias.name, (target, alias.name)
 
 
-def names_in(nodes: list[ast.stmt]) -> list[str]:
+def words_of(nodes: list[ast.stmt]) -> list[str]:
     """The names that these statements use, each once, in order."""
     return sorted({node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name)})
 
