@@ -154,6 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `command`, the function that runs it."""
     parser = Parser(prog="vivit-edu", description="Train, evaluate and explain video vision transformers.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.type = str  # it is asked of all words that follow, which are for the command's own arguments to refuse
 
     data = commands.add_parser("data", help="fetch or generate a data set, verify it, show what is in it")
     data.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
