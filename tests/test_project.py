@@ -117,6 +117,7 @@ ELSEWHERE = {
     "uv run vivit-edu ablate": "trains 18 models; tests/experiments/test_ablate.py runs the command on a tiny data set",
     "uv run vivit-edu bench": "takes time to measure; tests/experiments/test_bench.py runs its parts",
     "uv run vivit-edu predict": "needs files; tests/experiments/test_predicting.py makes some and runs the command",
+    "uv run vivit-edu records": "trains for minutes; tests/experiments/test_repeats.py runs it on a tiny table",
     "uv run vivit-edu train --videos": "needs videos; tests/datasets/test_video.py makes some and runs the command",
 }
 RUN_BY = {  # a command's first words -> arguments that make it short enough for a test
