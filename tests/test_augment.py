@@ -738,7 +738,7 @@ TYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float6
 @pytest.mark.parametrize("film", [False, True])
 def test_a_batch_is_checked_once(monkeypatch, film):
     checks = []
-    for module in (augment, mixing, warp, draws):
+    for module in (augment, mixing, draws):
         check = draws.check_batch
         monkeypatch.setattr(module, "check_batch", lambda *a, check=check, **k: checks.append(1) or check(*a, **k))
     clips, everything = random_clips(4, 1, 6, 7, 8), dataclasses.replace(FULL, film=film)

@@ -155,6 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `command`, the function that runs it."""
     parser = Parser(prog="vivit-edu", description="Train, evaluate and explain video vision transformers.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.type = str  # it is asked of all words that follow, which are for the command's own arguments to refuse
 
     data = commands.add_parser("data", help="fetch or generate a data set, verify it, show what is in it")
     data.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
@@ -292,6 +293,24 @@ def make_parser() -> argparse.ArgumentParser:
     record.add_argument("--root", type=place, help=ROOT_HELP)
     add_device_option(record)
     record.set_defaults(command=run_record)
+
+    records = commands.add_parser(
+        "records", help="which recorded figures are of today's code; with --repeat, make a sample of runs again"
+    )
+    records.add_argument("--repeat", type=positive, metavar="N", help="make N recorded runs again and compare them")
+    records.add_argument("--seed", type=int, help="which runs are drawn (default: the number of the week)")
+    records.add_argument(
+        "--most-seconds",
+        type=positive,
+        default=120,
+        metavar="S",
+        help="of runs that took at most so long (default: 120)",
+    )
+    records.add_argument(
+        "--note", action="store_true", help="write into the records which code made a run again to the digit"
+    )
+    records.add_argument("--root", type=place, help=ROOT_HELP)
+    records.set_defaults(command=run_records)
 
     bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
     bench.add_argument(
@@ -560,6 +579,30 @@ def run_record(options: argparse.Namespace) -> None:
             raise
         print_metrics(facts)
         print(f"{path}: {facts['bytes']} bytes, {facts['minutes']} minutes")
+
+
+def run_records(options: argparse.Namespace) -> None:
+    """Says which recorded figures are stale, or repeats a sample of runs."""
+    from datetime import date
+
+    from .experiments.repeats import repeat_sample, repeats_table, states, states_table
+
+    if options.repeat is None:
+        if options.note or options.seed is not None:
+            raise ConfigError("--note and --seed are for runs that are made again: give --repeat N as well")
+        print(states_table(states()))
+        print("A run is stale if a part of the code that decides its figures is another now, or its recipe is.")
+        return
+    seed = date.today().isocalendar().week if options.seed is None else options.seed
+    done, left_out = repeat_sample(options.repeat, seed, options.most_seconds, note=options.note, root=options.root)
+    print(repeats_table(done))
+    print(
+        "Allowed: three standard deviations of the difference between two seeds of the row, at least .02; .05 of one."
+    )
+    for reason in left_out:
+        print(f"Not repeated: {reason}")
+    if differing := [one for one in done if one.verdict == "differs"]:
+        raise VivitEduError(f"{len(differing)} of {len(done)} runs came to other figures than those recorded")
 
 
 def run_benches(options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """A run folder: a model trained, evaluated and explained, with its metrics and figures written down.
 
-run.json          what the run is: data set, place and SHA-256 of its data, recipe, seed
+run.json          what the run is: data set, place and SHA-256 of its data, recipe, seed, hashes of the code
 checkpoint.pt     the state after the last epoch (checkpoint.previous.pt: after the one before)
 pretrained.json   where its first weights are from and what was done with each; only of a pretrained start
 history.json      one row an epoch
@@ -54,6 +54,7 @@ from ..support.processes import is_first, on_first
 from ..training import History, Metrics, Recipe, build_seeded, fit, predict_logits, score
 from ..vivit import ViViT
 from ..volumes import Volumes
+from .code import code_of, same_code
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,6 +105,7 @@ def train_run(
     # the other processes get the first one's weights when training starts
     report = on_first(load_first_weights, model, recipe, out, resume)
     run = what | {"data": identity(volumes), "recipe": asdict(recipe)} | ({"preset": preset} if preset else {})
+    run |= {"code": code_of(train_run, recipe, volumes.name)}
     with alone_in(out):
         on_first(begin, out, resume, run, report)
         model = model.to(device)
@@ -122,7 +124,7 @@ def train_run(
             "options": asdict(model.config),
             "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
             **first_weights(out),
-            **{key: value for key, value in read_run(out).items() if key == "longer"},
+            **{key: value for key, value in read_run(out).items() if key in ("longer", "code")},
             "epochs": len(history),
             "seconds": round(seconds, 1),
             "seconds_this_time": round(time.perf_counter() - start, 1),
@@ -261,9 +263,9 @@ def read_run(folder: Path | str) -> dict:
     try:
         run = read_json(path)
         check_kinds(run, {"dataset": str, "size": int, "root": (str, NoneType), "seed": int, "recipe": dict})
-        if "data" in run:
-            check_kinds(run, {"data": dict})
-            check_kinds(run["data"], dict.fromkeys(run["data"], str))
+        for told in {"data", "code"} & set(run):
+            check_kinds(run, {told: dict})
+            check_kinds(run[told], dict.fromkeys(run[told], str))
         if "videos" in run:
             kinds = {"folder": str, "frames": int, "seed": int}
             kinds |= {key: kind for key, kind in VIDEO_OPTIONS.items() if key in run["videos"]}
@@ -355,6 +357,8 @@ def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) ->
         before = read_run(out) if resume else dict(run)
     except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
         before = dict(run)
+        if any((out / name).exists() for name in (LATEST, PREVIOUS)):
+            before.pop("code", None)
     before["recipe"] = asdict(Recipe.from_dict(before["recipe"]))
     epochs, wanted = before["recipe"]["epochs"], run["recipe"]["epochs"]
     if wanted > epochs:  # noted, since the result is not that of such a run from the start
@@ -362,6 +366,10 @@ def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) ->
         before["recipe"]["epochs"] = wanted
     elif "longer" in before:
         run = run | {"longer": before["longer"]}
+    if "code" in before and "code" in run:
+        run = run | {"code": same_code(before["code"], run["code"])}
+    else:  # by what code it began is not known
+        run = {key: value for key, value in run.items() if key != "code"}
     differing = "data" in before and other_data(before["data"], run["data"])
     if "data" in before and not differing:
         before["dataset"] = run["dataset"]  # a folder of videos may have another name by now
