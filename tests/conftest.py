@@ -34,7 +34,9 @@ def seed(name: str) -> None:
     number = zlib.crc32(f"{os.environ.get('VIVIT_EDU_TEST_SEED', 0)} {name}".encode())
     random.seed(number)
     np.random.seed(number)
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)  # in a microsecond; torch.manual_seed asks for every device there is
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
 
 
 @pytest.hookimpl(tryfirst=True)
