@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The tests start some hundred Python processes. Where bytecode is switched off, each would compile torch, matplotlib and
 # the rest again, a third of its time: instead it is kept, but away from the sources. Workers inherit both.
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+if "VIVIT_EDU_NO_BYTECODE" not in os.environ and os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     bytecode = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(bytecode)
     sys.dont_write_bytecode = False
