@@ -15,8 +15,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# The tests start some hundred Python processes. Where bytecode is switched off, each would compile torch, matplotlib and
-# the rest again, a third of its time: instead it is kept, but away from the sources. Workers inherit both.
+# The tests start many Python processes. Where bytecode is switched off, each compiles what it imports (torch takes
+# 3.6 s of a core in place of 1.9): here it is kept after all, but away from the sources. Workers inherit both settings.
 if "VIVIT_EDU_NO_BYTECODE" not in os.environ and os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     bytecode = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(bytecode)

@@ -19,8 +19,6 @@ from vivit_edu.authoring.masters import checkout, master_paths, read, tags
 from vivit_edu.course.checks import CheckFailed
 
 MASTERS = master_paths(checkout() / "notebooks")
-
-
 STEPS = 4  # of every training loop that a chapter writes itself
 
 
