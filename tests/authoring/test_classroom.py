@@ -42,7 +42,7 @@ def test_a_source_keeps_solutions_and_points_and_drops_outputs_and_guesses(path)
     theirs = [cell for cell in master.nb.cells if "nbgrader" in cell.metadata]
     without_run = {"outputs": [], "execution_count": None}
     ours = [cell for cell in nb.cells if "nbgrader" in cell.metadata][: len(theirs)]
-    parts = "from vivit_edu.course.checks import points\n"  # a check that gives points part by part: test_grading.py
+    parts = "from vivit_edu.course.checks import by_parts\n"  # a check that gives points part by part: test_grading.py
     assert [cell | {"source": ""} if cell.source.startswith(parts) else cell for cell in ours] == [
         cell
         | {"id": cell.metadata.nbgrader.grade_id}

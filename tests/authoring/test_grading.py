@@ -17,7 +17,7 @@ from vivit_edu.authoring.classroom import classroom, part_by_part, parts_of, sou
 from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
 from vivit_edu.authoring.masters import checkout, load_definitions, master_paths, notebook_text, read
 from vivit_edu.authoring.restore import HideTests, points_last
-from vivit_edu.course.checks import CheckFailed, ch04, points, progress, ready
+from vivit_edu.course.checks import CheckFailed, by_parts, ch04, progress, ready
 from vivit_edu.course.ready import load
 
 MASTERS = master_paths(checkout() / "notebooks")
@@ -32,7 +32,7 @@ def graded_by_parts():
     for path in MASTERS:
         cells = source_notebook(read(path)).cells
         for answer, check in zip(cells, cells[1:]):
-            if exercise := re.search(r'^points\("(.*?)"', check.source, re.M):
+            if exercise := re.search(r'^by_parts\("(.*?)"', check.source, re.M):
                 found[exercise[1]] = path, answer.source, check.source, check.metadata.nbgrader.points
     return found
 
@@ -66,7 +66,7 @@ def scope(path):
     ready_made = vars(import_module(f"vivit_edu.course.ready.ch{chapter}"))
     package = {name: getattr(vivit_edu, name) for name in vivit_edu.__all__}
     check = import_module(f"vivit_edu.course.checks.ch{chapter}")
-    for name, value in (ready_made | package | {f"ch{chapter}": check, "points": points}).items():
+    for name, value in (ready_made | package | {f"ch{chapter}": check, "by_parts": by_parts}).items():
         names.setdefault(name, value)
     return names
 
@@ -103,7 +103,7 @@ def test_a_cell_deals_its_points_out_evenly_and_the_last_parts_get_more():
     cell = nbformat.v4.new_code_cell(
         "ch04.check_multi_head(MultiHead)", metadata={"nbgrader": {"points": 5, "grade_id": "ch04-ex5-check"}}
     )
-    told = 'points("04.5", ch04.check_multi_head, {"__init__": 1, "forward": 2, "weights": 2}, MultiHead)'
+    told = 'by_parts("04.5", ch04.check_multi_head, {"__init__": 1, "forward": 2, "weights": 2}, MultiHead)'
     answer = GRADED["04.5"][1]
     assert part_by_part(cell, answer).splitlines()[-1] == told
     cell.metadata.nbgrader.points = 2  # fewer than parts
@@ -131,7 +131,7 @@ def cut_by_view(self, z):
 
 
 def test_a_mistake_in_one_method_leaves_the_points_of_the_others(capsys):
-    assert points("04.5", ch04.check_multi_head, SHARES, multi_head(forward=cut_by_view)) == 3
+    assert by_parts("04.5", ch04.check_multi_head, SHARES, multi_head(forward=cut_by_view)) == 3
     said = capsys.readouterr().out
     assert said.startswith("Not passed 04.5 as a whole: looks as if D was split by view")
     assert "Passed 04.5, __init__: 1\nNot passed 04.5, forward, 0 of 2: looks as if D was split by view" in said
@@ -140,7 +140,7 @@ def test_a_mistake_in_one_method_leaves_the_points_of_the_others(capsys):
 
 def test_a_part_of_an_exercise_is_not_noted_as_the_exercise(capsys):
     own = multi_head(forward=cut_by_view)
-    points("04.5", ch04.check_multi_head, SHARES, own)
+    by_parts("04.5", ch04.check_multi_head, SHARES, own)
     assert ready("04.5", own) is FINISHED["04.5"][0], "the notebook goes on with the course's"
     capsys.readouterr()
     progress("04")
@@ -152,20 +152,20 @@ def test_what_was_borrowed_earns_nothing_and_is_named(capsys):
     finished = FINISHED["04.5"][0]
     mixed = type("MultiHead", (finished,), {"weights": multi_head().weights, "__module__": "__main__"})
     ch04.check_multi_head(mixed)
-    assert points("04.5", ch04.check_multi_head, SHARES, mixed) == 2
+    assert by_parts("04.5", ch04.check_multi_head, SHARES, mixed) == 2
     said = capsys.readouterr().out
     for part, share in (("__init__", 1), ("forward", 2)):
         assert f"Not passed 04.5, {part}, 0 of {share}: this is the course's version, from `ready`" in said
     heir = type("MultiHead", (finished,), {"__module__": "__main__"})
     for nothing in (finished, heir):
         with pytest.raises(CheckFailed, match="the course's version, not yours"):
-            points("04.5", ch04.check_multi_head, SHARES, nothing)
+            by_parts("04.5", ch04.check_multi_head, SHARES, nothing)
 
 
 @pytest.mark.parametrize("answer", [None, 3, torch.nn.Module, type("Plain", (), {}), lambda dim, heads: None])
 def test_something_else_altogether_is_the_check_s_own_refusal(answer):
     with pytest.raises(CheckFailed):
-        points("04.5", ch04.check_multi_head, SHARES, answer)
+        by_parts("04.5", ch04.check_multi_head, SHARES, answer)
 
 
 def test_an_own_helper_and_an_explicit_super_are_tried_as_they_are():
@@ -185,17 +185,17 @@ def test_an_own_helper_and_an_explicit_super_are_tried_as_they_are():
             q, k, _ = self.parts(z)
             return (q @ k.mT).softmax(-1)  # √d is missing
 
-    assert points("04.5", ch04.check_multi_head, SHARES, MultiHead) == 3
+    assert by_parts("04.5", ch04.check_multi_head, SHARES, MultiHead) == 3
 
 
 def test_the_line_that_gives_points_is_the_last_one_also_under_hidden_tests():
     hidden = "### BEGIN HIDDEN TESTS\nassert MultiHead\n### END HIDDEN TESTS"
-    assert points_last(f"import x\npoints('04.5', x)\n{hidden}") == f"import x\n{hidden}\npoints('04.5', x)"
+    assert points_last(f"import x\nby_parts('04.5', x)\n{hidden}") == f"import x\n{hidden}\nby_parts('04.5', x)"
     assert points_last(f"ch03.check_cut(cut)\n{hidden}") == f"ch03.check_cut(cut)\n{hidden}"
 
 
 def test_the_page_that_comes_back_tells_of_parts_and_not_of_hidden_tests():
-    check = nbformat.v4.new_code_cell("points('04.5', x)\n### BEGIN HIDDEN TESTS\nprint(7)\n### END HIDDEN TESTS")
+    check = nbformat.v4.new_code_cell("by_parts('04.5', x)\n### BEGIN HIDDEN TESTS\nprint(7)\n### END HIDDEN TESTS")
     check.outputs = [nbformat.v4.new_output("stream", text="Passed 04.5, a: 1\nNot passed 04.5, b, 0 of 2: wrong\n7\n")]
     nb, _ = HideTests().preprocess(nbformat.v4.new_notebook(cells=[check]), {})
     assert nb.cells[0].outputs[0].text == "Passed 04.5, a: 1\nNot passed 04.5, b, 0 of 2: wrong\n"

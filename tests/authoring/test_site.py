@@ -17,7 +17,7 @@ from PIL import Image
 from tests.sample_chapter import sample_notebook
 from vivit_edu.authoring.masters import master_paths, read, repository
 from vivit_edu.authoring.rules import prose
-from vivit_edu.authoring.site import broken_links, figures_of, first_page, inside, mathml, page, side_by_side, site
+from vivit_edu.authoring.site import broken_links, figures_of, first_page, inside, mathml, page, parts_of_formula, site
 from vivit_edu.cli import main
 from vivit_edu.course.map import course_map
 from vivit_edu.errors import ConfigError
@@ -293,8 +293,8 @@ def test_the_code_of_a_figure_is_folded_and_the_figure_as_wide_as_in_the_noteboo
         (r"\begin{aligned} a & \quad b \end{aligned}", [r"\begin{aligned} a & \quad b \end{aligned}"]),
     ],
 )
-def test_parts_of_a_formula_that_stand_side_by_side_may_wrap(formula, parts):
-    assert side_by_side(formula) == parts
+def test_parts_of_a_formula_that_stand_next_to_each_other_may_wrap(formula, parts):
+    assert parts_of_formula(formula) == parts
 
 
 def test_mathml_is_marked_as_block_or_inline():

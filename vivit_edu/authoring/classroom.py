@@ -174,7 +174,7 @@ def part_by_part(check: NotebookNode, solution: str) -> str:
     each, left = divmod(total, len(names))
     shares = {name: each + (place >= len(names) - left) for place, name in enumerate(names)}  # the last ones get more
     told = f'"{exercise[1]}.{exercise[2]}", {call[1]}, {json.dumps(shares)}, {call[2]}'
-    return f"from vivit_edu.course.checks import points\npoints({told})"
+    return f"from vivit_edu.course.checks import by_parts\nby_parts({told})"
 
 
 def parts_of(solution: str) -> list[str]:

@@ -176,7 +176,7 @@ def points_last(source: str) -> str:
     """A check's cell with the line that gives points for parts at its end: nbgrader reads the value of the last line,
     and hidden tests may stand below it."""
     lines = source.splitlines()
-    return "\n".join(sorted(lines, key=lambda line: line.startswith("points(")))
+    return "\n".join(sorted(lines, key=lambda line: line.startswith("by_parts(")))
 
 
 def _without_hidden(output: NotebookNode) -> NotebookNode:

@@ -96,7 +96,7 @@ makes an nbgrader course.
 guide
 ```
 """
-SHOWN = """\
+ANIMATION = """\
 ![The slices of a liver in the synthetic torso, one after the other, and next to them the same slices with the trained \
 model's attention in yellow](results/attention_phantom.gif)
 
@@ -194,7 +194,7 @@ def write_sources(folder: Path, masters: Path) -> dict[str, str]:
 def first_page(masters: Path, repo: str) -> str:
     """The site's first page, as Markdown: what the course is, for whom, how to start, its chapters."""
     rows, owner = course_map(masters), owner_and_name(repo)
-    picture = SHOWN if (masters / "results" / "attention_phantom.gif").is_file() else ""
+    picture = ANIMATION if (masters / "results" / "attention_phantom.gif").is_file() else ""
     chapters = [
         f"- **{row['chapter']} [{row['title']}]({row['file']})** · {row['minutes'] or '–'} minutes\\\n"
         f"  {row['builds'] or '–'}"
@@ -300,12 +300,12 @@ def display_math(writer: HTMLTranslator, node: nodes.math_block) -> None:
     """Draws a formula on lines of its own."""
     from docutils import nodes
 
-    parts = "\n".join(mathml(part, display=True) for part in side_by_side(node.astext()))
+    parts = "\n".join(mathml(part, display=True) for part in parts_of_formula(node.astext()))
     writer.body.append(f'<div class="formula">{parts}</div>\n')
     raise nodes.SkipNode
 
 
-def side_by_side(formula: str) -> list[str]:
+def parts_of_formula(formula: str) -> list[str]:
     """The parts of a formula that stand next to each other, \\quad or more apart: on a telephone they wrap like words.
 
     Braces and environments stay whole.

@@ -17,7 +17,7 @@ from ..ready import is_borrowed, load
 from .calling import CheckFailed
 
 
-def points(exercise: str, check: Callable, shares: Mapping[str, float], *written: Any) -> float | None:
+def by_parts(exercise: str, check: Callable, shares: Mapping[str, float], *written: Any) -> float | None:
     """What an answer is worth, part by part: the last value of a check's cell in a classroom, where nbgrader reads it.
 
     exercise: its number, "04.5". check: its check. shares: the points of each part, {"__init__": 1, "forward": 3}: the
