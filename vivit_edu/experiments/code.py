@@ -48,7 +48,7 @@ def code_of(train: Callable, recipe: Recipe, dataset: str) -> dict[str, str]:
     roots |= {"pretrained"} if recipe.pretrained else set()
     functions, arguments = unwrapped_call(train)
     found = code_of_functions(*functions, roots=roots)
-    return found | ({ARGUMENTS: short_hash(arguments)} if arguments else {})
+    return found | ({ARGUMENTS: text_hash(arguments)} if arguments else {})
 
 
 def code_of_functions(*functions: Callable, roots: set[str] | frozenset[str] = frozenset()) -> dict[str, str]:
@@ -129,13 +129,13 @@ def package_trees() -> dict[str, ast.Module]:
 @cache
 def module_hash(module: str) -> str:
     """The hash of what a module computes."""
-    return short_hash(told(package_trees()[module]))
+    return text_hash(told(package_trees()[module]))
 
 
 @cache
 def function_hash(module: str, name: str) -> str:
     """The hash of a function, class or constant at the top of a module."""
-    return short_hash("".join(map(told, definitions(module)[name])))
+    return text_hash("".join(map(told, definitions(module)[name])))
 
 
 @cache
@@ -210,7 +210,7 @@ def is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def short_hash(text: str) -> str:
+def text_hash(text: str) -> str:
     """The first 12 digits of a text's SHA-256: enough to tell versions of one file from each other."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .code import short_hash
+from .code import text_hash
 from .runs import write_json
 
 
@@ -18,7 +18,7 @@ def write_record(path: Path, content: dict) -> None:
     shared, rows = {}, []
     for row in content.get("rows", []):
         if isinstance(row.get("code"), list):
-            keys = [code and short_hash(repr(sorted(code.items()))) for code in row["code"]]
+            keys = [code and text_hash(repr(sorted(code.items()))) for code in row["code"]]
             shared |= {key: code for key, code in zip(keys, row["code"]) if key}
             row = row | {"code": keys}
         rows.append(row)
