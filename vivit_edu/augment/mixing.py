@@ -104,7 +104,8 @@ def _blend(clips: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> 
 
 
 def _mixup_weight(clips: torch.Tensor, alpha: float, generator: torch.Generator) -> torch.Tensor:
-    return beta(alpha, clips, generator).reshape(-1, 1, 1, 1, 1)
+    part = beta(alpha, clips, generator)
+    return torch.maximum(part, 1 - part).reshape(-1, 1, 1, 1, 1)  # each clip is the larger part of its own blend
 
 
 def _cutmix_weight(clips: torch.Tensor, alpha: float, generator: torch.Generator) -> torch.Tensor:
