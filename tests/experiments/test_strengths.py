@@ -30,13 +30,13 @@ def test_the_strength_with_the_highest_validation_auc_is_taken_and_each_is_tuned
 
     def validation_auc(volumes, recipe, *, seed, device):
         drop, mixup = recipe.options.get("drop_path", 0), recipe.augmentation.mixup
-        asked.append((drop, mixup, seed, len(volumes.train)))
+        asked.append((drop, mixup, seed, len(volumes.train), recipe.augmentation.noise))
         return aucs[drop or mixup]
 
     monkeypatch.setattr(strengths, "validation_auc", validation_auc)
     plain, row = tuned(tiny_volumes, tmp_path, seeds=2)["rows"]
     # each alone, and never with a seed of the table; half of 48 clips
-    assert asked == [(0, 0.2, 1000, 24), (0, 1.0, 1000, 24), (0.1, 0, 1000, 24), (0.4, 0, 1000, 24)]
+    assert asked == [(0, 0.2, 1000, 24, 0), (0, 1.0, 1000, 24, 0), (0.1, 0, 1000, 24, 0), (0.4, 0, 1000, 24, 0)]
     assert row["strengths"]["mixup"]["chosen"] == 1.0 and row["strengths"]["drop_path"]["chosen"] == 0.1
     assert row["strengths"]["mixup"]["val_auc"] == [0.7, 0.8] and plain["strengths"] == {}
     for seed in (0, 1):
@@ -66,14 +66,14 @@ def test_a_regulariser_that_is_not_there_is_refused():
         strengths.strengthened(tiny_recipe(), "mixap", 0.1)
 
 
-def test_each_row_has_one_regulariser_more_than_the_second_and_the_last_has_all():
-    rows = make_rows("regularisation")
-    assert rows[0].recipe.augmentation == Augmentation() and rows[1].recipe.augmentation.mirror
-    assert rows[0].recipe == replace(rows[1].recipe, augmentation=Augmentation())
-    assert all(row.recipe == rows[1].recipe for row in rows[2:])
-    tried = [row.train.keywords["tried"] for row in rows]
-    assert tried[0] == tried[1] == {} and [len(one) for one in tried[2:]] == [1, 1, 1, 1, 4]
-    assert tried[-1] == {name: values for one in tried[2:-1] for name, values in one.items()}
+def test_each_row_has_one_regulariser_and_the_last_has_all():
+    nothing, *alone, gentle, everything = make_rows("regularisation")
+    assert nothing.recipe.augmentation == Augmentation() and "drop_path" not in nothing.recipe.options
+    assert all(row.recipe == nothing.recipe for row in alone) and gentle.recipe.augmentation.mirror
+    assert everything.recipe == gentle.recipe == replace(nothing.recipe, augmentation=gentle.recipe.augmentation)
+    tried = [row.train.keywords["tried"] for row in (nothing, *alone, gentle, everything)]
+    assert tried[0] == tried[-2] == {} and [len(one) for one in tried[1:-2]] == [1, 1, 1, 1]
+    assert tried[-1] == {name: values for one in tried[1:-2] for name, values in one.items()}
     for name, values in tried[-1].items():
         for value in values:
-            strengths.strengthened(rows[1].recipe, name, value)  # each is in its range
+            strengths.strengthened(gentle.recipe, name, value)  # each is in its range

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..augment import Augmentation
 from ..errors import ConfigError
 from ..support.files import read_json
 from ..training import Recipe, build_seeded, fit
@@ -47,21 +48,21 @@ def train_at_best_strengths(
 ) -> dict:
     """`train_run` with these regularisers, each at its best strength; what was tried stands under "strengths".
 
-    tried: for each strength one run of the whole length, with `recipe` and this regulariser alone and a seed of its
-    own; the highest validation AUC of the last epoch wins, and of equal ones the first. A regulariser is tuned once
-    for all rows and seeds of a table: the figures are kept next to the runs. percent: of the training patients, drawn
+    tried: for each strength one run of the whole length, with this regulariser and no other and a seed of its own; the
+    highest validation AUC of the last epoch wins, and of equal ones the first. A regulariser is tuned once for all
+    rows and seeds of a table: the figures are kept next to the runs. percent: of the training patients, drawn
     by the seed, as in `train_on_share`. Returns what `train_run` does, and "strengths": for each regulariser the
     strengths, their validation AUC, the seed and the one chosen.
     """
     from .tables import train_on_share
 
-    found = {}
+    found, alone = {}, replace(recipe, augmentation=Augmentation())
     for name, strengths in tried.items():
         kept = Path(out).parent / f"strengths-{name.replace('_', '-')}.json"
         if not kept.exists():
             short = partial(validation_auc, device=choose_device(device))
             aucs = [
-                train_on_share(volumes, strengthened(recipe, name, one), percent=percent, train=short, seed=TUNING_SEED)
+                train_on_share(volumes, strengthened(alone, name, one), percent=percent, train=short, seed=TUNING_SEED)
                 for one in strengths
             ]
             best = max(zip(aucs, strengths), key=lambda pair: pair[0])[1]
