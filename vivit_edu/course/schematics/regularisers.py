@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,8 @@ from .pieces import canvas, draw_arrow, draw_box, draw_cube, draw_residual_strea
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
+
+    from ...volumes import Volumes
 
 PURPLE = MODEL_COLOURS["spacetime"]
 Curve = Sequence[tuple[int, float, float]]  # of a run: (epoch, accuracy on its own clips, on validation)
@@ -99,14 +101,61 @@ def learning(curves: Mapping[str, Curve]) -> Figure:
     return figure
 
 
-def smoothed_loss(lead: torch.Tensor, losses: Mapping[str, torch.Tensor]) -> Figure:
-    """Loss over the lead of the right logit, a line for each amount of smoothing. lead and losses: [points] each."""
-    figure = new_figure(6, 2.6)
-    lows = "; ".join(f"{name}: lowest at {lead[loss.argmin()]:.1f}" for name, loss in losses.items())
-    figure.alt_text = f"Loss over the lead of the right logit from {lead[0]:.0f} to {lead[-1]:.0f}. {lows}."
+def mirrored_means(volumes: Volumes, right: str, left: str, frame: int = 9) -> Figure:
+    """A slice of the mean clip of one class, of its mirror image, and of the mean clip of the class it turns into.
+
+    right, left: names of the classes. The titles say how well each whole mean correlates with the last.
+    """
+    labels, names = volumes.train.labels, volumes.class_names
+    one, other = (volumes.train.clips[labels == names.index(name)].float().mean(0) for name in (right, left))
+    means = {f"mean {right}": one, "its mirror image": one.flip(volumes.mirror.axis), f"mean {left}": other}
+    pictures = {}
+    for title, mean in means.items():
+        r = np.corrcoef(mean.flatten().numpy(), other.flatten().numpy())[0, 1]
+        dark, bright = mean[0, frame].min(), mean[0, frame].max()
+        pictures[f"{title}\nr = {r:.2f}"] = 255 * (mean[0, frame] - dark) / (bright - dark)
+    return slices(pictures, width=2.2)
+
+
+def operations(clip: torch.Tensor, frame: int = 14) -> Figure:
+    """A slice of one clip, uint8 [1, 1, T, H, W], after each operation at its strongest, and after RandAugment."""
+    import torch
+
+    from ...augment import STRONGEST, distort, rand_augment
+
+    generator = torch.Generator().manual_seed(7)
+    pictures = {"as it is": clip / 255}
+    for name, most in STRONGEST.items():
+        pictures[name] = distort(clip / 255, {name: most}, generator)
+    for magnitude in (5, 15):
+        for k in range(3):
+            pictures[f"RandAugment,\nmagnitude {magnitude} ({k + 1})"] = rand_augment(clip, 2, magnitude, generator)
+    return slices({title: 255 * changed[0, 0, frame] for title, changed in pictures.items()})
+
+
+def blends(one: torch.Tensor, other: torch.Tensor, frame: int = 14) -> Figure:
+    """A slice of five blends of two clips uint8 [1, 1, T, H, W], from all of the first to all of the second."""
+    parts = (1, 0.75, 0.5, 0.25, 0)
+    return slices({f"λ = {part}": (part * one + (1 - part) * other)[0, 0, frame] for part in parts}, width=1.8)
+
+
+def smoothed_loss(smooth: Callable, classes: int = 11, shares: Sequence[float] = (0.0, 0.1)) -> Figure:
+    """Loss over the lead of the right logit over all others, a line for each share that is spread.
+
+    smooth: (labels [B], classes, share) -> targets [B, classes].
+    """
+    import torch
+    import torch.nn.functional as F
+
+    lead, first = torch.linspace(0, 12, 121), torch.zeros(121, dtype=torch.long)
+    logits = F.pad(lead[:, None], (0, classes - 1))  # the right logit, and the others, which are 0
+    figure, lows = new_figure(6, 2.6), []
     axes = figure.subplots()
-    for (name, loss), style in zip(losses.items(), ("--", "-", ":")):
-        axes.plot(lead, loss, color="black" if style == "-" else GREY, linestyle=style, label=name)
+    for share, style in zip(shares, ("--", "-", ":")):
+        loss = F.cross_entropy(logits, smooth(first, classes, share), reduction="none")
+        axes.plot(lead, loss, color="black" if style == "-" else GREY, linestyle=style, label=f"s = {share}")
+        lows.append(f"s = {share}: lowest at {lead[loss.argmin()]:.1f}")
+    figure.alt_text = f"Loss over the lead of the right logit, from 0 to 12, for {classes} classes. {'; '.join(lows)}."
     axes.set(xlabel="lead of the right logit over all others", ylabel="loss", ylim=(0, 2.5))
     axes.legend(fontsize=9)
     return figure
