@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...plots import GREEN, GREY, MODEL_COLOURS, new_figure
+from ...support.tables import mean_sd
 from .pieces import canvas, draw_arrow, draw_box, draw_cube, draw_residual_stream, draw_text, draw_tokens, tokens_width
 
 if TYPE_CHECKING:
@@ -226,3 +227,31 @@ def paired(table: dict, figure_of: str = "acc", split: str = "test") -> dict[str
         row["row"]: [value - before for value, before in zip(row[split][figure_of]["runs"], reference)]
         for row in others
     }
+
+
+def clearly_better(table: dict, figure_of: str) -> str:
+    """The rows of a recorded table that lie above the first by more than twice the spread over seeds, in words."""
+    gains = {row: (np.mean(values), np.std(values, ddof=1)) for row, values in paired(table, figure_of).items()}
+    return "; ".join(f"{row} {mean:+.3f} ± {sd:.3f}" for row, (mean, sd) in gains.items() if mean > 2 * sd) or "no row"
+
+
+def tuned(table: dict) -> str:
+    """What was tried to choose the strengths of a recorded table, from its last row, which uses all of them."""
+    lines = [
+        f"{table['dataset']}: {table['epochs']} epochs, seeds {table['seeds']}, {table['device']}, {table['date']}"
+    ]
+    for name, tried in table["rows"][-1]["strengths"].items():
+        aucs = ", ".join(f"{strength:g}: {auc:.3f}" for strength, auc in zip(tried["strengths"], tried["val_auc"]))
+        lines.append(f"  {name:15} validation AUC at {aucs}; chosen {tried['chosen']:g}")
+    return "\n".join(lines)
+
+
+def in_words(table: dict) -> str:
+    """A recorded table in plain text: the loss in training, and accuracy and AUC on test clips, mean ± sd."""
+    from tabulate import tabulate
+
+    rows = [
+        (row["row"], f"{row['loss']['mean']:.2f}", *(mean_sd(row["test"][name]) for name in ("acc", "auc")))
+        for row in table["rows"]
+    ]
+    return tabulate(rows, [table["dataset"], "loss in training", "test accuracy", "test AUC"], disable_numparse=True)
