@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from ...volumes import Volumes
-
 PURPLE = MODEL_COLOURS["spacetime"]
 Curve = Sequence[tuple[int, float, float]]  # of a run: (epoch, accuracy on its own clips, on validation)
 
@@ -60,11 +58,11 @@ def slices(pictures: Mapping[str, torch.Tensor], *, columns: int = 6, width: flo
     rows, columns = math.ceil(len(pictures) / columns), min(columns, len(pictures))
     figure = new_figure(width * columns, (width + 0.45) * rows)
     figure.alt_text = f"{len(pictures)} slices: {', '.join(' '.join(title.split()) for title in pictures)}."
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, (title, picture) in zip(grid, pictures.items()):
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=9)
     return figure
 
@@ -100,22 +98,6 @@ def learning(curves: Mapping[str, Curve]) -> Figure:
     grid[0].set_ylabel("accuracy")
     figure.legend(*grid[-1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     return figure
-
-
-def mirrored_means(volumes: Volumes, right: str, left: str, frame: int = 9) -> Figure:
-    """A slice of the mean clip of one class, of its mirror image, and of the mean clip of the class it turns into.
-
-    right, left: names of the classes. The titles say how well each whole mean correlates with the last.
-    """
-    labels, names = volumes.train.labels, volumes.class_names
-    one, other = (volumes.train.clips[labels == names.index(name)].float().mean(0) for name in (right, left))
-    means = {f"mean {right}": one, "its mirror image": one.flip(volumes.mirror.axis), f"mean {left}": other}
-    pictures = {}
-    for title, mean in means.items():
-        r = np.corrcoef(mean.flatten().numpy(), other.flatten().numpy())[0, 1]
-        dark, bright = mean[0, frame].min(), mean[0, frame].max()
-        pictures[f"{title}\nr = {r:.2f}"] = 255 * (mean[0, frame] - dark) / (bright - dark)
-    return slices(pictures, width=2.2)
 
 
 def operations(clip: torch.Tensor, frame: int = 14) -> Figure:
@@ -154,7 +136,9 @@ def smoothed_loss(smooth: Callable, classes: int = 11, shares: Sequence[float] =
     axes = figure.subplots()
     for share, style in zip(shares, ("--", "-", ":")):
         loss = F.cross_entropy(logits, smooth(first, classes, share), reduction="none")
-        axes.plot(lead, loss, color="black" if style == "-" else GREY, linestyle=style, label=f"s = {share}")
+        axes.plot(
+            lead.numpy(), loss.numpy(), color="black" if style == "-" else GREY, linestyle=style, label=f"s = {share}"
+        )
         lows.append(f"s = {share}: lowest at {lead[loss.argmin()]:.1f}")
     figure.alt_text = f"Loss over the lead of the right logit, from 0 to 12, for {classes} classes. {'; '.join(lows)}."
     axes.set(xlabel="lead of the right logit over all others", ylabel="loss", ylim=(0, 2.5))
@@ -182,7 +166,7 @@ def skipped(kept: torch.Tensor) -> Figure:
         f"branch to the last, {', '.join(str(int(count)) for count in (~kept).sum(0))} clips skip it."
     )
     axes = figure.subplots()
-    axes.imshow(kept.T, cmap="gray", vmin=-0.3, vmax=1, aspect="auto")
+    axes.imshow(kept.T.numpy(), cmap="gray", vmin=-0.3, vmax=1, aspect="auto")
     axes.set(xlabel="clip (dark: skips the branch)", ylabel="branch", xticks=[], yticks=range(kept.shape[1]))
     axes.set_yticklabels([str(k + 1) for k in range(kept.shape[1])])
     axes.set_xticks(np.arange(kept.shape[0] + 1) - 0.5, minor=True)
@@ -212,6 +196,7 @@ def differences(tables: Mapping[str, dict], figure_of: str = "acc", title: str =
         axes.set(xlabel=f"test {title}, minus that with nothing", ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(range(len(rows)), rows)
         axes.set_title(name, fontsize=10)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(alpha=0.3, axis="x")
     return figure
 
