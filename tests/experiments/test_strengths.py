@@ -1,6 +1,6 @@
 """The table of regularisers: which strength is taken, that each is tuned once, and that the test split waits."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -8,10 +8,12 @@ import torch
 
 from tests.tiny import tiny_recipe
 from vivit_edu.augment import Augmentation
+from vivit_edu.course.recorded import recorded
 from vivit_edu.errors import ConfigError
 from vivit_edu.experiments import strengths
 from vivit_edu.experiments.ablate import run_table
 from vivit_edu.experiments.tables import Row, make_rows
+from vivit_edu.support.checkpoint import plain
 from vivit_edu.support.files import read_json
 
 TRIED = {"mixup": (0.2, 1.0), "drop_path": (0.1, 0.4)}
@@ -77,3 +79,17 @@ def test_each_row_has_one_regulariser_and_the_last_has_all():
     for name, values in tried[-1].items():
         for value in values:
             strengths.strengthened(gentle.recipe, name, value)  # each is in its range
+
+
+def test_the_recorded_table_is_of_these_rows_and_of_the_best_strengths():
+    table = recorded("ablation_regularisation_organphantom3d.json")
+    rows = make_rows("regularisation", table["epochs"], bfloat16=True)
+    assert [row["row"] for row in table["rows"]] == [row.name for row in rows] and len(table["seeds"]) >= 3
+    for found, row in zip(table["rows"], rows):
+        assert found["recipe"] == plain(asdict(row.recipe)) and len(found["test"]["acc"]["runs"]) == len(table["seeds"])
+        assert {name: tuple(tuned["strengths"]) for name, tuned in found["strengths"].items()} == row.train.keywords[
+            "tried"
+        ]
+        for tuned in found["strengths"].values():
+            best = tuned["val_auc"].index(max(tuned["val_auc"]))
+            assert tuned["chosen"] == tuned["strengths"][best] and tuned["seed"] not in table["seeds"]

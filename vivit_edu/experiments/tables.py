@@ -45,7 +45,7 @@ def regularisation() -> list[Row]:
 
     One at a time, unlike the paper's table on EPIC-Kitchens, where each row keeps all above it: so that each is
     compared with the same row, which has learned its clips by heart. The strengths are chosen on validation clips; the
-    paper's (drop .2, magnitude 15, smoothing .2, mixup .1) are for a model a thousand times as large.
+    paper's (drop .2, magnitude 15, smoothing .2, mixup .1) are for a model hundreds of times as large.
     """
     tried = {
         "stochastic depth": {"drop_path": (0.1, 0.4)},
