@@ -30,7 +30,7 @@ def a_clip():
 
 FIGURES = {
     "places": regularisers.places,
-    "learning": lambda: regularisers.learning(
+    "learning": lambda: regularisers.memorising(
         {name: [(8, 0.4, 0.2), (16, 1.0, 0.4)] for name in ("nothing", "shift", "mirror", "stochastic depth")}
     ),
     "smoothed loss": lambda: regularisers.smoothed_loss(smooth),
@@ -38,7 +38,7 @@ FIGURES = {
     "skipped": lambda: regularisers.skipped(torch.rand(24, 8) > 0.3),
     "operations": lambda: regularisers.operations(a_clip()),
     "blends": lambda: regularisers.blends(a_clip(), a_clip()),
-    "differences": lambda: regularisers.differences({"one": table("one"), "other": table("other")}),
+    "differences": lambda: regularisers.gains_by_seed({"one": table("one"), "other": table("other")}),
 }
 
 
@@ -68,5 +68,5 @@ def test_rows_are_compared_within_a_seed():
 
 
 def test_a_table_in_words_gives_its_figures():
-    assert ".605 ± .010" in regularisers.in_words(table())
+    assert ".605 ± .010" in regularisers.figures_of_rows(table())
     assert "mixup" in regularisers.tuned(table()) and "0.2: 0.800, 1: 0.900; chosen 1" in regularisers.tuned(table())

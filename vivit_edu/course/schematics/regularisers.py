@@ -1,4 +1,4 @@
-"""Chapter 11: where regularisation acts, augmented slices, what a model learns by heart, and what each step changes."""
+"""Chapter 11: where regularisation acts, augmented slices, what a model memorises, and what each step changes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...plots import GREEN, GREY, MODEL_COLOURS, new_figure
+from ...plots import GREEN, GREY, new_figure
 from ...support.tables import mean_sd
+from .block import PURPLE
 from .pieces import canvas, draw_arrow, draw_box, draw_cube, draw_residual_stream, draw_text, draw_tokens, tokens_width
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-PURPLE = MODEL_COLOURS["spacetime"]
 Curve = Sequence[tuple[int, float, float]]  # of a run: (epoch, accuracy on its own clips, on validation)
 
 
@@ -25,7 +25,7 @@ def places() -> Figure:
     figure, axes = canvas(10, 3.3)
     figure.alt_text = (
         "A training step. A clip becomes tokens, a block adds its two branches to the residual stream, and the logits "
-        "are compared with a target. Three dashed boxes say what the chapter changes: the clip (shift, mirror, "
+        "are compared with a target. Three notes say what the chapter changes: the clip (shift, mirror, "
         "mixup), the branches (stochastic depth), and the target (label smoothing, and mixup again)."
     )
     stream = 1.95
@@ -67,7 +67,7 @@ def slices(pictures: Mapping[str, torch.Tensor], *, columns: int = 6, width: flo
     return figure
 
 
-def learning(curves: Mapping[str, Curve]) -> Figure:
+def memorising(curves: Mapping[str, Curve]) -> Figure:
     """Accuracy on a model's own clips and on validation, a panel for each run; the first one is repeated in all.
 
     curves: {title: [(epoch, accuracy on the clips that it learns from, on validation), …]}.
@@ -176,7 +176,7 @@ def skipped(kept: torch.Tensor) -> Figure:
     return figure
 
 
-def differences(tables: Mapping[str, dict], figure_of: str = "acc", title: str = "accuracy") -> Figure:
+def gains_by_seed(tables: Mapping[str, dict], figure_of: str = "acc", title: str = "accuracy") -> Figure:
     """How far each row of recorded tables lies above or below the first, on test clips, seed by seed.
 
     tables: {title: what `ablate.run_table` returns}, with the same rows. figure_of: "acc" or "auc"; title: its name.
@@ -231,7 +231,7 @@ def tuned(table: dict) -> str:
     return "\n".join(lines)
 
 
-def in_words(table: dict) -> str:
+def figures_of_rows(table: dict) -> str:
     """A recorded table in plain text: the loss in training, and accuracy and AUC on test clips, mean ± sd."""
     from tabulate import tabulate
 
