@@ -17,7 +17,7 @@ from vivit_edu.data import data_root
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 # chapter -> what makes it shorter: the text of its cells to replace, and whether what comes before the data is left out
-CHAPTERS = {"11_regularisation": ({"epochs=24": "epochs=4"}, False), "12_full_training": ({}, True)}
+CHAPTERS = {"11_regularisation": ({"epochs=64": "epochs=8"}, False), "12_full_training": ({}, True)}
 RUN = """
 import sys
 from dataclasses import replace

@@ -230,6 +230,8 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
         figures["probes"] = {name: spread([run["probes"].get(name) for run in runs]) for name in runs[0]["probes"]}
     if "rates" in runs[0]:
         figures["rates"] = runs[0]["rates"]  # those of all seeds
+    if "strengths" in runs[0]:
+        figures["strengths"] = runs[0]["strengths"]  # likewise
     return {
         "row": row.name,
         "recipe": asdict(row.recipe),
