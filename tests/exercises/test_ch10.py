@@ -2,13 +2,17 @@
 
 import copy
 
+import numpy
+import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import nn
 
+from vivit_edu.course import pretraining
 from vivit_edu.course.checks import ch10
 from vivit_edu.course.ready import ch10 as finished
+from vivit_edu.course.schematics import surgery as drawings
 
 from .cases import run_cases
 
@@ -668,3 +672,93 @@ test_fold_normalisation = run_cases(
         "no return": (lambda *_: None, "returned None"),
     },
 )
+
+
+# ---- the image transformer, published weights and drawings
+
+
+def test_a_tiny_vivit_in_the_published_layout_is_what_transformers_reads(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = pretraining.write_tiny_vivit(tmp_path)
+    theirs = transformers.VivitForVideoClassification.from_pretrained(tmp_path).eval()
+    clips = torch.randn(2, 3, 8, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(clips.transpose(1, 2)).logits, model(clips), rtol=1e-4, atol=1e-4)
+    predictor = pretraining.read_predictor(tmp_path / "model.safetensors", device="cpu")
+    assert predictor.class_names == pretraining.ACTIONS and predictor.clip_shape == (3, 8, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.model(clips), model(clips), rtol=1e-4, atol=1e-4)
+
+
+def test_without_the_real_weights_the_chapter_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VIVIT_EDU_DATA", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    predictor = pretraining.read_predictor(pretraining.published_vivit(), device="cpu")
+    assert "random weights" in capsys.readouterr().out
+    clip = pretraining.a_clip(predictor)
+    found = pretraining.top(predictor, clip)
+    assert clip.shape == (1, *predictor.clip_shape) and len(found) == 5
+    assert [p for _, p in found] == sorted((p for _, p in found), reverse=True)
+    assert len(pretraining.seen_in(predictor, clip).alt_text) > 80
+    weights = pretraining.image_weights()
+    assert "random weights" in capsys.readouterr().out and weights["conv_proj.weight"].shape == (32, 3, 16, 16)
+    pretraining.write_tiny_vivit(tmp_path / "vivit-b")  # as if it had been downloaded
+    assert pretraining.published_vivit() == tmp_path / "vivit-b" / "model.safetensors"
+    assert not capsys.readouterr().out
+
+
+def test_a_clip_of_the_readers_is_read_from_a_file(tmp_path):
+    pretraining.write_tiny_vivit(tmp_path)
+    predictor = pretraining.read_predictor(tmp_path / "model.safetensors", device="cpu")
+    numpy.save(tmp_path / "mine.npy", numpy.full((12, 40, 40), 200, numpy.uint8))
+    clip = pretraining.a_clip(predictor, tmp_path / "mine.npy")
+    assert clip.shape == (1, 3, 8, 32, 32) and torch.allclose(clip.float(), clip.float().mean(), atol=1e-3)
+
+
+def test_the_recorded_image_transformer_knows_organs():
+    """The mean of its tokens tells slices apart: a linear map on 40 training patients, tested on others."""
+    image_model = pretraining.image_transformer()
+    assert image_model.config.clip_shape == (1, 1, 28, 28) and image_model.config.depth == 2
+    fresh = copy.deepcopy(image_model)
+    for module in fresh.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    theirs, ours = image_model.state_dict(), fresh.state_dict()
+    assert not torch.allclose(theirs["embedding.projection.weight"], ours["embedding.projection.weight"])
+
+
+def recorded_rows(starts, shares):
+    one = {"mean": 0.5, "sd": 0.02, "runs": [0.48, 0.52]}
+    return [
+        {
+            "row": f"{share} %, {start}",
+            "test": {"acc": one},
+            "loss": one,
+            "history": {"loss": [[2.0, 0.5], [1.9, 0.4]]},
+        }
+        for start in starts
+        for share in shares
+    ]
+
+
+def test_drawings():
+    from tests.course.test_pictures import assert_readable
+
+    filters = torch.randn(5, 1, 7, 7)
+    ways = {"average": average_by_einops(filters, 7), "central frame": into_zeros(filters, 7)}
+    positions = torch.randn(1, 16, 8)
+    grids = {"4×4": (positions, (4, 4)), "7×7": (resized_by_einops(positions, (4, 4), (7, 7)), (7, 7))}
+    models = [
+        f"{model}, {start}"
+        for model in ("factorised_encoder", "factorised_self_attention", "factorised_dot_product")
+        for start in ("nothing pretrained", "tubelets random", "filter inflation", "central frame")
+    ]
+    for figure in (
+        drawings.overview(),
+        drawings.filters_in_a_tubelet(filters, ways),
+        drawings.likeness_of_places(grids),
+        drawings.accuracy_by_share({"rows": recorded_rows(drawings.INKS, (5, 25, 100))}),
+        drawings.losses_by_start({"rows": recorded_rows(drawings.INKS, (5, 100))}),
+        drawings.models_from_images({"rows": recorded_rows(models, (25,))}),
+    ):
+        assert_readable(figure)
