@@ -179,7 +179,7 @@ def hugging_face_names(model: ViViT) -> dict[str, torch.Tensor]:
 
 
 def a_clip(predictor: Predictor, path: Path | str | None = None) -> torch.Tensor:
-    """A clip of the predictor's shape, [1, C, T, H, W]: a video file of the reader's, or a moving shape of the course."""
+    """A clip of the predictor's shape, [1, C, T, H, W]: the reader's own video file, or a moving shape of ours."""
     if path is not None:
         return read_clips(Path(path).expanduser(), predictor)
     shape = load_volumes("movingshapes").test.clips[0, 0].numpy()  # [T, H, W]
