@@ -179,7 +179,7 @@ test_repeat_positions = run_cases(
         "detached": (lambda p, n: by_einops(p.data, n), "no gradient reaches"),
         "always four": (lambda p, n: by_einops(p, 4), "has shape"),
         "with noise": (lambda p, n: by_einops(p, n) + 1e-3, "is wrong in 72"),
-        "order (s t)": (lambda p, n: p[:, 1:].repeat_interleave(n, 1), r"order \(s t\)"),
+        "order (s nt)": (lambda p, n: p[:, 1:].repeat_interleave(n, 1), r"order \(s nt\)"),
         "the notebook's size": (lambda p, n: p[:, 1:17].repeat(1, n, 1), "has shape"),
         "cls in each copy": (lambda p, n: p.repeat(1, n, 1), "once in each copy"),
         "cls in front": (lambda p, n: torch.cat([p[:, :1], by_torch(p, n)], 1), "still stands in front"),
@@ -354,9 +354,9 @@ test_surgery = run_cases(
         ),
         "filters left": (puts(W, lambda image, video: image[W]), "filters are still the image model's"),
         "positions left": (puts(P, lambda image, video: image[P]), "one for each of the S places"),
-        "order (s t)": (
+        "order (s nt)": (
             puts(P, lambda image, video: image[P].repeat_interleave(video[P].shape[1] // image[P].shape[1], 1)),
-            r"order \(s t\)",
+            r"order \(s nt\)",
         ),
         "always the central frame": (
             puts(W, lambda image, video: into_zeros(image[W], video[W].shape[2])),

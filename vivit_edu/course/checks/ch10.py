@@ -21,7 +21,7 @@ from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, pa
 
 @exercise
 def check_tubelet_filters(average_frames: Callable, central_frame: Callable) -> None:
-    """10.1: two functions from image filters [D, C, h, w] and t to tubelet filters [D, C, t, h, w]."""
+    """10.1: two functions from image filters [D, C, ph, pw] and t to tubelet filters [D, C, pt, ph, pw]."""
     for check, function in ((_check_average_frames, average_frames), (_check_central_frame, central_frame)):
         try:
             check(function)
@@ -55,17 +55,17 @@ def _check_average_frames(average_frames):
             "divided by the square root of t, but t frames of a still clip add up: divide by t": lambda w, t: repeat(
                 w / t**0.5, "d c h w -> d c t h w", t=t
             ),
-            "the new axis is time and stands third, [D, C, t, h, w]: yours stands last": lambda w, t: repeat(
+            "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands last": lambda w, t: repeat(
                 w / t, "d c h w -> d c h w t", t=t
             ),
-            "the new axis is time and stands third, [D, C, t, h, w]: yours stands before the channels": (
+            "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands before the channels": (
                 lambda w, t: repeat(w / t, "d c h w -> d t c h w", t=t)
             ),
-            "the new axis is time and stands third, [D, C, t, h, w]: yours stands first": lambda w, t: repeat(
+            "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands first": lambda w, t: repeat(
                 w / t, "d c h w -> t d c h w", t=t
             ),
-            "the frames were joined with the channels: the result has five axes, [D, C, t, h, w]": lambda w, t: repeat(
-                w / t, "d c h w -> d (c t) h w", t=t
+            "the frames were joined with the channels: the result has five axes, [D, C, pt, ph, pw]": lambda w, t: (
+                repeat(w / t, "d c h w -> d (c t) h w", t=t)
             ),
             "this is the average over the filter's own pixels: keep its pattern, and spread it over the frames": (
                 lambda w, t: (w.mean(dim=(2, 3), keepdim=True) / t)[:, :, None].expand(-1, -1, t, *w.shape[2:])
@@ -102,20 +102,20 @@ def mistakes_of_central_frame(filters: torch.Tensor, t: int) -> dict[str, Any]:
         "but one are zero": everywhere,
         "this is filter inflation, a t-th of the filter on every frame: here all frames but one are zero": everywhere
         / t,
-        "the zeros lie along the width, not along time: of [D, C, t, h, w], time is axis 2, so "
+        "the zeros lie along the width, not along time: of [D, C, pt, ph, pw], time is axis 2, so "
         "write to [:, :, t // 2]": column,
-        "the zeros lie along the height, not along time: of [D, C, t, h, w], time is axis 2": row,
+        "the zeros lie along the height, not along time: of [D, C, pt, ph, pw], time is axis 2": row,
         "the filter was divided by t: on one frame alone it needs all its strength": central / t,
         "of an even number of frames the central one is ⌊t/2⌋, counted from 0: t // 2, not (t - 1) // 2": on_frame(
             filters, t, (t - 1) // 2
         ),
         "the filter stands on the first frame: put it on frame t // 2": on_frame(filters, t, 0),
         "the filter stands on the last frame: put it on frame t // 2": on_frame(filters, t, t - 1),
-        "the new axis is time and stands third, [D, C, t, h, w]: yours stands behind the height": central.transpose(
+        "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands behind the height": central.transpose(
             2, 3
         ),
-        "the new axis is time and stands third, [D, C, t, h, w]: yours stands last": central.movedim(2, -1),
-        "the new axis is time and stands third, [D, C, t, h, w]: yours stands before the channels": central.transpose(
+        "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands last": central.movedim(2, -1),
+        "the new axis is time and stands third, [D, C, pt, ph, pw]: yours is before the channels": central.transpose(
             1, 2
         ),
     }
@@ -127,7 +127,7 @@ def mistakes_of_central_frame(filters: torch.Tensor, t: int) -> dict[str, Any]:
 @exercise
 def check_repeat_positions(repeat_positions: Callable) -> None:
     """repeat_positions(positions [1, 1 + S, D] with the cls token's first, n_t) -> [1, n_t·S, D], tokens in order
-    (t s)."""
+    (nt s)."""
     generator = torch.Generator().manual_seed(1)
     for n_t, s in ((3, 4), (4, 4), (1, 4), (2, 20)):
         positions = torch.randn(1, 1 + s, 6, generator=generator)
@@ -138,8 +138,8 @@ def check_repeat_positions(repeat_positions: Callable) -> None:
             found,
             expected,
             {
-                "the copies of one place stand side by side, order (s t): Model 1's tokens are "
-                "ordered (t s), all places "
+                "the copies of one place stand side by side, order (s nt): Model 1's tokens are "
+                "ordered (nt s), all places "
                 "of time 0 first. repeat_interleave gives the one, repeat(1, n_t, 1) the other": repeat(
                     patches, "1 s d -> 1 (s t) d", t=n_t
                 ),
@@ -320,7 +320,7 @@ def _surgery_mistakes(name, theirs, ours, inflate):
     if name == "positions":
         s, n_t = theirs[name].shape[1], ours[name].shape[1] // theirs[name].shape[1]
         return mistakes | {
-            "the positions are in the order (s t), with the copies of a place side by side: all places of the first "
+            "the positions are in the order (s nt), with the copies of a place side by side: all places of the first "
             "time index come first": theirs[name].repeat_interleave(n_t, dim=1),
             "the first position was left out: this image model has no cls token, so all S belong to patches": lambda: (
                 theirs[name][:, 1:].repeat(1, n_t, 1)
@@ -337,7 +337,7 @@ def _surgery_mistakes(name, theirs, ours, inflate):
                 if inflate is finished.central_frame
                 else finished.central_frame(filters, t)
             ),
-            "the filters are still the image model's, [D, C, h, w]": filters,
+            "the filters are still the image model's, [D, C, ph, pw]": filters,
             "the filters stand on every frame at full strength: call inflate(filters, t)": repeat(
                 filters, "d c h w -> d c t h w", t=t
             ),
@@ -473,7 +473,7 @@ LOADERS = {  # (whether it is faithful, loader): what goes wrong unnoticed if a 
     "zeros along the width": (False, filled(_along_width)),
     "time and height exchanged": (False, filled(_on_the_axis_of_the_same_length)),
     "inflation without 1/t": (False, filled(_loudly)),
-    "positions in the order (s t)": (False, filled(_places_first)),
+    "positions in the order (s nt)": (False, filled(_places_first)),
     "no bias in the embedding": (False, filled(_without("embedding.projection.bias"))),
     "the last LayerNorm forgotten": (False, filled(_without("encoder.norm.weight", "encoder.norm.bias"))),
     "a block's LayerNorm forgotten": (False, filled(_without("encoder.blocks.0.norm_mlp.weight"))),
@@ -490,7 +490,7 @@ HINTS = {
     "was forgotten: fill the image model with random numbers first.",
     "a block's LayerNorm forgotten": "A fresh LayerNorm has weight 1, so fresh weights can't show that it was "
     "forgotten: fill the image model with random numbers first.",
-    "positions in the order (s t)": "Shapes and sums are right here: only what the whole model computes can show it.",
+    "positions in the order (s nt)": "Shapes and sums are right here: only what the whole model computes can show it.",
     "time and height exchanged": "The tubelet is as long as it is high, so the shapes fit. Only the values can tell.",
     "zeros along the width": "Shapes fit and nothing raises an error. Compare what the two models compute.",
 }
@@ -529,7 +529,7 @@ def _fresh_pair():
 
 @exercise
 def check_fold_normalisation(fold_normalisation: Callable) -> None:
-    """fold_normalisation(weight [D, 3, h, w], bias [D], mean [3], std [3]) -> weight, bias: the normalisation
+    """fold_normalisation(weight [D, 3, ph, pw], bias [D], mean [3], std [3]) -> weight, bias: the normalisation
     inside."""
     generator = torch.Generator().manual_seed(2)
     weight, bias = torch.randn(5, 3, 3, 3, generator=generator), torch.randn(5, generator=generator)  # h = w = C
@@ -547,7 +547,7 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
             * by_channel,
             "std was laid along the width, the last axis (broadcasting counts from the right): "
             "make it [3, 1, 1] first": weight / std,
-            "std was laid along the height: the colours are axis 1 of [D, 3, h, w], so make it [3, 1, 1]": weight
+            "std was laid along the height: the colours are axis 1 of [D, 3, ph, pw], so make it [3, 1, 1]": weight
             / std[:, None],
             "mean was subtracted from the filters: it is subtracted from the image, which moves the bias alone": (
                 weight - centre

@@ -15,13 +15,13 @@ from .registry import builds
 
 @builds("10.1")
 def average_frames(filters: torch.Tensor, t: int) -> torch.Tensor:
-    """[D, C, h, w] -> [D, C, t, h, w], a t-th of the filter on every frame"""
+    """[D, C, ph, pw] -> [D, C, pt, ph, pw], a t-th of the filter on every frame"""
     return repeat(filters / t, "d c h w -> d c t h w", t=t)
 
 
 @builds("10.1")
 def central_frame(filters: torch.Tensor, t: int) -> torch.Tensor:
-    """[D, C, h, w] -> [D, C, t, h, w], the filter on frame ⌊t/2⌋ and zeros elsewhere"""
+    """[D, C, ph, pw] -> [D, C, pt, ph, pw], the filter on frame ⌊t/2⌋ and zeros elsewhere"""
     inflated = filters.new_zeros(*filters.shape[:2], t, *filters.shape[2:])
     inflated[:, :, t // 2] = filters
     return inflated
@@ -95,6 +95,6 @@ def faithful(load: Callable, model: nn.Module, image_model: nn.Module) -> bool:
 def fold_normalisation(
     weight: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Filters [D, 3, h, w] and biases [D] for pictures in [0, 1] from those for normalised ones"""
+    """Filters [D, 3, ph, pw] and biases [D] for pictures in [0, 1] from those for normalised ones"""
     folded = weight / std[:, None, None]
     return folded, bias - (folded * mean[:, None, None]).sum(dim=(1, 2, 3))
