@@ -81,7 +81,7 @@ def published_vivit(*, download: bool = False) -> Path:
     """
     root = Path(os.environ.get("VIVIT_EDU_DATA") or (kept() or checkout()) / "data").expanduser() / "vivit-b"
     if download:
-        fetch(root)
+        fetch_vivit(root)
     there = [root / name for name in WEIGHTS if (root / name).is_file()]
     if there and (root / SETTINGS[0]).is_file():
         return there[0]
@@ -92,7 +92,7 @@ def published_vivit(*, download: bool = False) -> Path:
     return folder / WEIGHTS[0]
 
 
-def fetch(folder: Path) -> None:
+def fetch_vivit(folder: Path) -> None:
     """Downloads Google's ViViT-B to a folder. Raises CheckpointError where that is impossible."""
     import pooch
 

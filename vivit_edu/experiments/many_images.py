@@ -1,7 +1,7 @@
 """Many images, few videos: image transformers from slices of patients that are in no split, with labels or without.
 
 The paper's situation (ImageNet, then Kinetics) with the phantom, whose generator makes as many patients as one asks
-for. Slices of `PATIENTS` are the images. `train_from_images` is how a row of a table starts from them.
+for. Slices of `IMAGE_PATIENTS` are the images. `train_from_images` is how a row of a table starts from them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .runs import train_run
 if TYPE_CHECKING:
     from ..volumes import Volumes
 
-PATIENTS = range(1000, 1400)  # of the phantom: the splits end at 200, and chapter 12 draws from 5000 on
+IMAGE_PATIENTS = range(1000, 1400)  # of the phantom: the splits end at 200, and chapter 12 draws from 5000 on
 LABELLED = "labels of slices"  # the tasks, as files of weights name them; the other one is `pretraining.TASK`
 IMAGE_STEPS = 1200
 IMAGE_BATCH = 64  # slices of a step with labels; without labels it is twice as many, and half as many steps
@@ -124,7 +124,7 @@ def train_from_images(
     out: Path | str,
     seed: int,
     task: str = LABELLED,
-    patients: Sequence[int] = PATIENTS,
+    patients: Sequence[int] = IMAGE_PATIENTS,
     steps: int = IMAGE_STEPS,
     device: str | torch.device = "auto",
     **rest: object,

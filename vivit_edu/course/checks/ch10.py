@@ -259,7 +259,7 @@ def check_resize_grid(resize_grid: Callable) -> None:
 # ---- 10.4
 
 
-SIZES = {"dim": 12, "depth": 2, "heads": 3, "mlp_dim": 20}
+PAIR_SIZES = {"dim": 12, "depth": 2, "heads": 3, "mlp_dim": 20}
 
 
 def _pair(frames: int = 6, tubelet: tuple[int, int, int] = (3, 4, 2), channels: int = 2) -> tuple[nn.Module, nn.Module]:
@@ -267,14 +267,14 @@ def _pair(frames: int = 6, tubelet: tuple[int, int, int] = (3, 4, 2), channels: 
     shape = (channels, frames, 8, 4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        video = build_model("spacetime", clip_shape=shape, num_classes=5, tubelet=tubelet, **SIZES)
+        video = build_model("spacetime", clip_shape=shape, num_classes=5, tubelet=tubelet, **PAIR_SIZES)
         image = build_model(
             "spacetime",
             clip_shape=(channels, 1, 8, 4),
             num_classes=5,
             tokenizer="frames",
             tubelet=(1, *tubelet[1:]),
-            **SIZES,
+            **PAIR_SIZES,
         )
         for parameter in (*video.parameters(), *image.parameters()):
             nn.init.normal_(parameter, std=0.2)
@@ -516,10 +516,10 @@ def _fresh_pair():
     """Models as `build_model` makes them, tubelets as long as they are high and wide."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        video = build_model("spacetime", clip_shape=(1, 8, 8, 8), num_classes=3, tubelet=(4, 4, 4), **SIZES)
+        video = build_model("spacetime", clip_shape=(1, 8, 8, 8), num_classes=3, tubelet=(4, 4, 4), **PAIR_SIZES)
         shape = (1, 1, 8, 8)
         image = build_model(
-            "spacetime", clip_shape=shape, num_classes=3, tokenizer="frames", tubelet=(1, 4, 4), **SIZES
+            "spacetime", clip_shape=shape, num_classes=3, tokenizer="frames", tubelet=(1, 4, 4), **PAIR_SIZES
         )
     return video, image
 

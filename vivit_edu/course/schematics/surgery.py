@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...plots import GREEN, GREY, MODEL_COLOURS, SMALLEST, new_figure
+from ...plots import GREEN, GREY, SMALLEST, new_figure
 from .pieces import GRID, canvas, draw_arrow, draw_box, draw_cube, draw_squares, draw_text, token_colours
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # starts are neither space nor time nor models: greys and marks tell them apart, and what is pretrained is filled
-INKS = {
+START_INKS = {
     "tubelets, central frame": ("black", "o", "-"),
     "tubelets, filter inflation": ("#5A5A5A", "s", "--"),
     "uniform frame sampling": ("#8A8A8A", "^", "-."),
@@ -26,7 +26,7 @@ INKS = {
 }
 
 
-def overview() -> Figure:
+def taken_and_changed() -> Figure:
     """An image transformer on the left, Model 1 on the right: what is taken, and the two tensors that are changed."""
     figure, axes = canvas(9.4, 4.0)
     figure.alt_text = (
@@ -130,7 +130,7 @@ def accuracy_by_share(table: Mapping[str, Any], figure_of: str = "acc") -> Figur
         share, start = split_name(row["row"])
         starts.setdefault(start, []).append((share, row["test"][figure_of]))
     for start, points in starts.items():
-        colour, mark, line = INKS[start]
+        colour, mark, line = START_INKS[start]
         shares, found = zip(*points)
         means, sds = [one["mean"] for one in found], [one["sd"] or 0 for one in found]
         axes.errorbar(shares, means, sds, color=colour, marker=mark, linestyle=line, capsize=3, label=start)
@@ -160,7 +160,7 @@ def losses_by_start(table: Mapping[str, Any], shares: Sequence[int] = (5, 100)) 
             share, start = split_name(row["row"])
             if share != wanted:
                 continue
-            colour, mark, line = INKS[start]
+            colour, mark, line = START_INKS[start]
             for k, losses in enumerate(row["history"]["loss"]):
                 steps = np.linspace(0, 1, len(losses) + 1)[1:]
                 style = {"marker": mark, "markersize": 3, "linestyle": "-" if line == "none" else line}
@@ -174,26 +174,4 @@ def losses_by_start(table: Mapping[str, Any], shares: Sequence[int] = (5, 100)) 
     figure.alt_text = (
         f"Curves of training loss on a logarithmic axis. In the last epoch, mean over seeds: {'; '.join(said)}."
     )
-    return figure
-
-
-def models_from_images(table: Mapping[str, Any]) -> Figure:
-    """Models 2 to 4 from each start, test accuracy as dots with error bars, in the colours of the models."""
-    figure = new_figure(8.0, 3.0)
-    rows = [(*split_name(row["row"])[1].split(", ", 1), row["test"]["acc"]) for row in table["rows"]]
-    models = list(dict.fromkeys(model for model, _, _ in rows))
-    starts = list(dict.fromkeys(start for _, start, _ in rows))
-    axes = figure.subplots()
-    for k, model in enumerate(models):
-        found = [(starts.index(start), acc) for name, start, acc in rows if name == model]
-        places = [place + 0.18 * (k - (len(models) - 1) / 2) for place, _ in found]
-        means, sds = [acc["mean"] for _, acc in found], [acc["sd"] or 0 for _, acc in found]
-        label = model.replace("_", " ")
-        axes.errorbar(means, places, xerr=sds, fmt="osD"[k % 3], color=MODEL_COLOURS[model], capsize=3, label=label)
-    axes.set_yticks(range(len(starts)), starts)
-    axes.set(ylim=(len(starts) - 0.5, -0.5), xlim=(0, 1), xlabel="test accuracy")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=SMALLEST)
-    told = "; ".join(f"{model}, {start}: {acc['mean']:.2f}" for model, start, acc in rows)
-    figure.alt_text = f"Dot plot of test accuracy by start, for Models 2 to 4, with error bars. {told}."
     return figure
