@@ -76,7 +76,7 @@ def light(phantom, monkeypatch, tmp_path):
     """Chapters with little data, one epoch, no measuring and no pictures."""
     import vivit_edu
     from vivit_edu import cost, data, plots, training
-    from vivit_edu.course import culmination, pretraining, puzzles
+    from vivit_edu.course import culmination, puzzles
     from vivit_edu.experiments import trained  # noqa: F401  (its recipes are made before the presets become small)
 
     def short_fit(model, volumes, recipe, **options):
@@ -106,7 +106,6 @@ def light(phantom, monkeypatch, tmp_path):
     monkeypatch.setattr(cost, "time_step", lambda *_, **__: 0.001)
     monkeypatch.setattr(cost, "peak_memory", lambda *_, **__: 1_000_000)
     monkeypatch.setattr(plots, "show", lambda *_, **__: None)
-    monkeypatch.setattr(pretraining, "train_masked", lambda *_, **__: None)
     monkeypatch.setattr(puzzles, "learn", lambda *args, learn=puzzles.learn, **_: learn(*args, seeds=1, steps=2))
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()

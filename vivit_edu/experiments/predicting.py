@@ -30,7 +30,7 @@ from ..support.files import read_json, shown
 from ..support.npz import npz_arrays, npz_headers
 from ..support.options import check_path, check_whole
 from ..training import Recipe
-from ..weights.stated import facts
+from ..weights.stated import facts, normalisation
 from .runs import newest_checkpoint, read_run, trained_weights
 
 VOLUMES = (".npy", ".npz")
@@ -141,22 +141,15 @@ def from_published(path: Path) -> Predictor:
 
 
 def preparation(settings: Mapping[str, object]) -> dict[str, object]:
-    """Mean, std and margin of a `Predictor` from a preprocessor_config.json; without one, that of the published ViViT.
-
-    There a pixel x of 0 to 255 becomes (x · rescale_factor - 1 - image_mean) / image_std, the 1 only with `offset`.
-    """
-    rescaled, normalised = settings.get("do_rescale", True), settings.get("do_normalize", True)
-    scale = 255 * settings.get("rescale_factor", 1 / 127.5) if rescaled else 255.0
-    shift = 1.0 if rescaled and settings.get("offset", True) else 0.0
-    means = settings.get("image_mean", [0.5] * 3) if normalised else [0.0]
-    deviations = settings.get("image_std", [0.5] * 3) if normalised else [1.0]
+    """Mean, std and margin of a `Predictor` from a preprocessor_config.json; without one, the published ViViT's."""
+    mean, std = normalisation(settings)
     edge, crop = settings.get("size"), settings.get("crop_size")
     edge = edge.get("shortest_edge") if isinstance(edge, Mapping) else edge
     crop = crop.get("height") if isinstance(crop, Mapping) else crop
     cropped = settings.get("do_center_crop", True) and edge and crop
     return {
-        "mean": tuple((shift + mean) / scale for mean in means),
-        "std": tuple(deviation / scale for deviation in deviations),
+        "mean": mean,
+        "std": std,
         "margin": max(edge / crop, 1.0) if cropped else 1.0,
     }
 
