@@ -224,13 +224,16 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
         figures["probes"] = {name: spread([run["probes"].get(name) for run in runs]) for name in runs[0]["probes"]}
     if "rates" in runs[0]:
         figures["rates"] = runs[0]["rates"]  # those of all seeds
+    if "plateau" in runs[0]:
+        figures["plateau"] = [run["plateau"] for run in runs]
+    more = [key for key in ("val_loss", "processor_seconds") if key in runs[0]["history"][-1]]
     return {
         "row": row.name,
         "recipe": asdict(row.recipe),
         **figures,
         "loss": spread([run["history"][-1]["loss"] for run in runs]),  # of training, in the last epoch
         "seconds": spread([run["seconds"] for run in runs]),
-        "history": {key: [[row[key] for row in run["history"]] for run in runs] for key in ("loss", "val_acc")},
+        "history": {key: [[row[key] for row in run["history"]] for run in runs] for key in ("loss", "val_acc", *more)},
     }
 
 
