@@ -49,7 +49,8 @@ SHARE_OF_FINAL = 0.9
 def train_tuned_to_plateau(volumes: Volumes, recipe: Recipe, **rest: object) -> dict:
     """`train_to_plateau` at the best of RATES, chosen once for all seeds. rest: as for `runs.train_run`.
 
-    Clips that are cycles (movingshapes) begin at a frame of their own each time; all other augmentation is the recipe's.
+    Clips that are cycles (movingshapes) begin at a frame of their own each time; the rest of the augmentation is the
+    recipe's.
     Returns what `train_run` returns, with "rates", "probes" and "plateau".
     """
     if volumes.name == "movingshapes":
