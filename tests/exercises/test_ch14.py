@@ -1,6 +1,7 @@
 """Chapter 14: what its checks accept and refuse, and what its text says of the recorded tables."""
 
 import random
+import statistics
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def first(accuracies, goal):
 
 
 test_time_to_share = run_cases(
-    ch14.check_time_to_share,
+    lambda time_to_share: ch14.check_first_tools(time_to_share, by_numpy),
     right=[by_running_sum, by_cumsum, by_next, by_torch],
     wrong={
         "one epoch less": (lambda a, s, share=0.9: sum(s[: first(a, share * a[-1])]), "its seconds are missing"),
@@ -62,14 +63,61 @@ test_time_to_share = run_cases(
         ),
         "sorted": (lambda a, s, share=0.9: by_next(sorted(a), s, share), "is wrong|final one"),
         "a mean second": (lambda a, s, share=0.9: np.mean(s) * (first(a, share * a[-1]) + 1), "is wrong"),
-        "all running sums": (lambda a, s, share=0.9: np.cumsum(s), "numbers|shape|array"),
+        "all running sums": (lambda a, s, share=0.9: np.cumsum(s), "numbers|shape|array|True"),
         "two arguments": (lambda a, s: by_next(a, s), "TypeError"),
         "popped": (lambda a, s, share=0.9: by_next(a, s, share) + 0 * s.pop(), "changes the"),
         "no return": (lambda a, s, share=0.9: None, "None"),
     },
 )
 
-# ---- 14.2
+
+def by_numpy(first, second):
+    return abs(np.mean(first) - np.mean(second)) > 2 * max(np.std(first, ddof=1), np.std(second, ddof=1))
+
+
+def by_statistics(first, second):
+    larger = max(statistics.stdev(first), statistics.stdev(second))
+    return abs(statistics.mean(first) - statistics.mean(second)) / larger > 2
+
+
+def by_tensors(first, second):
+    a, b = (torch.tensor(runs, dtype=torch.float64) for runs in (first, second))
+    return (a.mean() - b.mean()).abs() > 2 * torch.maximum(a.std(), b.std())
+
+
+def gap(first, second):
+    return abs(np.mean(first) - np.mean(second))
+
+
+test_decided = run_cases(
+    lambda decided: ch14.check_first_tools(by_running_sum, decided),
+    right=[by_numpy, by_statistics, by_tensors],
+    wrong={
+        "the sign": (
+            lambda a, b: np.mean(a) - np.mean(b) > 2 * max(np.std(a, ddof=1), np.std(b, ddof=1)),
+            "whichever of the two",
+        ),
+        "once": (lambda a, b: gap(a, b) > max(np.std(a, ddof=1), np.std(b, ddof=1)), "twice was asked for"),
+        "n below the sum": (lambda a, b: gap(a, b) > 2 * max(np.std(a), np.std(b)), "ddof=1"),
+        "the smaller": (
+            lambda a, b: gap(a, b) > 2 * min(np.std(a, ddof=1), np.std(b, ddof=1)),
+            "the larger one was asked for",
+        ),
+        "the sum": (lambda a, b: gap(a, b) > 2 * (np.std(a, ddof=1) + np.std(b, ddof=1)), "added up"),
+        "the first's": (lambda a, b: gap(a, b) > 2 * np.std(a, ddof=1), "spread of the first"),
+        "the second's": (lambda a, b: gap(a, b) > 2 * np.std(b, ddof=1), "spread of the second"),
+        "together": (lambda a, b: gap(a, b) > 2 * np.std([*a, *b], ddof=1), "you said"),
+        "not decided": (lambda a, b: not by_numpy(a, b), "when it is not decided"),
+        "best against worst": (lambda a, b: min(a) > max(b) or min(b) > max(a), "you said"),
+        "a number": (lambda a, b: gap(a, b), "True or False"),
+        "variances": (lambda a, b: gap(a, b) > 2 * max(np.var(a, ddof=1), np.var(b, ddof=1)), "you said|twice"),
+        "element by element": (lambda a, b: np.array(a) > np.array(b), "True or False|your code raised"),
+        "sorted in place": (lambda a, b: (a.sort(reverse=True), by_numpy(a, b))[1], "changes the"),
+        "no return": (lambda a, b: None, "True or False"),
+    },
+)
+
+# ---- 14.3
 
 
 def by_flip(clips):
@@ -198,7 +246,7 @@ test_order_probes = run_cases(
     },
 )
 
-# ---- 14.3
+# ---- 14.4
 
 
 def by_trying(clips, generator):
@@ -333,7 +381,7 @@ test_shuffle = run_cases(
     },
 )
 
-# ---- 14.4
+# ---- 14.5
 
 
 def by_argsort(clips, share, generator):
@@ -492,7 +540,7 @@ test_drop_and_noise = run_cases(
     },
 )
 
-# ---- 14.5
+# ---- 14.6
 
 
 def by_masks(labels, answers, permutation):
@@ -571,7 +619,7 @@ def by_sided_answer(labels, answers, swap):
     return (answers == other)[both_sided].float().mean()
 
 
-# ---- 14.6
+# ---- 14.8
 
 
 def by_isin(patients, share, steps, batch_size, generator):

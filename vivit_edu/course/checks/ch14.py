@@ -14,8 +14,14 @@ from . import CheckFailed, call, drawn, draws, examine, exercise, flag, kind, pa
 
 
 @exercise
+def check_first_tools(time_to_share: Callable, decided: Callable) -> None:
+    """14.1: time_to_share(accuracies, seconds, share=0.9) and decided(first, second), both of lists of numbers."""
+    named("time_to_share", lambda: check_time_to_share(time_to_share))
+    named("decided", lambda: check_decided(decided))
+    passed("14.1", "the time to 90 % of the end, and a difference of more than twice the spread.")
+
+
 def check_time_to_share(time_to_share: Callable) -> None:
-    """14.1: time_to_share(accuracies, seconds, share=0.9) -> seconds until that share of the last accuracy."""
 
     def reference(accuracies, seconds, share=0.9):
         first = first_at_least(accuracies, share * accuracies[-1])
@@ -63,7 +69,6 @@ def check_time_to_share(time_to_share: Callable) -> None:
         },
         what="the time",
     )
-    passed("14.1", "the seconds of all epochs, up to the first that is good enough.")
 
 
 def first_at_least(values: list[float], target: float) -> int:
@@ -74,12 +79,63 @@ def last_below(values: list[float], target: float) -> int:
     return max((place for place, value in enumerate(values) if value < target), default=-1)
 
 
-# ---- 14.2
+def check_decided(decided: Callable) -> None:
+    """decided(first, second) -> whether the means differ by more than twice the larger standard deviation."""
+
+    def differ(spread, times=2, joined=max, absolute=True):
+        def judge(first, second):
+            gap = sum(first) / len(first) - sum(second) / len(second)
+            gap = abs(gap) if absolute else gap
+            return gap > times * joined(spread(first), spread(second))
+
+        return judge
+
+    def deviation(values, minus=1):
+        mean = sum(values) / len(values)
+        return (sum((value - mean) ** 2 for value in values) / (len(values) - minus)) ** 0.5
+
+    cases = [
+        ([0.80, 0.82, 0.84], [0.87, 0.85, 0.83]),  # 3 points apart, both spreads 2
+        ([0.70, 0.72, 0.74], [0.80, 0.802, 0.804, 0.806]),  # the second is ahead by far
+        ([0.90, 0.90, 0.90], [0.845, 0.86, 0.875]),
+        ([0.80, 0.80, 0.83], [0.777, 0.777, 0.777]),  # 1.9 times the spread, and 2.3 times that by n
+        ([0.70, 0.72, 0.74], [0.75, 0.77, 0.79]),  # more than twice the larger spread, less than twice their sum
+        ([0.50, 0.50, 0.51], [0.60, 0.50, 0.70]),  # the second has the larger spread
+        ([0.60, 0.50, 0.70], [0.50, 0.50, 0.51]),  # the first has
+        ([0.70, 0.72, 0.74], [0.76, 0.75, 0.78, 0.77]),
+    ]
+    mistakes = {
+        "the sign counts here: a difference is decided whichever of the two is ahead (abs)": differ(
+            deviation, absolute=False
+        ),
+        "the difference was compared with the spread once: twice was asked for": differ(deviation, times=1),
+        "this is the standard deviation with n below the sum: ddof=1 divides by n - 1": differ(
+            lambda values: deviation(values, 0)
+        ),
+        "the smaller of the two spreads was taken: the larger one was asked for": differ(deviation, joined=min),
+        "the spreads were added up: take the larger of the two": differ(deviation, joined=lambda a, b: a + b),
+        "only the spread of the first is looked at": differ(deviation, joined=lambda a, b: a),
+        "only the spread of the second is looked at": differ(deviation, joined=lambda a, b: b),
+        "this says when it is not decided": lambda first, second: not differ(deviation)(first, second),
+    }
+    right = differ(deviation)
+    found = [flag(call(decided, list(first), list(second)), "the verdict") for first, second in cases]
+    expected = [right(*case) for case in cases]
+    if found == expected:
+        return
+    for message, mistake in mistakes.items():
+        if [mistake(*case) for case in cases] == found:
+            raise CheckFailed(message)
+    off = next(k for k in range(len(cases)) if found[k] != expected[k])
+    raise CheckFailed(f"for {cases[off][0]} and {cases[off][1]} you said {found[off]}, expected {expected[off]}")
+
+
+# ---- 14.3
 
 
 @exercise
 def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) -> None:
-    """14.2: reverse and freeze of clips [B, C, T, H, W]; mirrored(clips, labels, mirror) -> clips, labels."""
+    """14.3: reverse and freeze of clips [B, C, T, H, W]; mirrored(clips, labels, mirror) -> clips, labels."""
     sizes = (drawn(2, 3, 5, 4, 6),), (drawn(1, 2, 4, 3, 7, seed=1),), (drawn(3, 1, 7, 2, 5, seed=2),)
     whole = (torch.randint(0, 256, (2, 1, 6, 3, 4), generator=torch.Generator().manual_seed(3), dtype=torch.uint8),)
     wrong_axes = {
@@ -169,7 +225,7 @@ def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) 
             what="the clips, the labels",
         ),
     )
-    passed("14.2", "time backwards, time stopped, and the mirror with the labels that belong to it.")
+    passed("14.3", "time backwards, time stopped, and the mirror with the labels that belong to it.")
 
 
 def named(function: str, check: Callable[[], None]) -> None:
@@ -181,12 +237,12 @@ def named(function: str, check: Callable[[], None]) -> None:
         raise CheckFailed(said if said.startswith(f"{function}:") else f"{function}: {said}") from None
 
 
-# ---- 14.3
+# ---- 14.4
 
 
 @exercise
 def check_shuffle(shuffle: Callable) -> None:
-    """14.3: shuffle(clips [B, C, T, H, W], generator) -> each clip's frames in an order of its own, none in place."""
+    """14.4: shuffle(clips [B, C, T, H, W], generator) -> each clip's frames in an order of its own, none in place."""
     n, c, t, h, w = shape = (5, 2, 6, 7, 4)
     clips = torch.arange(math.prod(shape)).reshape(shape)  # every voxel tells where it came from
 
@@ -246,7 +302,7 @@ def check_shuffle(shuffle: Callable) -> None:
         raise CheckFailed("of two frames there is one order in which both move: they change places")
     if alone[0].dtype != torch.float32 or many[0].dtype != torch.uint8:
         raise CheckFailed("the clips come back in another type: only the order of frames changes")
-    passed("14.3", "all frames are there, each whole, and none where it was.")
+    passed("14.4", "all frames are there, each whole, and none where it was.")
 
 
 def order_of(found: torch.Tensor, c: int, t: int, h: int, w: int) -> torch.Tensor:
@@ -278,15 +334,15 @@ def check_places(found: torch.Tensor, clips: torch.Tensor) -> None:
         raise CheckFailed("the channels of one clip have different orders: one order a clip, for all its channels")
 
 
-# ---- 14.4
+# ---- 14.5
 
 
 @exercise
 def check_drop_and_noise(drop_slices: Callable, add_noise: Callable) -> None:
-    """14.4: drop_slices(clips, share, generator) and add_noise(clips uint8, sigma, generator)."""
+    """14.5: drop_slices(clips, share, generator) and add_noise(clips uint8, sigma, generator)."""
     named("drop_slices", lambda: check_drop_slices(drop_slices))
     named("add_noise", lambda: check_add_noise(add_noise))
-    passed("14.4", "black slices, as many in each clip, and noise that stays between black and white.")
+    passed("14.5", "black slices, as many in each clip, and noise that stays between black and white.")
 
 
 def check_drop_slices(drop_slices: Callable) -> None:
@@ -385,12 +441,12 @@ def check_add_noise(add_noise: Callable) -> None:
     same_shape(run(grey[:1, :1, :3], 0.2), (1, 1, 3, 9, 8), "the noisy clips")
 
 
-# ---- 14.5
+# ---- 14.6
 
 
 @exercise
 def check_wrong_side(wrong_side: Callable) -> None:
-    """14.5: wrong_side(labels [B], answers [B], permutation) -> of the sided clips whose organ was found, the share
+    """14.6: wrong_side(labels [B], answers [B], permutation) -> of the sided clips whose organ was found, the share
     with the other side."""
 
     def share(hits, of):
@@ -448,15 +504,15 @@ def check_wrong_side(wrong_side: Callable) -> None:
         },
         what="the share",
     )
-    passed("14.5", "of the clips whose organ was found, those on the wrong side.")
+    passed("14.6", "of the clips whose organ was found, those on the wrong side.")
 
 
-# ---- 14.6
+# ---- 14.8
 
 
 @exercise
 def check_equal_steps(equal_steps: Callable) -> None:
-    """14.6: equal_steps(patients [N], share, steps, batch_size, generator) -> indices [steps, batch_size]."""
+    """14.8: equal_steps(patients [N], share, steps, batch_size, generator) -> indices [steps, batch_size]."""
     sizes = {41: 5, 7: 3, 300: 8, 12: 4, 55: 6, 8: 2, 90: 7}  # patient -> clips
     owners = torch.tensor([patient for patient, count in sizes.items() for _ in range(count)])
     owners = owners[torch.randperm(len(owners), generator=torch.Generator().manual_seed(3))]
@@ -472,7 +528,7 @@ def check_equal_steps(equal_steps: Callable) -> None:
         raise CheckFailed("the clips come in the same order in every pass: draw a new order for each")
     few = torch.tensor([5, 5, 9])
     check_stream(call(equal_steps, few, 0.5, 3, 8, torch.Generator()), few, 0.5, 1, 3, 8)
-    passed("14.6", "whole patients, and as many steps at every share.")
+    passed("14.8", "whole patients, and as many steps at every share.")
 
 
 def check_stream(found, owners, share, count, steps, batch_size) -> None:
