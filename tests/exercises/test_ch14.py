@@ -4,9 +4,16 @@ import random
 import statistics
 
 import numpy as np
+import pytest
 import torch
 
+from vivit_edu import build_model, load_videos, load_volumes
+from vivit_edu.cost import count_flops
+from vivit_edu.course import comparisons
 from vivit_edu.course.checks import ch14
+from vivit_edu.course.ready.ch14 import decided
+from vivit_edu.course.recorded import recorded
+from vivit_edu.course.stand_in_videos import stand_in_videos
 
 from .cases import run_cases
 
@@ -852,3 +859,70 @@ test_changes_clips = run_cases(
         "no return": (lambda probe, x: None, "None"),
     },
 )
+
+
+# ---- what the text says of recorded runs
+
+
+def of_row(table, name):
+    return next(row["test"] for row in recorded(table)["rows"] if name in row["row"])
+
+
+def test_the_two_experiments_of_the_beginning():
+    short = "all_models_organphantom3d.json"
+    cnn, vivit = of_row(short, "cnn3d")["acc"], of_row(short, "spacetime")["acc"]
+    assert (round(cnn["mean"], 3), round(cnn["sd"], 3)) == (0.643, 0.030)
+    assert (round(vivit["mean"], 3), round(vivit["sd"], 3)) == (0.438, 0.015)
+    long = of_row("recipe_organphantom3d.json", "quick")["acc"]
+    assert (round(long["mean"], 3), round(long["sd"], 3), len(long["runs"])) == (0.898, 0.005, 5)
+
+
+def test_what_is_said_of_the_moving_shapes():
+    cnns = {row["row"]: row["test"]["acc"] for row in recorded("motion_movingshapes.json")["rows"]}
+    vivits = {row["row"]: row["test"]["acc"] for row in recorded("four_models_movingshapes.json")["rows"]}
+    best = max(cnns, key=lambda name: cnns[name]["mean"])
+    assert best == "slow_fusion" and cnns["single_frame"]["mean"] < 0.5
+    assert [round(cnns[name]["mean"], 2) for name in ("late_fusion", "early_fusion")] == [0.74, 0.86]
+    ahead = [name for name in vivits if vivits[name]["mean"] > cnns[best]["mean"] + 0.02]
+    assert ahead == ["factorised_self_attention"]
+    assert abs(vivits["spacetime"]["mean"] - cnns[best]["mean"]) < 0.02
+    assert not decided(vivits["spacetime"]["runs"], cnns[best]["runs"]), "verdict A"
+    assert decided(cnns["slow_fusion"]["runs"], cnns["late_fusion"]["runs"]), "verdict D"
+
+
+def test_what_is_said_of_starts():
+    table = "initialisation_organphantom3d.json"
+    nothing, central = (of_row(table, name)["acc"] for name in ("nothing pretrained", "central frame"))
+    assert central["mean"] < nothing["mean"] and not decided(nothing["runs"], central["runs"])
+    assert (round(central["mean"], 3), round(nothing["mean"], 3)) == (0.549, 0.604)
+
+
+def test_what_is_said_of_cost():
+    options = {"depth": 4, "tubelet": (4, 4, 4)}
+    grown = {}
+    for name, more in {"spacetime": options, "factorised_encoder": options, "cnn3d": {}}.items():
+        models = [(t, build_model(name, clip_shape=(1, t, 28, 28), **more)) for t in (28, 112)]
+        grown[name] = [count_flops(model, (1, t, 28, 28)) for t, model in models]
+    assert round(grown["spacetime"][1] / grown["spacetime"][0], 1) == 7.7
+    assert round(grown["cnn3d"][1] / grown["cnn3d"][0], 1) == 3.9
+    shares = [two / one for two, one in zip(grown["factorised_encoder"], grown["spacetime"])]
+    assert [round(share, 2) for share in shares] == [0.75, 0.39]
+
+
+def test_videos_stand_in_for_the_readers_own(tmp_path):
+    pytest.importorskip("av")
+    shapes = load_volumes("movingshapes")
+    folder = stand_in_videos(tmp_path, shapes, classes=(0, 4), count=7)
+    videos = load_videos(folder, frames=4, size=112)
+    assert set(videos.class_names) == {"grow", "approach"} and videos.train.clips.shape[1:] == (3, 4, 112, 112)
+    red, _, blue = videos.train.clips.float().mean(dim=(0, 2, 3, 4))
+    assert blue > red + 20, "white shapes on blue"
+
+
+def test_training_in_steps_changes_the_model_and_nothing_else():
+    model = build_model("single_frame", clip_shape=(1, 14, 14, 14), num_classes=2)
+    clips = torch.rand(6, 1, 14, 14, 14, generator=torch.Generator().manual_seed(0))
+    before, kept = [p.clone() for p in model.parameters()], clips.clone()
+    trained = comparisons.train_on(model, clips, torch.tensor([0, 1] * 3), torch.tensor([[0, 1], [2, 3]]), lr=1e-2)
+    assert trained is model and not model.training and torch.equal(clips, kept)
+    assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), before) if p.numel() > 1)

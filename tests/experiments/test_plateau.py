@@ -112,3 +112,22 @@ def test_the_table_has_every_model_and_records_how_each_was_trained(volumes, tmp
         assert [len(of_run) for of_run in row["history"]["val_loss"]] == [2, 2]
         assert [found["stopped"] for found in row["plateau"]] == [False, False]
         assert row["probes"]["unchanged"]["runs"] == row["test"]["acc"]["runs"]
+
+
+def test_sides_are_compared_only_where_the_organ_was_found(volumes):
+    from vivit_edu.volumes import Mirror
+
+    class Answers(torch.nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.weight, self.classes = torch.nn.Parameter(torch.zeros(1)), classes
+
+        def forward(self, clips):
+            return F.one_hot(self.classes, 4).float() + 0 * self.weight
+
+    split = replace(volumes.test, clips=volumes.test.clips[:6], labels=torch.tensor([0, 0, 1, 2, 1, 3]))
+    sided = replace(volumes, test=split, mirror=Mirror(3, (1, 0, 2, 3)))
+    model = Answers(torch.tensor([0, 1, 1, 2, 3, 0]))  # found: the first three; the second on the wrong side
+    found = plateau.wrong_side_of_found(model, sided)
+    assert found == {"wrong side, organ found": pytest.approx(1 / 3)}
+    assert plateau.wrong_side_of_found(model, volumes) == {}

@@ -51,7 +51,7 @@ def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: floa
         axes.axvline(chance, color="black", linestyle="--", linewidth=1)
     axes.set(xlim=(0, 1), xlabel=label)
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x")
     return figure
 
@@ -68,7 +68,14 @@ def learning_curves(
     left, right = figure.subplots(1, 2, sharey=True)
     for k, (name, curve) in enumerate(curves.items()):
         x = np.arange(1, len(curve) + 1) * steps[name]
-        style = {"color": family_colour(name), "linestyle": ("-", "--", ":", "-.")[k % 4], "linewidth": 1.4}
+        every = max(1, len(curve) // 6)
+        style = {
+            "color": family_colour(name),
+            "marker": MARKS[k],
+            "markevery": every,
+            "markersize": 5,
+            "linewidth": 1.2,
+        }
         left.plot(x, curve, label=name, **style)
         right.plot(x * step_seconds[name], curve, **style)
     left.set(xlabel="training steps", ylabel="validation accuracy", ylim=(0, 1))
@@ -113,26 +120,6 @@ def probe_dots(found: Mapping[str, Mapping[str, float]], *, label: str = "accura
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right", fontsize=SMALLEST)
-    return figure
-
-
-def shares_figure(found: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure:
-    """Accuracy over the share of the patients: found is {model: {share: an accuracy for each seed}}."""
-    told = "; ".join(
-        f"{name}: {', '.join(f'{share:.0%} {np.mean(v):.2f}' for share, v in by_share.items())}"
-        for name, by_share in found.items()
-    )
-    figure = new_figure(6.4, 3.2, f"Accuracy over the share of the patients, equal steps. {told}.")
-    axes = figure.subplots()
-    for (name, by_share), mark in zip(found.items(), MARKS):
-        values = np.array([list(runs) for runs in by_share.values()])
-        x, colour = [100 * share for share in by_share], family_colour(name)
-        axes.errorbar(x, values.mean(1), yerr=values.std(1, ddof=1), marker=mark, color=colour, capsize=3, label=name)
-    axes.set(xscale="log", xlabel="per cent of the training patients", ylabel="validation accuracy")
-    axes.set_xticks(x, [f"{value:.0f}" for value in x])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=SMALLEST)
     return figure
 
 
