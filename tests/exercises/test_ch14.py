@@ -886,7 +886,8 @@ def test_what_is_said_of_the_moving_shapes():
     ahead = [name for name in vivits if vivits[name]["mean"] > cnns[best]["mean"] + 0.02]
     assert ahead == ["factorised_self_attention"]
     assert abs(vivits["spacetime"]["mean"] - cnns[best]["mean"]) < 0.02
-    assert not decided(vivits["spacetime"]["runs"], cnns[best]["runs"]), "verdict A"
+    assert not any(decided(vivits[name]["runs"], cnns[best]["runs"]) for name in vivits), "verdict A"
+    assert round(vivits["factorised_self_attention"]["mean"], 2) == 0.93
     assert decided(cnns["slow_fusion"]["runs"], cnns["late_fusion"]["runs"]), "verdict D"
 
 
