@@ -126,7 +126,7 @@ def train_to_plateau(
                 "val": asdict(score(predict_logits(model, val), val.labels)),
                 "test": asdict(score(predict_logits(model, volumes.test), volumes.test.labels)),
                 "probes": probe(model, volumes) | wrong_side_of_found(model, volumes),
-                "plateau": reached(rows, steps_per_epoch(len(train), recipe), stopped),
+                "plateau": time_to_90(rows, steps_per_epoch(len(train), recipe), stopped),
             }
         write_json(out / "metrics.json", metrics)
     return metrics
@@ -137,7 +137,7 @@ def epoch_of_best(rows: Sequence[dict]) -> int:
     return min(rows, key=lambda row: row["val_loss"])["epoch"]
 
 
-def reached(rows: Sequence[dict], steps: int, stopped: bool) -> dict:
+def time_to_90(rows: Sequence[dict], steps: int, stopped: bool) -> dict:
     """What `train_to_plateau` says under "plateau". rows: of the history; steps: of an epoch."""
     best = epoch_of_best(rows)
     wanted = SHARE_OF_FINAL * rows[best - 1]["val_acc"]

@@ -531,7 +531,8 @@ def check_equal_steps(equal_steps: Callable) -> None:
     passed("14.8", "whole patients, and as many steps at every share.")
 
 
-def check_stream(found, owners, share, count, steps, batch_size) -> None:
+def check_stream(found: object, owners: torch.Tensor, share: float, count: int, steps: int, batch_size: int) -> None:
+    """Batches of whole patients: as many as were asked for, each clip as often as the others."""
     if isinstance(found, (list, tuple)):
         raise CheckFailed(
             f"the batches are {kind(found)}, expected one tensor [{steps}, {batch_size}]: reshape the stream of indices"
