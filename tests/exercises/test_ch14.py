@@ -824,7 +824,7 @@ test_changes_clips = run_cases(
         ),
         "the first clip": (
             judged(lambda b, a, x: same_form(b, a) and torch.equal(b, x) and (a[0] != b[0]).any()),
-            "last clip alone",
+            "first clip alone",
         ),
         "objects": (lambda probe, x: probe(x) is not x, "compare values"),
         "the argument may change": (
