@@ -56,7 +56,7 @@ def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: floa
     return figure
 
 
-def accuracy_curves(
+def over_steps_and_seconds(
     curves: Mapping[str, Sequence[float]], steps: Mapping[str, int], step_seconds: Mapping[str, float]
 ) -> Figure:
     """Validation accuracy of several models, on the left over steps and on the right over seconds.
