@@ -77,7 +77,7 @@ def test_the_capstone_is_marked_by_hand_and_its_scheme_is_kept_from_students(tmp
         assert by_id(student, f"ch14-capstone-{name}").source == "YOUR ANSWER HERE"
     assert "For the marker" not in notebook_text(student)
     classroom(tmp_path / "class", "14")
-    assert re.search(r"^\| 14_cnn_or_vivit \| 3 \| 6 \| 20 \|$", (tmp_path / "class" / "README.md").read_text(), re.M)
+    assert re.search(r"^\| 14_cnn_or_vivit \| 7 \| 21 \| 23 \|$", (tmp_path / "class" / "README.md").read_text(), re.M)
 
 
 @pytest.mark.parametrize(

@@ -1,88 +1,301 @@
-"""Chapter 14: what its checks accept and refuse, its capstone, and what its cells define."""
+"""Chapter 14: what its checks accept and refuse, and what its text says of the recorded tables."""
 
-import math
+import random
+import statistics
 
 import numpy as np
 import pytest
 import torch
 
-from vivit_edu import MODELS
-from vivit_edu.authoring.masters import checkout, load_definitions
-from vivit_edu.cost import PAPER
+from vivit_edu import build_model, load_videos, load_volumes
+from vivit_edu.cost import count_flops
+from vivit_edu.course import comparisons
 from vivit_edu.course.checks import ch14
-from vivit_edu.course.recorded import recorded
+from vivit_edu.course.ready.ch14 import decided
+from vivit_edu.course.recorded import mean_sd, recorded
+from vivit_edu.course.stand_in_videos import stand_in_videos
 
 from .cases import run_cases
 
 # ---- 14.1
 
 
-def by_polyfit(frames, seconds):
-    return np.polyfit(np.log(frames), np.log(seconds), 1)[0]
+def by_running_sum(accuracies, seconds, share=0.9):
+    spent = 0.0
+    for accuracy, duration in zip(accuracies, seconds):
+        spent += duration
+        if accuracy >= share * accuracies[-1]:
+            return spent
 
 
-def by_sums(frames, seconds):
-    x, y = torch.tensor(frames).double().log(), torch.tensor(seconds).double().log()
-    x, y = x - x.mean(), y - y.mean()
-    return (x * y).sum() / (x * x).sum()
+def by_cumsum(accuracies, seconds, share=0.9):
+    first = np.argmax(np.array(accuracies) >= share * accuracies[-1])
+    return np.cumsum(seconds)[first]
 
 
-def by_lstsq(frames, seconds):
-    x = np.stack([np.log2(frames), np.ones(len(frames))], axis=1)
-    return float(np.linalg.lstsq(x, np.log2(seconds), rcond=None)[0][0])
+def by_next(accuracies, seconds, share=0.9):
+    goal = share * accuracies[-1]
+    place = next(i for i in range(len(accuracies)) if accuracies[i] >= goal)
+    return sum(seconds[: place + 1])
 
 
-test_growth = run_cases(
-    ch14.check_growth,
-    right=[by_polyfit, by_sums, by_lstsq],
+def by_torch(accuracies, seconds, share=0.9):
+    a, s = torch.tensor(accuracies, dtype=torch.float64), torch.tensor(seconds)
+    return s[: (a >= share * a[-1]).nonzero()[0] + 1].sum()
+
+
+def first(accuracies, goal):
+    return next((i for i, accuracy in enumerate(accuracies) if accuracy >= goal), len(accuracies) - 1)
+
+
+test_time_to_share = run_cases(
+    lambda time_to_share: ch14.check_first_tools(time_to_share, by_numpy),
+    right=[by_running_sum, by_cumsum, by_next, by_torch],
     wrong={
-        "the first two": (lambda f, s: math.log(s[1] / s[0]) / math.log(f[1] / f[0]), "expected 1.4"),
-        "without its sign": (lambda f, s: abs(by_polyfit(f, s)), "is wrong: found 1.89"),
-        "both sorted": (lambda f, s: by_polyfit(sorted(f), sorted(s)), "is wrong"),
-        "no logarithm": (lambda f, s: np.polyfit(f, s, 1)[0], "logarithm of both"),
-        "how many times": (lambda f, s: s[-1] / s[0], "how many times longer"),
-        "seconds alone": (lambda f, s: np.polyfit(f, np.log(s), 1)[0], "so are the frames"),
-        "frames alone": (lambda f, s: np.polyfit(np.log(f), s, 1)[0], "so are the seconds"),
-        "quotient of logarithms": (lambda f, s: np.mean(np.log(s) / np.log(f)), "difference by a difference"),
-        "axes exchanged": (lambda f, s: np.polyfit(np.log(s), np.log(f), 1)[0] if s[0] != s[1] else 0.0, "exchanged"),
-        "first and last": (lambda f, s: math.log(s[-1] / s[0]) / math.log(f[-1] / f[0]), "through all"),
-        "the intercept": (lambda f, s: np.polyfit(np.log(f), np.log(s), 1)[1], "meets the axis"),
-        "both numbers": (lambda f, s: np.polyfit(np.log(f), np.log(s), 1), "is 2 numbers, expected one"),
-        "rounded": (lambda f, s: round(float(by_polyfit(f, s))), "expected 1.4"),
-        "an error": (lambda f, s: np.log(f / s), "TypeError"),
-        "no return": (lambda f, s: None, "None"),
+        "one epoch less": (lambda a, s, share=0.9: sum(s[: first(a, share * a[-1])]), "its seconds are missing"),
+        "that epoch alone": (lambda a, s, share=0.9: s[first(a, share * a[-1])], "of that one epoch"),
+        "its number": (lambda a, s, share=0.9: first(a, share * a[-1]) + 1, "number of the epoch"),
+        "its place": (lambda a, s, share=0.9: first(a, share * a[-1]), "place of the epoch"),
+        "the share itself": (lambda a, s, share=0.9: sum(s[: first(a, share) + 1]), "share of the last accuracy"),
+        "of the best": (lambda a, s, share=0.9: sum(s[: first(a, share * max(a)) + 1]), "the final one is the last"),
+        "always 0.9": (lambda a, s, share=0.9: by_next(a, s, 0.9), "it is an argument"),
+        "the whole run": (lambda a, s, share=0.9: sum(s), "whole run"),
+        "more than": (
+            lambda a, s, share=0.9: sum(s[: next(i for i, v in enumerate(a) if v > share * a[-1]) + 1]),
+            "reaching the share exactly|StopIteration",
+        ),
+        "for good": (
+            lambda a, s, share=0.9: sum(s[: max((i for i, v in enumerate(a) if v < share * a[-1]), default=-1) + 2]),
+            "the first that reaches it",
+        ),
+        "sorted": (lambda a, s, share=0.9: by_next(sorted(a), s, share), "is wrong|final one"),
+        "a mean second": (lambda a, s, share=0.9: np.mean(s) * (first(a, share * a[-1]) + 1), "is wrong"),
+        "all running sums": (lambda a, s, share=0.9: np.cumsum(s), "numbers|shape|array|True"),
+        "two arguments": (lambda a, s: by_next(a, s), "TypeError"),
+        "popped": (lambda a, s, share=0.9: by_next(a, s, share) + 0 * s.pop(), "changes the"),
+        "no return": (lambda a, s, share=0.9: None, "None"),
     },
 )
 
 
-# ---- 14.2
+def by_numpy(first, second):
+    return abs(np.mean(first) - np.mean(second)) > 2 * max(np.std(first, ddof=1), np.std(second, ddof=1))
 
 
-def by_gather(clips, generator):
-    order = torch.rand(clips.shape[0], clips.shape[2], generator=generator).argsort(dim=1)
-    return clips.gather(2, order[:, None, :, None, None].expand_as(clips))
+def by_statistics(first, second):
+    larger = max(statistics.stdev(first), statistics.stdev(second))
+    return abs(statistics.mean(first) - statistics.mean(second)) / larger > 2
 
 
-def by_loop(clips, generator):
-    return torch.stack([clip[:, torch.randperm(clip.shape[1], generator=generator)] for clip in clips])
+def by_tensors(first, second):
+    a, b = (torch.tensor(runs, dtype=torch.float64) for runs in (first, second))
+    return (a.mean() - b.mean()).abs() > 2 * torch.maximum(a.std(), b.std())
 
 
-def by_index(clips, generator):
-    order = torch.stack([torch.randperm(clips.shape[2], generator=generator) for _ in clips])
-    return clips.transpose(1, 2)[torch.arange(len(clips))[:, None], order].transpose(1, 2)
+def gap(first, second):
+    return abs(np.mean(first) - np.mean(second))
 
 
-def shuffled(order, axis=2):
-    """A solution from the order that it draws along one axis for all: order(size, generator)."""
+test_decided = run_cases(
+    lambda decided: ch14.check_first_tools(by_running_sum, decided),
+    right=[by_numpy, by_statistics, by_tensors],
+    wrong={
+        "the sign": (
+            lambda a, b: np.mean(a) - np.mean(b) > 2 * max(np.std(a, ddof=1), np.std(b, ddof=1)),
+            "whichever of the two",
+        ),
+        "once": (lambda a, b: gap(a, b) > max(np.std(a, ddof=1), np.std(b, ddof=1)), "twice was asked for"),
+        "n below the sum": (lambda a, b: gap(a, b) > 2 * max(np.std(a), np.std(b)), "ddof=1"),
+        "the smaller": (
+            lambda a, b: gap(a, b) > 2 * min(np.std(a, ddof=1), np.std(b, ddof=1)),
+            "the larger one was asked for",
+        ),
+        "the sum": (lambda a, b: gap(a, b) > 2 * (np.std(a, ddof=1) + np.std(b, ddof=1)), "added up"),
+        "the first's": (lambda a, b: gap(a, b) > 2 * np.std(a, ddof=1), "spread of the first"),
+        "the second's": (lambda a, b: gap(a, b) > 2 * np.std(b, ddof=1), "spread of the second"),
+        "together": (lambda a, b: gap(a, b) > 2 * np.std([*a, *b], ddof=1), "you said"),
+        "not decided": (lambda a, b: not by_numpy(a, b), "when it is not decided"),
+        "best against worst": (lambda a, b: min(a) > max(b) or min(b) > max(a), "you said"),
+        "a number": (lambda a, b: gap(a, b), "True or False"),
+        "variances": (lambda a, b: gap(a, b) > 2 * max(np.var(a, ddof=1), np.var(b, ddof=1)), "you said|twice"),
+        "element by element": (lambda a, b: np.array(a) > np.array(b), "True or False|your code raised"),
+        "sorted in place": (lambda a, b: (a.sort(reverse=True), by_numpy(a, b))[1], "changes the"),
+        "no return": (lambda a, b: None, "True or False"),
+    },
+)
 
-    def solution(clips, generator):
-        return clips.index_select(axis, order(clips.shape[axis], generator))
+# ---- 14.3
+
+
+def by_flip(clips):
+    return clips.flip(2)
+
+
+def by_stack(clips):
+    return torch.stack(clips.unbind(2)[::-1], dim=2)
+
+
+def by_places(clips):
+    return clips[:, :, list(range(clips.shape[2] - 1, -1, -1))]
+
+
+def by_expand(clips):
+    middle = clips.shape[2] // 2
+    return clips[:, :, middle : middle + 1].expand(clips.shape).clone()
+
+
+def by_repeat(clips):
+    return clips[:, :, clips.shape[2] // 2, None].repeat(1, 1, clips.shape[2], 1, 1)
+
+
+def by_index(clips):
+    return clips.index_select(2, torch.full((clips.shape[2],), clips.shape[2] // 2))
+
+
+def by_swap(clips, labels, mirror):
+    return clips.flip(mirror.axis + 1), torch.tensor(mirror.permutation)[labels]
+
+
+def by_dims(clips, labels, mirror):
+    return torch.flip(clips, dims=[mirror.axis - 4]), torch.tensor([mirror.permutation[k] for k in labels.tolist()])
+
+
+def by_each(clips, labels, mirror):
+    return torch.stack([clip.flip(mirror.axis) for clip in clips]), torch.as_tensor(mirror.permutation)[labels]
+
+
+def three(reverse=by_flip, freeze=by_expand, mirrored=by_swap):
+    """A check of all three, of which one is looked at."""
+
+    def solution():
+        return reverse, freeze, mirrored
 
     return solution
 
 
-def randperm(size, generator):
-    return torch.randperm(size, generator=generator)
+def check_three(solution):
+    ch14.check_order_probes(*solution())
+
+
+def flips():
+    return by_flip, by_expand, by_swap
+
+
+def loops():
+    return by_stack, by_repeat, by_each
+
+
+def places():
+    return by_places, by_index, by_dims
+
+
+def in_place_reverse(clips):
+    clips[:] = clips.flip(2)
+    return clips
+
+
+def swapped_in_place(clips, labels, mirror):
+    labels[:] = torch.tensor(mirror.permutation)[labels]
+    return clips.flip(mirror.axis + 1), labels
+
+
+test_order_probes = run_cases(
+    check_three,
+    right=[flips, loops, places],
+    wrong={
+        "the batch": (three(lambda x: x.flip(0)), "reverse: .*axis 0"),
+        "the channels": (three(lambda x: x.flip(1)), "reverse: .*channels"),
+        "rows": (three(lambda x: x.flip(3)), "reverse: .*rows"),
+        "columns": (three(lambda x: x.flip(-1)), "reverse: .*columns"),
+        "all axes": (three(lambda x: x.flip(2, 3, 4)), "reverse: .*all three axes"),
+        "nothing": (three(lambda x: x), "reverse: .*order that they had"),
+        "a step of -1": (three(lambda x: x[:, :, ::-1]), "reverse: .*step|ValueError"),
+        "in place": (three(in_place_reverse), "reverse: .*changes the"),
+        "no return": (three(lambda x: None), "reverse: .*None"),
+        "the first frame": (three(freeze=lambda x: x[:, :, :1].expand(x.shape)), "freeze: .*first frame"),
+        "the last frame": (three(freeze=lambda x: x[:, :, -1:].expand(x.shape)), "freeze: .*last frame"),
+        "number 14": (three(freeze=lambda x: x[:, :, [14] * 28]), "freeze: .*IndexError"),
+        "one frame": (three(freeze=lambda x: x[:, :, x.shape[2] // 2]), "freeze: .*all T places"),
+        "one frame with its axis": (
+            three(freeze=lambda x: x[:, :, x.shape[2] // 2 : x.shape[2] // 2 + 1]),
+            "freeze: .*repeat it T times",
+        ),
+        "the mean": (
+            three(freeze=lambda x: x.float().mean(2, keepdim=True).expand(x.shape)),
+            "freeze: .*mean of all frames",
+        ),
+        "the lower middle": (
+            three(freeze=lambda x: x[:, :, (x.shape[2] - 1) // 2, None].expand(x.shape)),
+            "freeze: .*where T is even",
+        ),
+        "the axis of one clip": (
+            three(mirrored=lambda x, y, m: (x.flip(m.axis), torch.tensor(m.permutation)[y])),
+            "mirrored: .*comes one later",
+        ),
+        "labels as they were": (three(mirrored=lambda x, y, m: (x.flip(m.axis + 1), y)), "mirrored: .*of before"),
+        "labels alone": (
+            three(mirrored=lambda x, y, m: (x, torch.tensor(m.permutation)[y])),
+            "mirrored: .*clips are as they were",
+        ),
+        "always columns": (
+            three(mirrored=lambda x, y, m: (x.flip(-1), torch.tensor(m.permutation)[y])),
+            "mirrored: .*whatever mirror.axis says|mirrored: .*With other",
+        ),
+        "a list of labels": (
+            three(mirrored=lambda x, y, m: (x.flip(m.axis + 1), [m.permutation[k] for k in y])),
+            "mirrored: .*a list",
+        ),
+        "clips alone": (three(mirrored=lambda x, y, m: x.flip(m.axis + 1)), "mirrored: "),
+        "labels in place": (
+            three(mirrored=swapped_in_place),
+            "mirrored: .*changes the labels|mirrored: .*changes the y",
+        ),
+    },
+)
+
+# ---- 14.4
+
+
+def by_trying(clips, generator):
+    frames = torch.arange(clips.shape[2])
+    shuffled = []
+    for clip in clips:
+        order = torch.randperm(len(frames), generator=generator)
+        while (order == frames).any():
+            order = torch.randperm(len(frames), generator=generator)
+        shuffled.append(clip[:, order])
+    return torch.stack(shuffled)
+
+
+def by_gather(clips, generator):
+    b, _, t = clips.shape[:3]
+    order = torch.arange(t).expand(b, t)
+    while (stays := (order == torch.arange(t)).any(1)).any():
+        order = torch.where(stays[:, None], torch.rand(b, t, generator=generator).argsort(1), order)
+    return clips.gather(2, order[:, None, :, None, None].expand_as(clips))
+
+
+def by_sattolo(clips, generator):
+    """One cycle through all frames."""
+    result = clips.clone()
+    for k in range(len(clips)):
+        order = list(range(clips.shape[2]))
+        for i in range(len(order) - 1, 0, -1):
+            j = int(torch.randint(i, (), generator=generator))
+            order[i], order[j] = order[j], order[i]
+        result[k] = clips[k][:, order]
+    return result
+
+
+def shuffled(order, axis=2):
+    """A solution from the order that it draws along one axis for all: order(size, generator)."""
+    return lambda clips, generator: clips.index_select(axis, order(clips.shape[axis], generator))
+
+
+def moved(size, generator):
+    while (order := torch.randperm(size, generator=generator)).eq(torch.arange(size)).any():
+        pass
+    return order
 
 
 def each(change):
@@ -92,12 +305,8 @@ def each(change):
 
 def in_place(clips, generator):
     for clip in clips:
-        clip[:] = clip[:, torch.randperm(clip.shape[1], generator=generator)]
+        clip[:] = clip[:, moved(clip.shape[1], generator)]
     return clips
-
-
-def own_seed(clips, generator):
-    return by_loop(clips, torch.Generator().manual_seed(0))
 
 
 def by_place(clips, generator):
@@ -109,10 +318,6 @@ def by_channel(clips, generator):
     return clips.gather(2, order[..., None, None].expand_as(clips))
 
 
-def sorted_frames(clips, generator):
-    return clips.sort(dim=2, descending=True).values
-
-
 def exchanged(clips, generator):
     clips = clips.clone()
     for clip in clips:
@@ -121,74 +326,254 @@ def exchanged(clips, generator):
     return clips
 
 
-def rolled_and_reversed(clips, generator):
-    rolled = [clip.roll(int(torch.randint(clip.shape[1], (), generator=generator)), 1) for clip in clips]
-    flips = torch.rand(len(clips), generator=generator) < 0.5
-    return torch.stack([clip.flip(1) if flip else clip for clip, flip in zip(rolled, flips)])
+def neighbours(clip, generator):
+    order = torch.arange(clip.shape[1])
+    start = int(torch.randint(2, (), generator=generator)) if clip.shape[1] % 2 else 0
+    order[start : start + len(order) // 2 * 2] = (
+        order[start : start + len(order) // 2 * 2].reshape(-1, 2).flip(1).flatten()
+    )
+    return clip[:, order]
 
 
-test_shuffle_frames = run_cases(
-    ch14.check_shuffle_frames,
-    right=[by_gather, by_loop, by_index],
+test_shuffle = run_cases(
+    ch14.check_shuffle,
+    right=[by_trying, by_gather, by_sattolo],
     wrong={
-        "rolled and reversed": (rolled_and_reversed, "of the 24 orders"),
-        "the first frame kept": (
-            each(lambda clip, g: torch.cat((clip[:, :1], clip[:, 1:][:, randperm(clip.shape[1] - 1, g)]), 1)),
-            "of the 24 orders",
+        "randperm": (each(lambda x, g: x[:, torch.randperm(x.shape[1], generator=g)]), "stays at its place"),
+        "anything but the identity": (
+            each(
+                lambda x, g: x[
+                    :,
+                    next(
+                        o
+                        for _ in range(99)
+                        if (o := torch.randperm(x.shape[1], generator=g)).ne(torch.arange(x.shape[1])).any()
+                    ),
+                ]
+            ),
+            "stays at its place",
         ),
-        "decimals": (lambda clips, generator: by_loop(clips, generator).float(), "in another type"),
-        "always five clips": (
-            lambda c, g: torch.stack([c[i][:, randperm(c.shape[2], g)] for i in range(5)]),
-            "your code raised",
-        ),
-        "a new generator": (lambda clips, generator: by_loop(clips, torch.Generator()), "another seed gave the same"),
-        "one order for all": (shuffled(randperm), "all clips have one order"),
-        "the batch": (shuffled(randperm, 0), "from one clip to another"),
-        "rows": (shuffled(randperm, 3), "not whole any more"),
-        "axis 1": (each(lambda clip, g: clip[torch.tensor([1, 0])]), "channels changed places"),
+        "two exchanged": (exchanged, "stays at its place"),
+        "one order for all": (shuffled(moved), "all clips have one order"),
+        "the batch": (shuffled(moved, 0), "from one clip to another"),
+        "rows": (shuffled(moved, 3), "not whole any more"),
+        "axis 1": (each(lambda clip, g: clip[torch.arange(len(clip)).flip(0)]), "channels changed places"),
         "a channel's own order": (by_channel, "channels of one clip"),
         "a place's own order": (by_place, "put together of several"),
         "randint": (
-            each(lambda clip, g: clip[:, torch.randint(clip.shape[1], (clip.shape[1],), generator=g)]),
+            each(lambda x, g: x[:, torch.randint(x.shape[1], (x.shape[1],), generator=g)]),
             "twice",
         ),
-        "two exchanged": (exchanged, "only a few are exchanged"),
-        "rolled": (each(lambda clip, g: clip.roll(int(torch.randint(1, 6, (), generator=g)), 1)), "only rolled"),
-        "unseeded": (each(lambda clip, g: clip[:, torch.randperm(clip.shape[1])]), "draws from the global generator"),
-        "a seed of its own": (own_seed, "another seed gave the same"),
+        "rolled": (each(lambda x, g: x.roll(int(torch.randint(1, x.shape[1], (), generator=g)), 1)), "only rolled"),
+        "neighbours exchanged": (each(neighbours), "all clips have one order"),
+        "unseeded": (
+            each(lambda x, g: x[:, moved(x.shape[1], None)]),
+            "draws from the global generator",
+        ),
+        "python's random": (
+            each(lambda x, g: x[:, random.sample(range(x.shape[1]), x.shape[1])]),
+            "draws from the global generator",
+        ),
+        "a seed of its own": (
+            lambda x, g: by_trying(x, torch.Generator().manual_seed(0)),
+            "another seed gave the same",
+        ),
         "nothing": (lambda clips, generator: clips.clone(), "as they stood"),
         "reversed": (lambda clips, generator: clips.flip(2), "one order"),
-        "sorted": (sorted_frames, "one order"),
         "in place": (in_place, "changes the .* that it was given"),
-        "mean": (lambda clips, g: clips.float().mean(2, keepdim=True).expand(clips.shape) + 0.25, "no clip holds"),
-        "one clip": (lambda clips, g: by_loop(clips, g)[0], r"\[2, 6, 7, 4\], expected \[5, 2, 6, 7, 4\]"),
+        "the mean": (lambda x, g: x.float().mean(2, keepdim=True).expand(x.shape) + 0.25, "no clip holds"),
+        "decimals": (lambda x, g: by_trying(x, g).float(), "in another type"),
+        "one clip": (lambda x, g: by_trying(x, g)[0], r"\[2, 6, 7, 4\], expected \[5, 2, 6, 7, 4\]"),
         "no return": (lambda clips, generator: None, "None"),
     },
 )
 
+# ---- 14.5
 
-# ---- 14.3
+
+def by_argsort(clips, share, generator):
+    place = torch.rand(len(clips), clips.shape[2], generator=generator).argsort(1)
+    return clips * (place >= round(share * clips.shape[2]))[:, None, :, None, None]
+
+
+def by_randperm(clips, share, generator):
+    result = clips.clone()
+    for clip in result:
+        gone = torch.randperm(clip.shape[1], generator=generator)[: round(share * clip.shape[1])]
+        clip[:, gone] = 0
+    return result
+
+
+def by_topk(clips, share, generator):
+    count = round(share * clips.shape[2])
+    chosen = torch.rand(clips.shape[0], clips.shape[2], generator=generator).topk(count, dim=1).indices
+    gone = torch.zeros(clips.shape[0], clips.shape[2], dtype=torch.bool).scatter(1, chosen, True)
+    return clips.masked_fill(gone[:, None, :, None, None], 0)
+
+
+def noise_at_once(clips, sigma, generator):
+    noise = 255 * sigma * torch.randn(clips.shape, generator=generator)
+    return (clips + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def noise_by_clip(clips, sigma, generator):
+    noisy = [clip.float() / 255 + torch.randn(clip.shape, generator=generator) * sigma for clip in clips]
+    return (torch.stack(noisy) * 255).clamp(0, 255).round().byte()
+
+
+def noise_by_normal(clips, sigma, generator):
+    noise = torch.zeros(clips.shape).normal_(0, 1, generator=generator) * sigma * 255
+    return torch.clamp(torch.round(clips.float() + noise), min=0, max=255).type(torch.uint8)
+
+
+def both(drop=by_argsort, noise=noise_at_once):
+    return lambda: (drop, noise)
+
+
+def check_both(solution):
+    ch14.check_drop_and_noise(*solution())
+
+
+def at_once():
+    return by_argsort, noise_at_once
+
+
+def clip_by_clip():
+    return by_randperm, noise_by_clip
+
+
+def other_functions():
+    return by_topk, noise_by_normal
+
+
+def dropped_in_place(clips, share, generator):
+    for clip in clips:
+        clip[:, torch.randperm(clip.shape[1], generator=generator)[: round(share * clip.shape[1])]] = 0
+    return clips
+
+
+def one_choice(clips, share, generator):
+    result = clips.clone()
+    result[:, :, torch.randperm(clips.shape[2], generator=generator)[: round(share * clips.shape[2])]] = 0
+    return result
+
+
+def random_rows(clips, share, generator):
+    result = clips.clone()
+    for clip in result:
+        clip[:, :, torch.randperm(clip.shape[2], generator=generator)[:1]] = 0
+    return result
+
+
+def grown(change):
+    """Noise with a change of its formula: change(clips, 255 * sigma, generator)."""
+    return lambda clips, sigma, generator: change(clips, 255 * sigma, generator).clamp(0, 255).to(torch.uint8)
+
+
+test_drop_and_noise = run_cases(
+    check_both,
+    right=[at_once, clip_by_clip, other_functions],
+    wrong={
+        "by chance": (
+            both(lambda x, s, g: x * (torch.rand(len(x), x.shape[2], generator=g) >= s)[:, None, :, None, None]),
+            "drop_slices: .*exact number",
+        ),
+        "the same for all": (both(one_choice), "drop_slices: .*draw them for each clip"),
+        "kept and dropped exchanged": (
+            both(lambda x, s, g: by_argsort(x, 1 - s, g)),
+            "drop_slices: .*which is 3 in each clip; here it is 6",
+        ),
+        "voxels": (both(lambda x, s, g: x * (torch.rand(x.shape, generator=g) >= s)), "drop_slices: .*single voxels"),
+        "rows": (both(random_rows), "drop_slices: .*single voxels, rows"),
+        "cut out": (both(lambda x, s, g: x[:, :, : x.shape[2] - round(s * x.shape[2])]), "drop_slices: .*shape"),
+        "the first ones": (
+            both(
+                lambda x, s, g: torch.cat((x[:, :, : round(s * x.shape[2])] * 0, x[:, :, round(s * x.shape[2]) :]), 2)
+            ),
+            "drop_slices: .*same choice",
+        ),
+        "decimals": (both(lambda x, s, g: by_argsort(x, s, g).float()), "drop_slices: .*keep the type"),
+        "rounded down": (both(lambda x, s, g: by_argsort(x, int(s * 9) / 9, g)), "drop_slices: .*which is"),
+        "dropped in place": (both(dropped_in_place), "drop_slices: .*changes the"),
+        "no drop": (both(lambda x, s, g: None), "drop_slices: .*None"),
+        "sigma of one": (
+            both(noise=lambda x, s, g: (x + s * torch.randn(x.shape, generator=g)).round().clamp(0, 255).byte()),
+            "add_noise: .*share of 255",
+        ),
+        "uniform": (
+            both(noise=grown(lambda x, s, g: (x + s * torch.rand(x.shape, generator=g)).round())),
+            "add_noise: .*only brightens",
+        ),
+        "uniform about zero": (
+            both(noise=grown(lambda x, s, g: (x + s * 3.46 * (torch.rand(x.shape, generator=g) - 0.5)).round())),
+            "add_noise: .*long tails",
+        ),
+        "no clamp": (
+            both(
+                noise=lambda x, s, g: (x + 255 * s * torch.randn(x.shape, generator=g)).round().to(torch.int64).byte()
+            ),
+            "add_noise: .*other end",
+        ),
+        "noise as uint8": (
+            both(
+                noise=lambda x, s, g: x + (255 * s * torch.randn(x.shape, generator=g)).round().to(torch.int64).byte()
+            ),
+            "add_noise: .*other end",
+        ),
+        "one number a clip": (
+            both(noise=grown(lambda x, s, g: (x + s * torch.randn(len(x), 1, 1, 1, 1, generator=g)).round())),
+            "add_noise: ",
+        ),
+        "the same in every frame": (
+            both(noise=grown(lambda x, s, g: (x + s * torch.randn(x[:, :, :1].shape, generator=g)).round())),
+            "add_noise: every frame",
+        ),
+        "cut off": (
+            both(noise=grown(lambda x, s, g: x + s * torch.randn(x.shape, generator=g))),
+            "add_noise: .*round first",
+        ),
+        "decimals of noise": (
+            both(noise=lambda x, s, g: (x + 255 * s * torch.randn(x.shape, generator=g)).clamp(0, 255)),
+            "add_noise: .*expected uint8",
+        ),
+        "the root of sigma": (
+            both(noise=lambda x, s, g: noise_at_once(x, s**0.5, g)),
+            "add_noise: .*standard deviation",
+        ),
+        "no generator": (
+            both(noise=lambda x, s, g: (x + 255 * s * torch.randn(x.shape)).round().clamp(0, 255).byte()),
+            "add_noise: .*global generator",
+        ),
+    },
+)
+
+# ---- 14.6
 
 
 def by_masks(labels, answers, permutation):
     other = torch.tensor(permutation)[labels]
-    sided = other != labels
-    return (answers[sided] == other[sided]).float().mean().item()
+    counted = (other != labels) & ((answers == labels) | (answers == other))
+    return (answers[counted] == other[counted]).float().mean().item()
 
 
 def by_counting(labels, answers, permutation):
-    pairs = [(y, a) for y, a in zip(labels.tolist(), answers.tolist()) if permutation[y] != y]
-    return sum(permutation[y] == a for y, a in pairs) / len(pairs)
+    right = wrong = 0
+    for y, a in zip(labels.tolist(), answers.tolist()):
+        if permutation[y] != y:
+            right += a == y
+            wrong += a == permutation[y]
+    return wrong / (right + wrong)
 
 
-def by_answers(labels, answers, permutation):  # a swap is its own inverse
+def by_sums(labels, answers, permutation):
     swap = torch.tensor(permutation)
     sided = swap[labels] != labels
-    return ((swap[answers] == labels) & sided).sum() / sided.sum()
+    confused = (swap[answers] == labels) & sided  # a swap is its own inverse
+    return confused.sum() / (confused | ((answers == labels) & sided)).sum()
 
 
 def counted(share):
-    """A solution from its last line: share(other, sided, labels, answers), the first two bool [N]."""
+    """A solution from its last line: share(other, sided, labels, answers), the first two bool [B]."""
 
     def solution(labels, answers, permutation):
         swap = torch.tensor(permutation)
@@ -205,129 +590,340 @@ def changed(labels, answers, permutation):
 
 test_wrong_side = run_cases(
     ch14.check_wrong_side,
-    right=[by_masks, by_counting, by_answers],
+    right=[by_masks, by_counting, by_sums],
     wrong={
-        "the notebook's pairs": (lambda y, a, p: by_masks(y, a, (0, 2, 1, 4, 3, 5)), "is wrong: found 0"),
-        "per cent": (lambda *given: 100 * by_masks(*given), "is wrong: found 50"),
-        "whole division": (counted(lambda o, s, y, a: (o & s).sum() // s.sum()), "is wrong: found 0"),
-        "the neighbouring class": (
-            counted(lambda o, s, y, a: ((a - y).abs() == 1)[s].float().mean()),
-            "is wrong: found 0",
-        ),
+        "of all sided clips": (counted(lambda o, s, y, a: o[s].float().mean()), "organ was not found"),
         "of all clips": (counted(lambda o, s, y, a: (o & s).float().mean()), "of all clips"),
         "every wrong answer": (counted(lambda o, s, y, a: (a != y)[s].float().mean()), "every wrong answer"),
-        "without a side": (counted(lambda o, s, y, a: o.float().mean()), "without a side were counted"),
-        "without a side, by sided": (counted(lambda o, s, y, a: o.sum() / s.sum()), "divided by the clips with one"),
-        "of the wrong ones": (counted(lambda o, s, y, a: (o & s).sum() / (a != y).sum()), "of the wrong answers"),
-        "of the wrong sided ones": (counted(lambda o, s, y, a: (o & s).sum() / (s & (a != y)).sum()), "among sided"),
-        "the right side": (counted(lambda o, s, y, a: (a == y)[s].float().mean()), "the right side"),
+        "without a side": (counted(lambda o, s, y, a: o[o | (a == y)].float().mean()), "without a side were counted"),
+        "among wrong answers": (counted(lambda o, s, y, a: o[s & (a != y)].float().mean()), "among sided clips"),
+        "the right side": (counted(lambda o, s, y, a: (a == y)[s & (o | (a == y))].float().mean()), "the right side"),
         "a number": (counted(lambda o, s, y, a: (o & s).sum()), "number of clips"),
-        "sides of the answers": (
-            lambda y, a, p: (a == torch.tensor(p)[y])[torch.tensor(p)[a] != a].float().mean(),
-            "the label that",
+        "by all found": (counted(lambda o, s, y, a: (o & s).sum() / (o | (a == y)).sum()), "without a side, too"),
+        "how often found": (counted(lambda o, s, y, a: (o | (a == y))[s].float().mean()), "whose organ was found"),
+        "an answer with a side": (
+            lambda y, a, p: by_sided_answer(y, a, torch.tensor(p)),
+            "not yet the right organ",
         ),
-        "each clip": (counted(lambda o, s, y, a: o[s]), "is 8 numbers, expected one"),
+        "per cent": (lambda *given: 100 * by_masks(*given), "is wrong: found"),
+        "whole division": (
+            counted(lambda o, s, y, a: (o & s).sum() // (s & (o | (a == y))).sum()),
+            "is wrong: found 0",
+        ),
+        "the notebook's pairs": (
+            lambda y, a, p: by_masks(y, a, (0, 2, 1, 4, 3, 5)),
+            "is wrong|IndexError|number of|right side",
+        ),
+        "each clip": (counted(lambda o, s, y, a: o[s & (o | (a == y))]), "numbers, expected one"),
         "in place": (changed, "changes the .* that it was given"),
         "no return": (lambda *_: None, "None"),
     },
 )
 
 
-# ---- the cells
+def by_sided_answer(labels, answers, swap):
+    other, both_sided = swap[labels], (swap[labels] != labels) & (swap[answers] != answers)
+    return (answers == other)[both_sided].float().mean()
 
 
-def test_the_chapters_own_functions_are_right():
-    chapter = load_definitions(checkout() / "notebooks" / "14_cnn_or_vivit.ipynb")
-    assert chapter.growth([10, 20, 40], [1, 4, 16]) == pytest.approx(2)
-    clips = torch.randint(0, 256, (4, 2, 5, 3, 3), generator=torch.Generator().manual_seed(0))
-    changed = chapter.shuffle_frames(clips, torch.Generator().manual_seed(0))
-    assert torch.equal(changed.sort(dim=2).values, clips.sort(dim=2).values)
-    labels, answers = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 2, 2, 1])
-    assert chapter.wrong_side(labels, answers, (0, 2, 1)) == pytest.approx(1 / 3)
-    probes = {"unchanged": {"runs": [0.6, 0.4]}, "wrong twin": {"runs": [0.2, 0.4]}}
-    assert chapter.told_apart({"probes": probes}).tolist() == pytest.approx([0.75, 0.5])
+# ---- 14.8
 
 
-# ---- what its text says of the recorded tables
+def by_isin(patients, share, steps, batch_size, generator):
+    everyone = patients.unique()
+    count = max(1, round(share * len(everyone)))
+    chosen = everyone[torch.randperm(len(everyone), generator=generator)[:count]]
+    clips = torch.isin(patients, chosen).nonzero().flatten()
+    stream = torch.empty(0, dtype=torch.int64)
+    while len(stream) < steps * batch_size:
+        stream = torch.cat((stream, clips[torch.randperm(len(clips), generator=generator)]))
+    return stream[: steps * batch_size].view(steps, batch_size)
 
 
-def of_probe(dataset, name):
-    return {row["row"]: row["probes"][name]["mean"] for row in recorded(f"all_models_{dataset}.json")["rows"]}
+def by_lists(patients, share, steps, batch_size, generator):
+    owners = patients.tolist()
+    everyone = sorted(set(owners))
+    order = torch.randperm(len(everyone), generator=generator).tolist()
+    chosen = {everyone[i] for i in order[: max(1, round(share * len(everyone)))]}
+    clips = [i for i, owner in enumerate(owners) if owner in chosen]
+    batches, waiting = [], []
+    for _ in range(steps):
+        while len(waiting) < batch_size:
+            waiting += [clips[i] for i in torch.randperm(len(clips), generator=generator).tolist()]
+        batches.append(waiting[:batch_size])
+        waiting = waiting[batch_size:]
+    return torch.tensor(batches)
 
 
-def of_test(dataset, figure):
-    return {row["row"]: row["test"][figure]["mean"] for row in recorded(f"all_models_{dataset}.json")["rows"]}
+def by_rand(patients, share, steps, batch_size, generator):
+    everyone, of_clip = patients.unique(return_inverse=True)
+    rank = torch.rand(len(everyone), generator=generator).argsort().argsort()
+    clips = (rank[of_clip] < max(1, round(share * len(everyone)))).nonzero().squeeze(1)
+    passes = (steps * batch_size + len(clips) - 1) // len(clips)
+    order = torch.rand(passes, len(clips), generator=generator).argsort(dim=1)
+    return clips[order].flatten()[: steps * batch_size].reshape(steps, batch_size)
 
 
-@pytest.mark.parametrize("dataset", ["organphantom3d", "adrenalmnist3d", "movingshapes"])
-def test_its_tables_hold_every_model_with_its_command_seeds_machine_and_date(dataset):
-    table = recorded(f"all_models_{dataset}.json")
-    assert [row["row"] for row in table["rows"]] == list(MODELS)
-    assert table["command"].startswith(
-        f"vivit-edu ablate all-models {dataset} --seeds {len(table['seeds'])} --epochs {table['epochs']}"
-    )
-    assert table["device"] and table["date"] and table["versions"]["torch"]
-    for row in table["rows"]:
-        assert len(row["test"]["auc"]["runs"]) == len(row["probes"]["unchanged"]["runs"]) == len(table["seeds"])
+def sampler(choose=None, stream=None):
+    """The sampler with one part written otherwise: choose(patients, share, generator) -> clips, or
+    stream(clips, count, generator)."""
+
+    def whole(patients, share, generator):
+        everyone = patients.unique()
+        count = max(1, round(share * len(everyone)))
+        return (
+            torch.isin(patients, everyone[torch.randperm(len(everyone), generator=generator)[:count]])
+            .nonzero()
+            .flatten()
+        )
+
+    def passes(clips, count, generator):
+        return torch.cat(
+            [clips[torch.randperm(len(clips), generator=generator)] for _ in range(count // len(clips) + 1)]
+        )
+
+    def solution(patients, share, steps, batch_size, generator):
+        clips = (choose or whole)(patients, share, generator)
+        found = (stream or passes)(clips, steps * batch_size, generator)
+        return found[: steps * batch_size].reshape(steps, batch_size)
+
+    return solution
 
 
-def test_what_is_said_of_the_organs():
-    accuracy, vivits = of_test("organphantom3d", "acc"), list(PAPER)
-    assert max(accuracy, key=accuracy.get) == "cnn3d"
-    assert max(accuracy[name] for name in vivits) - min(accuracy[name] for name in vivits) < 0.05
-    assert accuracy["cnn3d"] - max(accuracy[name] for name in vivits) > 0.15
-    side = of_probe("organphantom3d", "wrong side")
-    assert all(side[name] > 0.3 for name in (*vivits, "cnn_attention")) and side["cnn3d"] < 0.25
-    unchanged, shuffled, noise, missing = (
-        of_probe("organphantom3d", name) for name in ("unchanged", "shuffled", "noise", "missing")
-    )
-    assert unchanged["cnn_attention"] - shuffled["cnn_attention"] < 0.03
-    assert (
-        max(unchanged[name] - noise[name] for name in (*vivits, "early_fusion"))
-        < 0.12
-        < unchanged["cnn_attention"] - noise["cnn_attention"]
-    )
-    assert (
-        min(unchanged[name] - missing[name] for name in ("cnn3d", "slow_fusion"))
-        > 0.2
-        > max(unchanged[name] - missing[name] for name in vivits) + 0.1
-    )
+def one_order(clips, count, generator):
+    return clips[torch.randperm(len(clips), generator=generator)].repeat(count // len(clips) + 1)
 
 
-def test_what_is_said_of_the_glands():
-    accuracy, balanced, auc = (of_test("adrenalmnist3d", name) for name in ("acc", "balanced_acc", "auc"))
-    assert max(auc, key=auc.get) == "cnn3d" and auc["cnn3d"] > 0.8
-    assert (
-        balanced["early_fusion"] == balanced["late_fusion"] == 0.5
-        and auc["early_fusion"] > 0.75
-        and abs(auc["late_fusion"] - 0.5) < 0.02
-    )
-    assert sum(value < 0.55 for value in balanced.values()) > len(MODELS) / 2
-    assert max(accuracy.values()) - min(accuracy.values()) < 0.05
+def first_patients(patients, share, generator):
+    everyone = patients.unique()
+    return torch.isin(patients, everyone[: max(1, round(share * len(everyone)))]).nonzero().flatten()
 
 
-def test_what_is_said_of_twins():
-    twin, turns = of_probe("movingshapes", "wrong twin"), of_probe("movingshapes", "wrong side")
-    assert min(turns, key=turns.get) == "cnn3d" and turns["cnn3d"] < 0.15
-    others = {name: (4 * twin[name] - turns[name]) / 3 for name in MODELS}
-    assert others["late_fusion"] < 0.38 and others["cnn3d"] > 0.4 and turns["late_fusion"] > 0.4
-    unchanged, shuffled, reversed_as_twin = (
-        of_probe("movingshapes", name) for name in ("unchanged", "shuffled", "reversed, as twin")
-    )
-    assert abs(unchanged["cnn_attention"] - shuffled["cnn_attention"]) < 0.05
-    for name in PAPER:
-        assert unchanged[name] / (unchanged[name] + twin[name]) > 0.55 and reversed_as_twin[name] > 0.55
-    assert max(unchanged["single_frame"], unchanged["multiresolution"]) < 0.5
-    rows = {row["row"]: row["test"]["acc"] for row in recorded("all_models_movingshapes.json")["rows"]}
-    best = sorted(rows, key=lambda name: rows[name]["mean"])[-3:]
-    assert set(best) == set(PAPER) - {"factorised_encoder"} and "cnn3d" == max(
-        rows, key=lambda name: max(rows[name]["runs"])
-    )
+def one_more(patients, share, generator):
+    everyone = patients.unique()
+    chosen = everyone[torch.randperm(len(everyone), generator=generator)[: int(share * len(everyone)) + 1]]
+    return torch.isin(patients, chosen).nonzero().flatten()
 
 
-def test_what_is_said_of_hunger():
-    accuracy = {row["row"]: row["test"]["acc"]["mean"] for row in recorded("hunger_organphantom3d.json")["rows"]}
-    vivits = [accuracy[f"100 %, {name}"] for name in ("spacetime", "factorised_encoder")]
-    assert accuracy["10 %, cnn3d"] > max(vivits)
-    assert abs(accuracy["100 %, early_fusion"] - max(vivits)) < 0.1
-    assert accuracy["5 %, cnn3d"] < max(accuracy[f"5 %, {name}"] for name in ("spacetime", "factorised_encoder")) + 0.03
+def some_clips(patients, share, generator):
+    return torch.randperm(len(patients), generator=generator)[: max(1, round(share * len(patients)))]
+
+
+def half_patients(patients, share, generator):
+    everyone = patients.unique()
+    chosen = everyone[torch.randperm(len(everyone), generator=generator)[: max(1, round(share * len(everyone)))]]
+    return torch.cat([(patients == patient).nonzero().flatten()[:2] for patient in chosen])
+
+
+test_equal_steps = run_cases(
+    ch14.check_equal_steps,
+    right=[by_isin, by_lists, by_rand],
+    wrong={
+        "clips instead of patients": (sampler(some_clips), "draw patients"),
+        "the first patients": (sampler(first_patients), "every seed chooses the same|same patients"),
+        "rounded up": (sampler(one_more), "draw patients|patients turn up"),
+        "none for a small share": (
+            sampler(lambda p, share, g: by_share(p, round(share * len(p.unique())), g)),
+            "your code raised",
+        ),
+        "at most two clips of each": (sampler(half_patients), "never turn up"),
+        "with replacement": (
+            sampler(stream=lambda clips, count, g: clips[torch.randint(len(clips), (count,), generator=g)]),
+            "before any comes again|never turn up",
+        ),
+        "one order": (sampler(stream=one_order), "same order in every pass"),
+        "unshuffled": (
+            sampler(stream=lambda clips, count, g: clips.repeat(count // len(clips) + 1)),
+            "in their own order|same order",
+        ),
+        "one pass": (
+            sampler(stream=lambda clips, count, g: clips[torch.randperm(len(clips), generator=g)]),
+            "your code raised",
+        ),
+        "patients' numbers": (
+            lambda p, share, steps, size, g: p[by_isin(p, share, steps, size, g)],
+            "places in `patients`",
+        ),
+        "a list of batches": (lambda *given: list(by_isin(*given)), "reshape the stream"),
+        "flat": (lambda *given: by_isin(*given).flatten(), "shape"),
+        "transposed": (lambda *given: by_isin(*given).T, "shape"),
+        "decimals": (lambda *given: by_isin(*given).float(), "int64"),
+        "everybody": (lambda p, share, *rest: by_isin(p, 1.0, *rest), "turn up"),
+        "no return": (lambda *given: None, "None"),
+    },
+)
+
+
+def by_share(patients, count, generator):
+    everyone = patients.unique()
+    chosen = everyone[torch.randperm(len(everyone), generator=generator)[:count]]
+    return torch.isin(patients, chosen).nonzero().flatten()
+
+
+# ---- 14.7
+
+
+def with_copy(probe, clips):
+    before = clips.clone()
+    after = probe(clips)
+    if after.shape != before.shape or after.dtype != before.dtype:
+        return False
+    return torch.equal(clips, before) and all(not torch.equal(a, b) for a, b in zip(after, before))
+
+
+def on_a_copy(probe, clips):
+    given = clips.clone()
+    after = probe(given)
+    same_form = (after.shape, after.dtype) == (clips.shape, clips.dtype)
+    return bool(same_form and (given == clips).all() and (after != clips).flatten(1).any(1).all())
+
+
+def by_amax(probe, clips):
+    before = clips.detach().clone()
+    after = probe(clips)
+    if after.dtype is not before.dtype or list(after.shape) != list(before.shape):
+        return torch.tensor(False)
+    moved = (after.double() - before.double()).abs().amax(dim=(1, 2, 3, 4)) > 0
+    return moved.all() & (clips == before).all()
+
+
+def judged(verdict):
+    """A test that compares with a copy: verdict(before, after, the clips afterwards)."""
+
+    def solution(probe, clips):
+        before = clips.clone()
+        after = probe(clips)
+        return bool(verdict(before, after, clips))
+
+    return solution
+
+
+def same_form(before, after):
+    return after.shape == before.shape and after.dtype == before.dtype
+
+
+test_changes_clips = run_cases(
+    ch14.check_changes_clips,
+    right=[with_copy, on_a_copy, by_amax],
+    wrong={
+        "compared with its argument": (
+            lambda probe, x: not torch.equal(probe(x), x),
+            "with itself|You|you said",
+        ),
+        "any clip": (
+            judged(lambda b, a, x: same_form(b, a) and torch.equal(b, x) and (a != b).any()),
+            "last clip alone",
+        ),
+        "every voxel": (
+            judged(lambda b, a, x: same_form(b, a) and torch.equal(b, x) and (a != b).all()),
+            "backwards: you said False",
+        ),
+        "the last clip": (
+            judged(lambda b, a, x: same_form(b, a) and torch.equal(b, x) and (a[-1] != b[-1]).any()),
+            "last clip alone|first clip",
+        ),
+        "the first clip": (
+            judged(lambda b, a, x: same_form(b, a) and torch.equal(b, x) and (a[0] != b[0]).any()),
+            "first clip alone",
+        ),
+        "objects": (lambda probe, x: probe(x) is not x, "compare values"),
+        "the argument may change": (
+            judged(lambda b, a, x: same_form(b, a) and (a != b).flatten(1).any(1).all()),
+            "in place",
+        ),
+        "shapes are not compared": (
+            judged(lambda b, a, x: torch.equal(b, x) and (a != b).flatten(1).any(1).all()),
+            "last frame|your code raised|decimals",
+        ),
+        "types are not compared": (
+            judged(lambda b, a, x: a.shape == b.shape and torch.equal(b, x) and (a != b).flatten(1).any(1).all()),
+            "another dtype",
+        ),
+        "by the mean": (
+            judged(lambda b, a, x: same_form(b, a) and torch.equal(b, x) and bool(a.float().mean() - b.float().mean())),
+            "you said False",
+        ),
+        "always": (lambda probe, x: True, "you said True"),
+        "never": (lambda probe, x: False, "backwards: you said False"),
+        "nearly equal is equal": (
+            judged(
+                lambda b, a, x: (
+                    same_form(b, a)
+                    and torch.equal(b, x)
+                    and all(not torch.allclose(p.float(), q.float(), atol=0.01) for p, q in zip(a, b))
+                )
+            ),
+            "compare exactly",
+        ),
+        "each clip's verdict": (lambda probe, x: (probe(x) != x).flatten(1).any(1), "True or False"),
+        "no return": (lambda probe, x: None, "None"),
+    },
+)
+
+
+# ---- what the text says of recorded runs
+
+
+def of_row(table, name):
+    return next(row["test"] for row in recorded(table)["rows"] if name in row["row"])
+
+
+def test_the_two_experiments_of_the_beginning():
+    short = "all_models_organphantom3d.json"
+    cnn, vivit = of_row(short, "cnn3d")["acc"], of_row(short, "spacetime")["acc"]
+    assert (round(cnn["mean"], 3), round(cnn["sd"], 3)) == (0.643, 0.030)
+    assert (round(vivit["mean"], 3), round(vivit["sd"], 3)) == (0.438, 0.015)
+    long = of_row("recipe_organphantom3d.json", "quick")["acc"]
+    assert (round(long["mean"], 3), round(long["sd"], 3), len(long["runs"])) == (0.898, 0.005, 5)
+
+
+def test_what_is_said_of_the_moving_shapes():
+    cnns = {row["row"]: row["test"]["acc"] for row in recorded("motion_movingshapes.json")["rows"]}
+    vivits = {row["row"]: row["test"]["acc"] for row in recorded("four_models_movingshapes.json")["rows"]}
+    best = max(cnns, key=lambda name: cnns[name]["mean"])
+    assert best == "slow_fusion" and cnns["single_frame"]["mean"] < 0.5
+    assert [round(cnns[name]["mean"], 2) for name in ("late_fusion", "early_fusion")] == [0.74, 0.86]
+    ahead = [name for name in vivits if vivits[name]["mean"] > cnns[best]["mean"] + 0.02]
+    assert ahead == ["factorised_self_attention"]
+    assert abs(vivits["spacetime"]["mean"] - cnns[best]["mean"]) < 0.02
+    assert not any(decided(vivits[name]["runs"], cnns[best]["runs"]) for name in vivits), "verdict A"
+    assert round(vivits["factorised_self_attention"]["mean"], 2) == 0.93
+    assert decided(cnns["slow_fusion"]["runs"], cnns["late_fusion"]["runs"]), "verdict D"
+
+
+def test_what_is_said_of_starts():
+    table = "initialisation_organphantom3d.json"
+    nothing, central = (of_row(table, name)["acc"] for name in ("nothing pretrained", "central frame"))
+    assert central["mean"] < nothing["mean"] and not decided(nothing["runs"], central["runs"])
+    assert (mean_sd(central), mean_sd(nothing)) == (".548 ± .022", ".604 ± .030")
+
+
+def test_what_is_said_of_cost():
+    options = {"depth": 4, "tubelet": (4, 4, 4)}
+    grown = {}
+    for name, more in {"spacetime": options, "factorised_encoder": options, "cnn3d": {}}.items():
+        models = [(t, build_model(name, clip_shape=(1, t, 28, 28), **more)) for t in (28, 112)]
+        grown[name] = [count_flops(model, (1, t, 28, 28)) for t, model in models]
+    assert round(grown["spacetime"][1] / grown["spacetime"][0], 1) == 7.7
+    assert round(grown["cnn3d"][1] / grown["cnn3d"][0], 1) == 3.9
+    shares = [two / one for two, one in zip(grown["factorised_encoder"], grown["spacetime"])]
+    assert [round(share, 2) for share in shares] == [0.75, 0.39]
+
+
+def test_videos_stand_in_for_the_readers_own(tmp_path):
+    pytest.importorskip("av")
+    shapes = load_volumes("movingshapes")
+    folder = stand_in_videos(tmp_path, shapes, classes=(0, 4), count=7)
+    videos = load_videos(folder, frames=4, size=112)
+    assert set(videos.class_names) == {"grow", "approach"} and videos.train.clips.shape[1:] == (3, 4, 112, 112)
+    red, _, blue = videos.train.clips.float().mean(dim=(0, 2, 3, 4))
+    assert blue > red + 20, "white shapes on blue"
+
+
+def test_training_in_steps_changes_the_model_and_nothing_else():
+    model = build_model("single_frame", clip_shape=(1, 14, 14, 14), num_classes=2)
+    clips = torch.rand(6, 1, 14, 14, 14, generator=torch.Generator().manual_seed(0))
+    before, kept = [p.clone() for p in model.parameters()], clips.clone()
+    trained = comparisons.train_on(model, clips, torch.tensor([0, 1] * 3), torch.tensor([[0, 1], [2, 3]]), lr=1e-2)
+    assert trained is model and not model.training and torch.equal(clips, kept)
+    assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), before) if p.numel() > 1)

@@ -1,144 +1,161 @@
 """Figures of chapter 14: models side by side, with their seeds, from recorded tables and live measurements.
 
-ViViTs are blue, CNNs orange, in all of them; the content of a table is what `ablate.run_table` returns.
+ViViTs are purple and CNNs grey in all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..models import is_vivit
-from ..plots import BLUE, ORANGE, new_figure
-from .recorded import mean_sd
+from ..plots import GREY, PURPLE, SMALLEST, new_figure
 
 if TYPE_CHECKING:
+    import torch
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-RecordedTable = dict[str, Any]
+    from torch import nn
 
 MARKS = "os^Dv<>Pp"
 
 
-def model_colour(name: str) -> str:
-    """The colour of a model's dots and lines, by its name."""
-    return BLUE if is_vivit(name) else ORANGE
+def family_colour(name: str) -> str:
+    """The colour of a model's dots and lines, by its name; what follows a comma is ignored."""
+    return PURPLE if is_vivit(name.split(",")[0]) else GREY
 
 
-def side_by_side(
-    tables: list[RecordedTable], figures: Sequence[str] = ("acc", "auc"), lines: dict[str, float] | None = None
+def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: float | None = None) -> Figure:
+    """One line for each model, sorted by its mean: a small dot for each seed, a large one for the mean, and a bar of
+    one standard deviation to each side.
+
+    runs: {model: its figure with each seed}; a model with no run is named at the bottom. label: of the axis. chance:
+    drawn as a dashed line.
+    """
+    known = sorted((name for name in runs if len(runs[name])), key=lambda name: np.mean(runs[name]), reverse=True)
+    names = [*known, *(name for name in runs if not len(runs[name]))]
+    told = "; ".join(f"{name} {np.mean(runs[name]):.2f}" for name in known)
+    figure = new_figure(7.2, 0.7 + 0.3 * len(names), f"Dot plot of {label}, sorted, ViViTs purple, CNNs grey. {told}.")
+    axes = figure.subplots()
+    for place, name in enumerate(names):
+        values, colour = np.asarray(runs[name], dtype=float), family_colour(name)
+        if not len(values):
+            axes.text(0.02, place, "not trained to the end here", va="center", color=GREY, fontsize=SMALLEST)
+            continue
+        axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        axes.errorbar(values.mean(), place, xerr=spread, fmt="o", color=colour, capsize=3)
+    if chance is not None:
+        axes.axvline(chance, color="black", linestyle="--", linewidth=1)
+    axes.set(xlim=(0, 1), xlabel=label)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def over_steps_and_seconds(
+    curves: Mapping[str, Sequence[float]], steps: Mapping[str, int], step_seconds: Mapping[str, float]
 ) -> Figure:
-    """All models of several tables: a column for each data set, a row for each figure; small dots are single seeds.
+    """Validation accuracy of several models, on the left over steps and on the right over seconds.
 
-    figures: "acc", "balanced_acc" or "auc". lines: {data set: the accuracy of always naming the commonest class},
-    drawn dashed.
+    curves: {model: accuracy after each epoch}. steps: in an epoch. step_seconds: of one step, as measured.
     """
-    first = tables[0]["rows"]
-    best = {
-        table["dataset"]: max(table["rows"], key=lambda row: row["test"][figures[-1]]["mean"])["row"]
-        for table in tables
-    }
-    told = "; ".join(f"{name}: best is {row}" for name, row in best.items())
-    figure = new_figure(
-        3.3 * len(tables) + 1.6,
-        3.1 * len(figures),
-        f"Dot plots of {len(first)} models on {len(tables)} data sets, test split, mean and single seeds. "
-        f"By {figures[-1]}, {told}.",
-    )
-    grid = figure.subplots(len(figures), len(tables), squeeze=False, sharey=True)
-    names = {"acc": "accuracy", "balanced_acc": "balanced accuracy", "auc": "AUC"}
-    for column, table in zip(grid.T, tables):
-        for axes, name in zip(column, figures):
-            for place, row in enumerate(table["rows"]):
-                runs = row["test"][name]["runs"]
-                axes.plot(runs, [place] * len(runs), ".", color=model_colour(row["row"]), alpha=0.5, markersize=5)
-                axes.plot(row["test"][name]["mean"], place, "o", color=model_colour(row["row"]))
-            if name == "acc" and lines and table["dataset"] in lines:
-                axes.axvline(lines[table["dataset"]], color="black", linestyle="--", linewidth=1)
-            axes.set(
-                title=f"{table['dataset']}\n{names[name]}, {table['epochs']} epochs", ylim=(len(first) - 0.5, -0.5)
-            )
-            axes.set_yticks(range(len(first)), [row["row"] for row in first])
-            axes.grid(alpha=0.3)
+    told = "; ".join(f"{name} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in curves.items())
+    figure = new_figure(9.6, 3.7, f"Validation accuracy over steps and over seconds. {told}.")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for k, (name, curve) in enumerate(curves.items()):
+        x = np.arange(1, len(curve) + 1) * steps[name]
+        every = max(1, len(curve) // 6)
+        style = {
+            "color": family_colour(name),
+            "marker": MARKS[k],
+            "markevery": every,
+            "markersize": 5,
+            "linewidth": 1.2,
+        }
+        left.plot(x, curve, label=name, **style)
+        right.plot(x * step_seconds[name], curve, **style)
+    left.set(xlabel="training steps", ylabel="validation accuracy", ylim=(0, 1))
+    right.set(xlabel="seconds on this machine, logarithmic", xscale="log")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.legend(loc="outside right", fontsize=SMALLEST)
     return figure
 
 
-def probe_map(table: RecordedTable, probes: Sequence[str]) -> Figure:
-    """What the models of a table answer to changed clips, in per cent, mean over the seeds.
-
-    There is a row for each model and a column for each probe.
-    """
-    values = 100 * np.array([[row["probes"][name]["mean"] for name in probes] for row in table["rows"]])
-    rows = "; ".join(f"{row['row']}: {', '.join(f'{v:.0f}' for v in line)}" for row, line in zip(table["rows"], values))
-    figure = new_figure(
-        2.6 + 0.95 * len(probes),
-        0.9 + 0.36 * len(values),
-        f"A table of per cent on {table['dataset']}, columns {', '.join(probes)}. {rows}.",
-    )
-    axes = figure.subplots()
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=130, aspect="auto")
-    for place in np.ndindex(*values.shape):
-        axes.text(place[1], place[0], f"{values[place]:.0f}", ha="center", va="center", fontsize=9)
-    axes.set_xticks(range(len(probes)), [name.replace(", ", ",\n") for name in probes])
-    axes.set_yticks(range(len(values)), [row["row"] for row in table["rows"]])
-    axes.xaxis.tick_top()
-    axes.set_title(f"{table['dataset']}, test split, per cent", fontsize=9)
-    return figure
-
-
-def growth_figure(frames: Sequence[int], measured: dict[str, Sequence[float]], label: str) -> Figure:
-    """What grows with a clip's frames, on logarithmic axes: measured is {model: a value for each of `frames`}."""
-    told = "; ".join(f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in measured.items())
-    figure = new_figure(7, 3.6, f"{label} over {frames[0]} to {frames[-1]} frames, both axes logarithmic: {told}.")
-    axes = figure.subplots()
-    for (name, values), mark in zip(measured.items(), MARKS):
-        axes.plot(
-            frames,
-            values,
-            marker=mark,
-            color=model_colour(name.split(",")[0]),
-            label=name,
-            linestyle="--" if "," in name else "-",
-        )
-    axes.set(xscale="log", yscale="log", xlabel="frames of a clip", ylabel=label)
-    axes.set_xticks(frames, frames)
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right", fontsize=9)
-    return figure
-
-
-def hunger_figure(table: RecordedTable, figures: Sequence[str] = ("acc", "auc")) -> Figure:
-    """Test accuracy and AUC over the share of the training patients: a line for each model, bars of one sd."""
-    found = {}
-    for row in table["rows"]:
-        percent, name = row["row"].split(" %, ")
-        found.setdefault(name, []).append((int(percent), row["test"]))
-    told = "; ".join(
-        f"{name}: {', '.join(f'{p} % {mean_sd(test[figures[0]])}' for p, test in points)}"
-        for name, points in found.items()
-    )
-    figure = new_figure(
-        9, 3.4, f"Test accuracy and AUC on {table['dataset']} over the share of training patients. Accuracy: {told}."
-    )
-    names = {"acc": "accuracy", "auc": "AUC"}
-    for axes, which in zip(figure.subplots(1, len(figures)), figures):
-        for (name, points), mark in zip(found.items(), MARKS):
-            axes.errorbar(
-                [p for p, _ in points],
-                [test[which]["mean"] for _, test in points],
-                yerr=[test[which]["sd"] or 0 for _, test in points],
-                marker=mark,
-                color=model_colour(name),
-                capsize=3,
-                label=name,
-                linestyle="-" if name in ("spacetime", "cnn3d") else "--",
-            )
-        axes.set(xscale="log", xlabel="per cent of the training patients", ylabel=names[which])
-        axes.set_xticks([p for p, _ in points], [p for p, _ in points])
+def growth_figure(frames: Sequence[int], measured: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """What grows with a clip's frames, on logarithmic axes: measured is {label of a panel: {model: a value for each
+    of `frames`}}."""
+    first = next(iter(measured.values()))
+    told = "; ".join(f"{name} grows {values[-1] / values[0]:.1f} times" for name, values in first.items())
+    label = next(iter(measured))
+    figure = new_figure(9.6, 3.7, f"{label} from {frames[0]} to {frames[-1]} frames: {told}.")
+    for axes, (label, models) in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured.items()):
+        for (name, values), mark in zip(models.items(), MARKS):
+            line = "--" if "," in name else "-"
+            axes.plot(frames, values, marker=mark, color=family_colour(name), label=name, linestyle=line)
+        axes.set(xscale="log", yscale="log", xlabel="frames of a clip", ylabel=label)
+        axes.set_xticks(frames, frames)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right", fontsize=SMALLEST)
     return figure
+
+
+def probe_dots(found: Mapping[str, Mapping[str, float]], *, label: str = "accuracy") -> Figure:
+    """One line for each probe, a mark for each model: found is {model: {probe: its value}}."""
+    probes = list(next(iter(found.values())))
+    told = "; ".join(
+        f"{name}: {', '.join(f'{p} {v:.2f}' for p, v in values.items())}" for name, values in found.items()
+    )
+    figure = new_figure(8, 0.8 + 0.34 * len(probes), f"{label} of each model on each probe. {told}.")
+    axes = figure.subplots()
+    for (name, values), mark, colour in zip(found.items(), MARKS, (PURPLE, "#C8389A", GREY, "black")):
+        axes.plot([values[probe] for probe in probes], range(len(probes)), mark, color=colour, label=name)
+    axes.set(xlim=(0, 1), xlabel=label)
+    axes.set_yticks(range(len(probes)), probes)
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right", fontsize=SMALLEST)
+    return figure
+
+
+def video_strip(clips: torch.Tensor, names: Sequence[str], frames: int = 6) -> Figure:
+    """Some frames of uint8 clips [B, 3, T, H, W], one clip per line. names: of their classes."""
+    figure = new_figure(1.5 * frames, 1.6 * len(clips), f"Frames of {len(clips)} videos: {', '.join(names)}.")
+    places = np.linspace(0, clips.shape[2] - 1, frames).round().astype(int)
+    for line, clip, name in zip(figure.subplots(len(clips), frames, squeeze=False), clips, names):
+        for axes, place in zip(line, places):
+            draw_frame(axes, clip[:, place])
+        line[0].set_ylabel(name, fontsize=SMALLEST)
+    return figure
+
+
+def draw_frame(axes: Axes, frame: torch.Tensor) -> None:
+    """A frame uint8 [3, H, W] as a picture without ticks."""
+    axes.imshow(frame.permute(1, 2, 0).numpy())
+    axes.set(xticks=[], yticks=[])
+
+
+def train_on(
+    model: nn.Module, clips: torch.Tensor, labels: torch.Tensor, batches: torch.Tensor, *, lr: float
+) -> nn.Module:
+    """Trains a model in place, one step of AdamW for each batch; afterwards it is in eval mode.
+
+    clips: float [N, C, T, H, W]. labels: int64 [N]. batches: indices of clips [steps, batch]. lr: of all
+    steps. Returns the model.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr)
+    model.train()
+    for batch in batches:
+        loss = F.cross_entropy(model(clips[batch]), labels[batch])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model.eval()

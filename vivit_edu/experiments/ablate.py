@@ -232,6 +232,9 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
         figures["rates"] = runs[0]["rates"]  # those of all seeds
     if "strengths" in runs[0]:
         figures["strengths"] = runs[0]["strengths"]  # likewise
+    if "plateau" in runs[0]:
+        figures["plateau"] = [run["plateau"] for run in runs]
+    more = [key for key in ("val_loss", "processor_seconds") if key in runs[0]["history"][-1]]
     return {
         "row": row.name,
         "recipe": asdict(row.recipe),
@@ -239,7 +242,7 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
         "code": [run.get("code") for run in runs],  # None where it is unknown
         "loss": spread([run["history"][-1]["loss"] for run in runs]),  # of training, in the last epoch
         "seconds": spread([run["seconds"] for run in runs]),
-        "history": {key: [[row[key] for row in run["history"]] for run in runs] for key in ("loss", "val_acc")},
+        "history": {key: [[row[key] for row in run["history"]] for run in runs] for key in ("loss", "val_acc", *more)},
     }
 
 

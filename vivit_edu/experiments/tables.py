@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..models import MODELS, is_vivit
 from ..training import GENTLE, Recipe
 from ..volumes import Volumes
+from .plateau import train_tuned_to_plateau
 from .probes import probe
 from .runs import choose_device, load_model, train_run
 from .strengths import train_at_best_strengths
@@ -22,6 +23,21 @@ from .tuning import train_at_best_rate
 TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
 # % of the training patients, and how many times the epochs
 PATIENT_SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))
+
+# of all models: CNNs and ViViTs in turn, so that a table that is not finished holds some of both; the slowest last
+ALTERNATING = (
+    "cnn3d",
+    "spacetime",
+    "early_fusion",
+    "factorised_encoder",
+    "late_fusion",
+    "factorised_dot_product",
+    "single_frame",
+    "factorised_self_attention",
+    "multiresolution",
+    "slow_fusion",
+    "cnn_attention",
+)
 
 
 @dataclass(frozen=True)
@@ -251,6 +267,16 @@ def optimisers() -> list[Row]:
     return [Row(title, Recipe.preset("quick", optimiser=title.lower()), train) for title in ("AdamW", "Muon")]
 
 
+def plateau() -> list[Row]:
+    """All models until training no longer helps them, each at its best rate; the ViViTs with the sizes of
+    `four_models`."""
+    vivits = {row.name: row.recipe.options for row in four_models()}
+    return [
+        Row(name, Recipe.preset("quick", model=name, options=vivits.get(name, {}), epochs=100), train_tuned_to_plateau)
+        for name in ALTERNATING
+    ]
+
+
 TABLES = {
     "regularisation": regularisation,
     "model": paper_models,
@@ -267,6 +293,7 @@ TABLES = {
     "motion": motion,
     "four-models": four_models,
     "optimisers": optimisers,
+    "plateau": plateau,
 }
 
 

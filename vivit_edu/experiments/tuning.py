@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +27,10 @@ def train_at_best_rate(
     rates: Sequence[float],
     epochs: int,
     device: str | torch.device = "auto",
+    train: Callable = train_run,
     **rest: object,
 ) -> dict:
-    """`train_run` at the best of these rates, and under "rates" what was tried.
+    """`train`, by default `train_run`, at the best of these rates, and under "rates" what was tried.
 
     rates: for each, one run of so many epochs with a seed of its own; the lowest validation loss wins. A row is tuned
     once, for all of its seeds: the losses are kept next to the runs. Raises TrainingError where no rate trains.
@@ -44,7 +45,7 @@ def train_at_best_rate(
     if not ends:
         raise TrainingError(f"training broke off at each of the rates {', '.join(map(str, rates))}: try lower ones")
     best = min(ends)[1]
-    return train_run(volumes, replace(recipe, lr=best), out=out, seed=seed, device=device, **rest) | {"rates": tried}
+    return train(volumes, replace(recipe, lr=best), out=out, seed=seed, device=device, **rest) | {"rates": tried}
 
 
 def validation_loss(volumes: Volumes, recipe: Recipe, device: torch.device) -> float | None:

@@ -1,86 +1,253 @@
-"""Checks of chapter 14: how fast cost grows, shuffled frames, left taken for right."""
+"""Checks of chapter 14: when a model is nearly there, probes of time, sides and noise, equal steps, idle probes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
-from ..ready import ch14 as finished
-from . import CheckFailed, call, close, draws, examine, exercise, number, passed, same_shape
+from ...volumes import Mirror
+from . import CheckFailed, call, drawn, draws, examine, exercise, flag, kind, passed, same_shape
 
 # ---- 14.1
 
 
 @exercise
-def check_growth(growth: Callable) -> None:
-    """growth(frames, seconds) -> the exponent p of seconds ~ frames^p, by least squares on logarithms."""
-    frames = [28, 56, 112]
-    for power in (1.0, 2.0):
-        compare_growth(growth, frames, [0.003 * f**power for f in frames], power)
-    compare_growth(growth, frames, [0.5] * 3, 0.0)
-    frames, noise = [16, 24, 64, 80], [1.0, 1.5, 0.8, 1.2]
-    seconds = [0.01 * f**1.5 * n for f, n in zip(frames, noise)]
-    compare_growth(growth, frames, seconds, slope(frames, seconds))
-    few = ([3, 7], [1.0, 0.2]), ([1.0, 2.0, 3.0, 4.0, 9.0], [0.5, 0.1, 0.7, 0.2, 2.0])
-    examine(growth, finished.growth, *few, what="the exponent", tolerance=1e-3)
-    passed("14.1", "a straight line through logarithms: its slope is the exponent.")
+def check_first_tools(time_to_share: Callable, decided: Callable) -> None:
+    """14.1: time_to_share(accuracies, seconds, share=0.9) and decided(first, second), both of lists of numbers."""
+    named("time_to_share", lambda: check_time_to_share(time_to_share))
+    named("decided", lambda: check_decided(decided))
+    passed("14.1", "the time to 90 % of the end, and a difference of more than twice the spread.")
 
 
-def compare_growth(growth: Callable, frames: Sequence[float], seconds: Sequence[float], expected: float) -> None:
-    """One case; the mistakes are those whose value differs from the right one in it."""
-    found = number(
-        call(growth, list(frames), list(seconds)),
-        "the exponent",
-        " (np.polyfit gives slope and height: take the first)",
+def check_time_to_share(time_to_share: Callable) -> None:
+
+    def reference(accuracies, seconds, share=0.9):
+        first = first_at_least(accuracies, share * accuracies[-1])
+        return sum(seconds[: first + 1])
+
+    def compared(target):
+        """A mistake that differs in what the accuracies are compared with."""
+        return lambda a, s, share=0.9: sum(s[: first_at_least(a, target(a, share)) + 1])
+
+    examine(
+        time_to_share,
+        reference,
+        ([0.1, 0.3, 0.73, 0.86, 0.91, 0.95, 0.6, 0.78, 0.8], [7.0, 1.0, 4.0, 2.0, 3.0, 5.0, 9.0, 6.0, 8.0]),
+        ([0.2, 0.46, 0.4, 0.41, 0.5], [3.0, 2.0, 4.0, 1.0, 6.0]),
+        ([0.5, 0.75, 0.8, 1.0], [1.0, 2.0, 4.0, 8.0], 0.75),  # just reached
+        ([0.9, 0.3, 0.8], [2.0, 3.0, 4.0], 0.5),  # in the first epoch
+        ([0.4], [5.0]),
+        ([0.3, 0.35, 0.3, 0.4, 0.7], [1.0, 1.0, 1.0, 1.0, 2.5], 1.0),
+        mistakes={
+            "the epoch that reaches the share counts, too: its seconds are missing": lambda a, s, share=0.9: sum(
+                s[: first_at_least(a, share * a[-1])]
+            ),
+            "these are the seconds of that one epoch: add up those of all epochs before it": lambda a, s, share=0.9: s[
+                first_at_least(a, share * a[-1])
+            ],
+            "this is the number of the epoch: seconds were asked for": lambda a, s, share=0.9: (
+                first_at_least(a, share * a[-1]) + 1
+            ),
+            "this is the place of the epoch in the list: seconds were asked for": lambda a, s, share=0.9: (
+                first_at_least(a, share * a[-1])
+            ),
+            "the accuracies were compared with the share itself: take the share of the last accuracy": compared(
+                lambda a, share: share
+            ),
+            "the accuracies were compared with the best one: the final one is the last": compared(
+                lambda a, share: share * max(a)
+            ),
+            "the share is always 0.9 here: it is an argument": compared(lambda a, share: 0.9 * a[-1]),
+            "this is the last epoch that is below the share, and the one after it: the first that reaches it was asked "
+            "for": lambda a, s, share=0.9: sum(s[: last_below(a, share * a[-1]) + 2]),
+            "these are the seconds of the whole run": lambda a, s, share=0.9: sum(s),
+            "reaching the share exactly counts, too: >=": lambda a, s, share=0.9: sum(
+                s[: next(i for i, value in enumerate(a) if value > share * a[-1]) + 1]
+            ),
+        },
+        what="the time",
     )
-    shown = f"for the frames {frames} and seconds that grow as frames^{expected:.2f}"
-    x, y = ([math.log(value) for value in values] for values in (frames, seconds))
+
+
+def first_at_least(values: list[float], target: float) -> int:
+    return next((place for place, value in enumerate(values) if value >= target), len(values) - 1)
+
+
+def last_below(values: list[float], target: float) -> int:
+    return max((place for place, value in enumerate(values) if value < target), default=-1)
+
+
+def check_decided(decided: Callable) -> None:
+    """decided(first, second) -> whether the means differ by more than twice the larger standard deviation."""
+
+    def differ(spread, times=2, joined=max, absolute=True):
+        def judge(first, second):
+            gap = sum(first) / len(first) - sum(second) / len(second)
+            gap = abs(gap) if absolute else gap
+            return gap > times * joined(spread(first), spread(second))
+
+        return judge
+
+    def deviation(values, minus=1):
+        mean = sum(values) / len(values)
+        return (sum((value - mean) ** 2 for value in values) / (len(values) - minus)) ** 0.5
+
+    cases = [
+        ([0.80, 0.82, 0.84], [0.87, 0.85, 0.83]),  # 3 points apart, both spreads 2
+        ([0.70, 0.72, 0.74], [0.80, 0.802, 0.804, 0.806]),  # the second is ahead by far
+        ([0.90, 0.90, 0.90], [0.845, 0.86, 0.875]),
+        ([0.80, 0.80, 0.83], [0.777, 0.777, 0.777]),  # 1.9 times the spread, and 2.3 times that by n
+        ([0.70, 0.72, 0.74], [0.75, 0.77, 0.79]),  # more than twice the larger spread, less than twice their sum
+        ([0.50, 0.50, 0.51], [0.60, 0.50, 0.70]),  # the second has the larger spread
+        ([0.60, 0.50, 0.70], [0.50, 0.50, 0.51]),  # the first has
+        ([0.50, 0.50, 0.50, 0.50, 0.50, 0.66], [0.655, 0.66, 0.665]),  # decided, although single runs overlap
+    ]
     mistakes = {
-        "this is the slope of seconds over frames: take the logarithm of both first": plain_slope(frames, seconds),
-        "this is how many times longer the last takes than the first: the exponent is wanted": seconds[-1] / seconds[0],
-        "only the seconds were put through the logarithm: so are the frames": plain_slope(frames, y),
-        "only the frames were put through the logarithm: so are the seconds": plain_slope(x, seconds),
-        "this is log(seconds) / log(frames), which calls the cost of one frame a second: a slope is a difference "
-        "by a difference": sum(b / a for a, b in zip(x, y)) / len(x),
-        "the axes are exchanged: frames^p, so the frames lie along x": plain_slope(y, x) if expected else None,
-        "only the first and the last measurement count here: lay the line through all": (y[-1] - y[0]) / (x[-1] - x[0]),
-        "this is where the line meets the axis, not its slope: polyfit gives the slope first": intercept(x, y),
+        "the sign counts here: a difference is decided whichever of the two is ahead (abs)": differ(
+            deviation, absolute=False
+        ),
+        "the difference was compared with the spread once: twice was asked for": differ(deviation, times=1),
+        "this is the standard deviation with n below the sum: ddof=1 divides by n - 1": differ(
+            lambda values: deviation(values, 0)
+        ),
+        "the smaller of the two spreads was taken: the larger one was asked for": differ(deviation, joined=min),
+        "the spreads were added up: take the larger of the two": differ(deviation, joined=lambda a, b: a + b),
+        "only the spread of the first is looked at": differ(deviation, joined=lambda a, b: a),
+        "only the spread of the second is looked at": differ(deviation, joined=lambda a, b: b),
+        "this says when it is not decided": lambda first, second: not differ(deviation)(first, second),
     }
-    if abs(found - expected) > 1e-3:
-        named = next(
-            (text for text, value in mistakes.items() if value is not None and abs(found - value) < 1e-3), None
-        )
-        raise CheckFailed(
-            f"{shown} your exponent is {found:.3g}" + (f": {named}" if named else f", expected {expected:.3f}")
-        )
+    right = differ(deviation)
+    found = [flag(call(decided, list(first), list(second)), "the verdict") for first, second in cases]
+    expected = [right(*case) for case in cases]
+    if found == expected:
+        return
+    for message, mistake in mistakes.items():
+        if [mistake(*case) for case in cases] == found:
+            raise CheckFailed(message)
+    off = next(k for k in range(len(cases)) if found[k] != expected[k])
+    raise CheckFailed(f"for {cases[off][0]} and {cases[off][1]} you said {found[off]}, expected {expected[off]}")
 
 
-def plain_slope(x: Sequence[float], y: Sequence[float]) -> float:
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x) ** 2 for a in x)
-
-
-def slope(frames: Sequence[float], seconds: Sequence[float]) -> float:
-    return plain_slope([math.log(f) for f in frames], [math.log(s) for s in seconds])
-
-
-def intercept(x: Sequence[float], y: Sequence[float]) -> float:
-    return sum(y) / len(y) - plain_slope(x, y) * sum(x) / len(x)
-
-
-# ---- 14.2
+# ---- 14.3
 
 
 @exercise
-def check_shuffle_frames(shuffle_frames: Callable) -> None:
-    """shuffle_frames(clips [N, C, T, H, W], generator) -> each clip's frames in an order of its own."""
+def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) -> None:
+    """14.3: reverse and freeze of clips [B, C, T, H, W]; mirrored(clips, labels, mirror) -> clips, labels."""
+    sizes = (drawn(2, 3, 5, 4, 6),), (drawn(1, 2, 4, 3, 7, seed=1),), (drawn(3, 1, 7, 2, 5, seed=2),)
+    whole = (torch.randint(0, 256, (2, 1, 6, 3, 4), generator=torch.Generator().manual_seed(3), dtype=torch.uint8),)
+    wrong_axes = {
+        "this turns round the batch: axis 0 of [B, C, T, H, W] is B": lambda clips: clips.flip(0),
+        "this turns round the channels, axis 1: with one channel nothing happens": lambda clips: clips.flip(1),
+        "this turns round the rows of a frame, axis 3, and leaves the order of frames": lambda clips: clips.flip(3),
+        "this turns round the columns of a frame, axis 4, and leaves the order of frames": lambda clips: clips.flip(4),
+        "all three axes of the volume were turned round: only T was asked for": lambda clips: clips.flip(2, 3, 4),
+    }
+    named(
+        "reverse",
+        lambda: examine(
+            reverse,
+            lambda clips: clips.flip(2),
+            *sizes,
+            whole,
+            mistakes={"the frames are in the order that they had": lambda clips: clips} | wrong_axes,
+            what="the reversed clips",
+        ),
+    )
+
+    def still(place):
+        return lambda clips: clips[:, :, [place(clips.shape[2])] * clips.shape[2]]
+
+    named(
+        "freeze",
+        lambda: examine(
+            freeze,
+            still(lambda frames: frames // 2),
+            *sizes,
+            whole,
+            mistakes={
+                "this is the first frame all the time: the middle one is number T // 2": still(lambda frames: 0),
+                "this is the last frame all the time: the middle one is number T // 2": still(
+                    lambda frames: frames - 1
+                ),
+                "this is the frame (T - 1) // 2: where T is even, the task's middle is the next one": still(
+                    lambda frames: (frames - 1) // 2
+                ),
+                "this is the frame before the middle: frames are counted from 0, so it is number T // 2": still(
+                    lambda frames: frames // 2 - 1
+                ),
+                "this is the mean of all frames, a blur of what moves: take one frame": lambda clips: (
+                    clips.float().mean(2, keepdim=True).expand(clips.shape).to(clips.dtype)
+                ),
+                "only one frame comes back: it is wanted at all T places": lambda clips: clips[
+                    :, :, clips.shape[2] // 2
+                ],
+                "only one frame comes back: repeat it T times": lambda clips: clips[
+                    :, :, clips.shape[2] // 2 : clips.shape[2] // 2 + 1
+                ],
+                "nothing was frozen": lambda clips: clips,
+            },
+            what="the frozen clips",
+        ),
+    )
+    labels, more = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([1, 1])
+    cases = [
+        (drawn(5, 2, 3, 4, 6, seed=4), labels, Mirror(3, (1, 0, 2, 4, 3))),
+        (drawn(2, 1, 4, 5, 3, seed=5), more, Mirror(2, (0, 2, 1))),
+        (drawn(1, 1, 5, 2, 3, seed=6), torch.tensor([0]), Mirror(1, (1, 0))),
+    ]
+
+    def in_mirror(offset=1, swap=True, flip=True):
+        def mirror_clips(clips, labels, mirror):
+            changed = clips.flip(mirror.axis + offset) if flip else clips
+            return changed, torch.tensor(mirror.permutation)[labels] if swap else labels
+
+        return mirror_clips
+
+    named(
+        "mirrored",
+        lambda: examine(
+            mirrored,
+            in_mirror(),
+            *cases,
+            mistakes={
+                "the wrong axis was flipped: mirror.axis counts the axes of one clip [C, T, H, W], and in a batch each "
+                "comes one later": in_mirror(offset=0),
+                "the labels are those of before: in a mirror left is right, permutation[label]": in_mirror(swap=False),
+                "the labels were swapped, but the clips are as they were": in_mirror(flip=False),
+                "columns were flipped, whatever mirror.axis says": lambda clips, labels, mirror: (
+                    clips.flip(4),
+                    torch.tensor(mirror.permutation)[labels],
+                ),
+            },
+            what="the clips, the labels",
+        ),
+    )
+    passed("14.3", "time backwards, time stopped, and the mirror with the labels that belong to it.")
+
+
+def named(function: str, check: Callable[[], None]) -> None:
+    """A check of one of several functions; its message says which."""
+    try:
+        check()
+    except CheckFailed as failed:
+        said = str(failed)
+        raise CheckFailed(said if said.startswith(f"{function}:") else f"{function}: {said}") from None
+
+
+# ---- 14.4
+
+
+@exercise
+def check_shuffle(shuffle: Callable) -> None:
+    """14.4: shuffle(clips [B, C, T, H, W], generator) -> each clip's frames in an order of its own, none in place."""
     n, c, t, h, w = shape = (5, 2, 6, 7, 4)
     clips = torch.arange(math.prod(shape)).reshape(shape)  # every voxel tells where it came from
 
     def run(seed):
-        return call(shuffle_frames, clips, torch.Generator().manual_seed(seed))
+        return call(shuffle, clips, torch.Generator().manual_seed(seed))
 
     with torch.random.fork_rng(devices=[]):  # who draws from torch's own generator gets other numbers in each run
         torch.manual_seed(0)
@@ -89,28 +256,20 @@ def check_shuffle_frames(shuffle_frames: Callable) -> None:
         again, other = run(1), run(2)
         many = [run(seed) for seed in range(3, 23)]
     check_places(found, clips)
-    orders = found[:, 0, :, 0, 0] % (c * t * h * w) // (h * w)  # [N, T]: which frame stands where
+    orders = order_of(found, c, t, h, w)
     if len(set(map(tuple, orders.tolist()))) == 1:
-        same = (
+        raise CheckFailed(
             "the frames stand as they stood"
             if orders[0].tolist() == list(range(t))
             else "all clips have one order: draw one for each clip"
         )
-        raise CheckFailed(same)
-    ordered = [sorted(order) for order in orders.tolist()]
-    if any(order != list(range(t)) for order in ordered):
+    if any(sorted(order) != list(range(t)) for order in orders.tolist()):
         raise CheckFailed(
             "some frames stand there twice and others are gone: draw an order (argsort of random numbers, "
             "randperm), not places at random (randint)"
         )
     if all((order.roll(-int(order.argmin())) == torch.arange(t)).all() for order in orders):
         raise CheckFailed("each clip was only rolled: its frames begin elsewhere and follow each other as before")
-    stayed = sum((shuffled == clips)[:, 0, :, 0, 0].float().sum(1).mean().item() for shuffled in many) / len(many)
-    if stayed > 2:  # one, in the mean over all orders
-        raise CheckFailed(
-            f"of {t} frames {stayed:.1f} stay at their place in the mean: only a few are exchanged. Draw one of all "
-            "orders (randperm), in which a single frame stays in the mean"
-        )
     if not torch.equal(found, again):
         raise CheckFailed(
             "the same seed gave another order: draw from the generator that is given (generator=generator)"
@@ -119,21 +278,36 @@ def check_shuffle_frames(shuffle_frames: Callable) -> None:
         raise CheckFailed(
             "another seed gave the same order: draw from the generator that is given, and set no seed inside"
         )
-    small = torch.arange(2 * 4 * 2, dtype=torch.uint8).reshape(2, 1, 4, 2, 1)
-    many = draws(shuffle_frames, lambda generator: (small, generator), count=60, what="order")
-    orders = {tuple((clip[0, :, 0, 0] % 8 // 2).tolist()) for shuffled in many for clip in shuffled}
-    if len(orders) < 18:  # of 24; each comes up five times in the mean
+    in_place = torch.stack([order_of(shuffled, c, t, h, w) == torch.arange(t) for shuffled in (found, other, *many)])
+    clips_with = in_place.any(dim=-1).float().mean().item()
+    if clips_with:
         raise CheckFailed(
-            f"of the 24 orders of 4 frames only {len(orders)} come up in {2 * len(many)} clips: draw one of all "
-            "orders, randperm"
+            f"in {clips_with:.0%} of the clips a frame stays at its place, on average "
+            f"{in_place.sum(-1).float().mean():.1f} of {t}: "
+            "randperm may leave frames where they were. Draw again until every frame has moved"
         )
-    alone = draws(shuffle_frames, lambda generator: (clips[:1].float(), generator), what="order")
+    small = torch.arange(3 * 4 * 2, dtype=torch.uint8).reshape(3, 1, 4, 2, 1)
+    many = draws(shuffle, lambda generator: (small, generator), count=60, what="order")
+    orders = {tuple((clip[0, :, 0, 0] % 8 // 2).tolist()) for shuffled in many for clip in shuffled}
+    if len(orders) < 6:  # of the nine in which every frame moves
+        raise CheckFailed(
+            f"of 4 frames only {len(orders)} orders come up in {3 * len(many)} clips, and there are 9 in which every "
+            "frame has moved: draw from all of them"
+        )
+    alone = draws(shuffle, lambda generator: (clips[:1, :, :3].float(), generator), what="order")
     for shuffled in alone:
-        same_shape(shuffled, clips[:1], "a batch of one clip, shuffled,")
-        check_places(shuffled.long(), clips[:1])
+        same_shape(shuffled, clips[:1, :, :3], "a batch of one clip of three frames, shuffled,")
+    two = call(shuffle, small[:, :, :2], torch.Generator().manual_seed(0))
+    if not torch.equal(two, small[:, :, :2].flip(2)):
+        raise CheckFailed("of two frames there is one order in which both move: they change places")
     if alone[0].dtype != torch.float32 or many[0].dtype != torch.uint8:
         raise CheckFailed("the clips come back in another type: only the order of frames changes")
-    passed("14.2", "all frames are there, each whole, in an order of each clip's own.")
+    passed("14.4", "all frames are there, each whole, and none where it was.")
+
+
+def order_of(found: torch.Tensor, c: int, t: int, h: int, w: int) -> torch.Tensor:
+    """[B, T]: which frame stands where, in clips whose voxels are numbered."""
+    return found[:, 0, :, 0, 0] % (c * t * h * w) // (h * w)
 
 
 def check_places(found: torch.Tensor, clips: torch.Tensor) -> None:
@@ -160,59 +334,342 @@ def check_places(found: torch.Tensor, clips: torch.Tensor) -> None:
         raise CheckFailed("the channels of one clip have different orders: one order a clip, for all its channels")
 
 
-# ---- 14.3
+# ---- 14.5
+
+
+@exercise
+def check_drop_and_noise(drop_slices: Callable, add_noise: Callable) -> None:
+    """14.5: drop_slices(clips, share, generator) and add_noise(clips uint8, sigma, generator)."""
+    named("drop_slices", lambda: check_drop_slices(drop_slices))
+    named("add_noise", lambda: check_add_noise(add_noise))
+    passed("14.5", "black slices, as many in each clip, and noise that stays between black and white.")
+
+
+def check_drop_slices(drop_slices: Callable) -> None:
+    clips = torch.randint(1, 256, (6, 2, 9, 3, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    check_dropped(call(drop_slices, clips, 1 / 3, torch.Generator()), clips, 3, 1 / 3)
+    for share, count in ((1 / 3, 3), (0.6, 5), (0.3, 3), (0.0, 0), (1.0, 9)):
+        many = (
+            draws(drop_slices, lambda generator: (clips, share, generator), count=6, what="choice of slices")
+            if 0 < share < 1
+            else [call(drop_slices, clips, share, torch.Generator())]
+        )
+        for found in many:
+            check_dropped(found, clips, count, share)
+        black = (many[0] == 0).all(dim=(1, 3, 4))  # [B, T]
+        if 0 < share < 1 and (black == black[0]).all():
+            raise CheckFailed("the same slices are black in all clips: draw them for each clip")
+    together = (torch.cat(many_masks(drop_slices, clips)).float().mean(0) * 3).tolist()  # one on average
+    if min(together) < 0.4 or max(together) > 1.9:
+        raise CheckFailed("some slices are dropped far more often than others: draw each clip's slices from all T")
+    alone = call(drop_slices, clips[:1, :1].float() / 255, 0.5, torch.Generator())
+    same_shape(alone, clips[:1, :1], "a single clip, with slices dropped,")
+    if alone.dtype != torch.float32:
+        raise CheckFailed("the clips come back in another type: a slice becomes 0, and nothing else changes")
+
+
+def many_masks(drop_slices: Callable, clips: torch.Tensor) -> list[torch.Tensor]:
+    found = [call(drop_slices, clips, 1 / 3, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    return [(one == 0).all(dim=(1, 3, 4)) for one in found]
+
+
+def check_dropped(found: torch.Tensor, clips: torch.Tensor, count: int, share: float) -> None:
+    same_shape(found, clips, "the clips with slices dropped")
+    if found.dtype != clips.dtype:
+        raise CheckFailed(f"the clips come back as {found.dtype}, and went in as {clips.dtype}: keep the type")
+    black = found == 0
+    if not torch.equal(found[~black], clips[~black]):
+        raise CheckFailed("voxels of other slices have changed: a slice is black or as it was")
+    slices = black.all(dim=(1, 3, 4))  # [B, T]
+    if not torch.equal(slices[:, None, :, None, None].expand_as(black), black):
+        lone = black.all(dim=(3, 4)).any() and not slices.any()
+        raise CheckFailed(
+            "a slice is black in one channel and not in the other: T is axis 2 of [B, C, T, H, W]"
+            if lone
+            else "single voxels, rows or columns are black: a slice is all of [C, H, W] at one place of T"
+        )
+    counts = slices.sum(dim=1).tolist()
+    if counts != [count] * len(clips):
+        raise CheckFailed(
+            f"of 9 slices {share:.2f} are to be dropped, which is {count} in each clip; here it is "
+            f"{', '.join(map(str, counts))} in the six clips"
+            + (": drop an exact number, not each slice with that probability" if len(set(counts)) > 1 else "")
+        )
+
+
+def check_add_noise(add_noise: Callable) -> None:
+    grey = torch.full((4, 2, 6, 9, 8), 120, dtype=torch.uint8)
+
+    def run(clips, sigma):
+        return call(add_noise, clips, sigma, torch.Generator().manual_seed(5))
+
+    found = run(grey, 0.1)
+    same_shape(found, grey, "the noisy clips")
+    if found.dtype != torch.uint8:
+        raise CheckFailed(f"the noisy clips are {found.dtype}, expected uint8: round, clamp to 0 … 255, convert")
+    noise = found.double() - 120  # 3,456 voxels
+    spread, mean = noise.std().item(), noise.mean().item()
+    if spread < 1:
+        raise CheckFailed("hardly a voxel has changed: sigma is a share of 255, and voxels go from 0 to 255")
+    if mean > 5 and noise.min() >= -1:
+        raise CheckFailed("the noise only brightens: it is normal (randn), with mean 0, and not uniform (rand)")
+    for what, axis in (("clip", 0), ("channel", 1), ("frame", 2), ("row", 3), ("column", 4)):
+        if noise.std(dim=axis).max() < 0.1 * spread:
+            raise CheckFailed(f"every {what} has the same noise: draw one number for each voxel")
+    if abs(spread - 25.5) > 2:
+        raise CheckFailed(
+            f"the standard deviation of the noise is {spread:.1f}, expected 0.1 · 255 = 25.5"
+            + (": was the root of sigma taken? It is a standard deviation already" if abs(spread - 78) < 8 else "")
+        )
+    if abs(noise).max() < 2.2 * spread:
+        raise CheckFailed("the noise has no long tails: normal noise was asked for (randn)")
+    if abs(noise.mean().item()) > 1.6:
+        raise CheckFailed(f"the mean of the noise is {noise.mean():.2f}: expected nearly 0")
+    draws(add_noise, lambda generator: (grey, 0.1, generator), count=4, what="noise")
+    for level, name in ((0, "black"), (255, "white")):
+        edge = run(torch.full_like(grey, level), 0.1).double()
+        if abs(edge - level).max() > 150:
+            raise CheckFailed(
+                f"some {name} voxels came out at the other end, {edge[abs(edge - level) > 150][0]:.0f}: uint8 starts "
+                "again at 0 after 255. Clamp to 0 … 255 before you convert"
+            )
+    small = run(torch.full_like(grey, 120), 0.004).double() - 120
+    if abs(small.mean().item()) > 0.2:
+        raise CheckFailed(f"faint noise has mean {small.mean():.2f}: converting cuts decimals off, so round first")
+    if not torch.equal(run(grey, 0.0), grey):
+        raise CheckFailed("with sigma 0 the clips should come back as they were")
+    same_shape(run(grey[:1, :1, :3], 0.2), (1, 1, 3, 9, 8), "the noisy clips")
+
+
+# ---- 14.6
 
 
 @exercise
 def check_wrong_side(wrong_side: Callable) -> None:
-    """wrong_side(labels [N], answers [N], permutation) -> of the clips of sided classes, the share answered by
-    the twin side."""
-    permutation = (0, 2, 1, 4, 3, 5)
-    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5, 5])
-    answers = torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5, 5])
-    found = number(
-        call(wrong_side, labels, answers, permutation), "the share of sided clips answered with the other side"
-    )
-    swap = torch.tensor(permutation)
-    other, sided, wrong = answers == swap[labels], swap[labels] != labels, answers != labels
-    confused, count = other & sided, sided.sum().item()
+    """14.6: wrong_side(labels [B], answers [B], permutation) -> of the sided clips whose organ was found, the share
+    with the other side."""
 
     def share(hits, of):
-        return (hits & of).sum().item() / of.sum().item()
+        return hits[of].float().mean()
 
-    close(
-        found,
-        confused.sum().item() / count,
-        {
-            "the share is of all clips: only those whose class has a side can be on the wrong one": confused.float()
-            .mean()
-            .item(),
-            "every wrong answer was counted: a kidney called spleen is wrong, but on no other side": share(
-                wrong, sided
+    def parts(labels, answers, permutation):
+        swap = torch.tensor(permutation)
+        other = swap[labels]
+        return answers == other, other != labels, (answers == labels) | (answers == other), answers != labels, swap
+
+    def counted(formula):
+        return lambda labels, answers, permutation: formula(labels, answers, *parts(labels, answers, permutation))
+
+    first = (
+        torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5, 5, 4, 4, 0, 5, 0]),
+        torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5, 5, 4, 4, 0, 5, 0]),
+        (0, 2, 1, 4, 3, 5),
+    )
+    examine(
+        wrong_side,
+        counted(lambda y, a, other, sided, found, wrong, swap: share(other, sided & found)),
+        first,
+        (torch.tensor([2, 0, 1, 1, 0]), torch.tensor([0, 2, 1, 0, 1]), (2, 1, 0)),
+        (torch.tensor([1]), torch.tensor([0]), [1, 0, 2, 3]),
+        (torch.tensor([3, 4, 5, 6, 0, 1]), torch.tensor([4, 4, 6, 5, 1, 0]), (0, 1, 2, 4, 3, 6, 5)),
+        (torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), (0, 2, 1, 3)),
+        mistakes={
+            "clips whose organ was not found were counted, too: a kidney called spleen says nothing about "
+            "sides": counted(lambda y, a, other, sided, found, wrong, swap: share(other, sided)),
+            "the share is of all clips: only those whose class has a side, and whose organ was found, count": counted(
+                lambda y, a, other, sided, found, wrong, swap: (other & sided).float().mean()
             ),
-            "classes without a side were counted, too: their permutation leads to themselves, so "
-            "each right answer looks "
-            "like the other side": other.float().mean().item(),
-            "classes without a side were counted as confused, and the sum was divided by the "
-            "clips with one": other.sum().item() / count,
-            "this is the share of the wrong answers: it is asked of all clips of sided classes": share(confused, wrong),
-            "this is the share of the wrong answers among sided clips: it is asked of all sided clips": share(
-                confused, wrong & sided
+            "classes without a side were counted, too: their permutation leads to themselves, so each right answer "
+            "looks like the other side": counted(lambda y, a, other, sided, found, wrong, swap: share(other, found)),
+            "every wrong answer was counted: a kidney called spleen is wrong, but on no other side": counted(
+                lambda y, a, other, sided, found, wrong, swap: share(wrong, sided)
             ),
-            "this is the share on the right side": share(answers == labels, sided),
-            "this is a number of clips: divide by how many have a side": confused.sum().item(),
-            "whether the answer has a side was asked: it is the label that says whether the clip has one": share(
-                other, swap[answers] != answers
+            "this is the share of the wrong answers among sided clips: right answers have found the organ, "
+            "too": counted(lambda y, a, other, sided, found, wrong, swap: share(other, sided & wrong)),
+            "this is the share on the right side": counted(
+                lambda y, a, other, sided, found, wrong, swap: share(~other, sided & found)
+            ),
+            "this is a number of clips: divide by how many sided clips had their organ found": counted(
+                lambda y, a, other, sided, found, wrong, swap: (other & sided).sum().float()
+            ),
+            "this is divided by the clips without a side, too": counted(
+                lambda y, a, other, sided, found, wrong, swap: (other & sided).sum() / found.sum()
+            ),
+            "this is the share of sided clips whose organ was found": counted(
+                lambda y, a, other, sided, found, wrong, swap: share(found, sided)
+            ),
+            "an answer with a side is not yet the right organ: it must be one of its two classes": counted(
+                lambda y, a, other, sided, found, wrong, swap: share(other, sided & (swap[a] != a))
             ),
         },
         what="the share",
     )
-    nobody = call(wrong_side, torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]), permutation)
-    close(number(nobody, "the share"), 0.0, what="the share where every answer is right")
-    more = (
-        (torch.tensor([2, 0, 1, 1]), torch.tensor([0, 2, 1, 0]), (2, 1, 0)),
-        (torch.tensor([1]), torch.tensor([0]), [1, 0, 2, 3]),
-        (torch.tensor([3, 4, 5, 6, 0, 1]), torch.tensor([4, 4, 6, 5, 1, 0]), (0, 1, 2, 4, 3, 6, 5)),
-    )
-    examine(wrong_side, finished.wrong_side, *more, what="the share")
-    passed("14.3", "of the clips that have a side, those that were answered with the other one.")
+    passed("14.6", "of the clips whose organ was found, those on the wrong side.")
+
+
+# ---- 14.8
+
+
+@exercise
+def check_equal_steps(equal_steps: Callable) -> None:
+    """14.8: equal_steps(patients [N], share, steps, batch_size, generator) -> indices [steps, batch_size]."""
+    sizes = {41: 5, 7: 3, 300: 8, 12: 4, 55: 6, 8: 2, 90: 7}  # patient -> clips
+    owners = torch.tensor([patient for patient, count in sizes.items() for _ in range(count)])
+    owners = owners[torch.randperm(len(owners), generator=torch.Generator().manual_seed(3))]
+    for share, count in ((0.45, 3), (1.0, 7), (0.01, 1), (0.8, 6)):
+        for seed in range(4):
+            found = call(equal_steps, owners, share, 11, 4, torch.Generator().manual_seed(seed))
+            check_stream(found, owners, share, count, 11, 4)
+    chosen = draws(equal_steps, lambda g: (owners, 0.3, 30, 4, g), count=12, what="choice of clips")
+    if len({tuple(owners[one.flatten()].unique().tolist()) for one in chosen}) == 1:
+        raise CheckFailed("every seed chooses the same patients: draw them, too")
+    passes = chosen[0].flatten()[: len(chosen[0].unique()) * 2].reshape(2, -1)
+    if torch.equal(passes[0], passes[1]):
+        raise CheckFailed("the clips come in the same order in every pass: draw a new order for each")
+    few = torch.tensor([5, 5, 9])
+    check_stream(call(equal_steps, few, 0.5, 3, 8, torch.Generator()), few, 0.5, 1, 3, 8)
+    passed("14.8", "whole patients, and as many steps at every share.")
+
+
+def check_stream(found: object, owners: torch.Tensor, share: float, count: int, steps: int, batch_size: int) -> None:
+    """Batches of whole patients: as many as were asked for, each clip as often as the others."""
+    if isinstance(found, (list, tuple)):
+        raise CheckFailed(
+            f"the batches are {kind(found)}, expected one tensor [{steps}, {batch_size}]: reshape the stream of indices"
+        )
+    same_shape(found, (steps, batch_size), f"the batches of {steps} steps with {batch_size} clips")
+    if found.dtype != torch.int64:
+        raise CheckFailed(f"indices of clips are int64, these are {found.dtype}")
+    if found.min() < 0 or found.max() >= len(owners):
+        raise CheckFailed("there are indices of no clip: these look like patients. Return places in `patients`")
+    used = owners[found.flatten()].unique()
+    everyone = len(owners.unique())
+    stream = found.flatten()
+    if len(used) > count:
+        raise CheckFailed(
+            f"clips of {len(used)} of the {everyone} patients turn up; a share of {share} is {count}: draw patients, "
+            "then take their clips. Clips drawn one by one bring in everybody"
+        )
+    whole = torch.isin(owners, used).nonzero().flatten()
+    if len(stream) >= len(whole) and (len(used) < count):
+        raise CheckFailed(
+            f"clips of {len(used)} of the {everyone} patients turn up; a share of {share} is {count} (rounded, and at "
+            "least one)"
+        )
+    counts = torch.bincount(stream, minlength=len(owners))
+    if len(stream) >= len(whole):
+        if (counts[whole] == 0).any():
+            raise CheckFailed(
+                "some clips of the chosen patients never turn up: a patient's clips are all in or all out"
+            )
+        if counts[whole].max() - counts[whole].min() > 1:
+            raise CheckFailed(
+                f"some clips turn up {counts[whole].max()} times and others {counts[whole].min()} times: go through "
+                "all of them before any comes again (passes of randperm, not randint)"
+            )
+        first = stream[: len(whole)]
+        if len(first.unique()) < len(whole):
+            raise CheckFailed("in the first pass a clip comes twice before another has come at all")
+        if torch.equal(first, first.sort().values) and len(first) > 3:
+            raise CheckFailed("the clips come in their own order: shuffle each pass")
+        by_patient = (owners[first][1:] != owners[first][:-1]).sum() + 1
+        if len(used) > 2 and len(first) > 12 and by_patient == len(used):
+            raise CheckFailed("the clips of one patient follow each other: shuffle all clips of the share together")
+
+
+# ---- 14.7
+
+
+@exercise
+def check_changes_clips(changes_clips: Callable) -> None:
+    """14.7: changes_clips(probe, clips) -> whether the probe changes every clip, and leaves its argument alone."""
+    clips = torch.randint(0, 200, (4, 1, 6, 3, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for name, probe, expected, told in idle_probes():
+        given = clips.clone()
+        answer = flag(call(changes_clips, probe, given, may_change=(0, 1)), "the answer")
+        if answer != expected:
+            raise CheckFailed(f"a probe that {name}: you said {answer}, expected {expected}. {told}")
+    good, spoilt = idle_probes()[0][1], clips.clone()
+    if not (flag(call(changes_clips, good, spoilt), "the answer") and torch.equal(spoilt, clips)):
+        raise CheckFailed("the clips are others after your test than before, although the probe left them alone")
+    still = clips[:, :, :1].expand(clips.shape).contiguous()
+    if flag(call(changes_clips, lambda given: given.flip(2), still), "the answer"):
+        raise CheckFailed("clips whose frames are all alike, reversed, are the same clips: you said True")
+    decimals = drawn(1, 2, 3, 4, 5)
+    if not flag(call(changes_clips, lambda given: given + 1e-3, decimals), "the answer"):
+        raise CheckFailed("a probe that adds 0.001 to clips with decimals does change them: compare exactly")
+    passed("14.7", "idle probes, probes that write into their argument and probes that skip clips are found.")
+
+
+def idle_probes() -> list[tuple[str, Callable, bool, str]]:
+    """(what the probe does, the probe, whether it is sound, what to say of a wrong answer)"""
+
+    def in_place(clips):
+        clips.copy_(clips.flip(2))
+        return clips
+
+    def spoils(clips):
+        result = clips.flip(2)
+        clips.zero_()
+        return result
+
+    def one_clip(clips):
+        return torch.cat((clips[:-1], clips[-1:].flip(2)))
+
+    def first_clip(clips):
+        return torch.cat((clips[:1].flip(2), clips[1:]))
+
+    def all_but_one(clips):
+        return torch.cat((clips[:1], clips[1:].flip(2)))
+
+    def one_voxel(clips):
+        result = clips.clone()
+        result[:, 0, 2, 1, 1] += 1
+        return result
+
+    return [
+        ("plays the clips backwards", lambda clips: clips.flip(2), True, "Every clip changes, and only in the result"),
+        ("returns what it was given", lambda clips: clips, False, "Nothing has changed"),
+        (
+            "returns a copy",
+            lambda clips: clips.clone(),
+            False,
+            "A copy has the same values: compare values, not objects",
+        ),
+        (
+            "turns round axis 1, the only channel",
+            lambda clips: clips.flip(1),
+            False,
+            "With a single channel nothing changes",
+        ),
+        (
+            "reverses the clips in place and returns them",
+            in_place,
+            False,
+            "It writes into the clips that it was given. If you compare the result with them afterwards, you compare "
+            "it with itself: keep a copy from before",
+        ),
+        (
+            "returns reversed clips and blackens those it was given",
+            spoils,
+            False,
+            "The next probe would get black clips: compare the clips with a copy from before",
+        ),
+        (
+            "changes the last clip alone",
+            one_clip,
+            False,
+            "Every clip of the batch must change, not the batch as a whole",
+        ),
+        ("changes the first clip alone", first_clip, False, "The others did not change: ask for each clip"),
+        ("changes all but the first clip", all_but_one, False, "One clip did not change: ask for each"),
+        ("changes a single voxel of each clip", one_voxel, True, "Each clip has changed, if only a little"),
+        ("loses the last frame", lambda clips: clips[:, :, :-1], False, "The result has another shape"),
+        ("returns decimals", lambda clips: clips.flip(2).float(), False, "The result has another dtype"),
+        (
+            "divides all values by 255 and returns decimals",
+            lambda clips: clips / 255,
+            False,
+            "The result has another dtype, and no model expects it",
+        ),
+    ]
