@@ -1,8 +1,11 @@
 """Shared fixtures: where the real files lie, and a data set small enough to train on in a second."""
 
 import os
+import random
 import shutil
+import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,49 @@ import pytest
 # lose much. Set before torch is imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# The tests start many Python processes. Where bytecode is switched off, each compiles what it imports (torch takes
+# 3.6 s of a core in place of 1.9): here it is kept after all, but away from the sources. Workers inherit both settings.
+if "VIVIT_EDU_NO_BYTECODE" not in os.environ and os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    bytecode = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(bytecode)
+    sys.dont_write_bytecode = False
+
+# jsonschema, behind nbformat, does without this one, which takes 1.3 s of each process to compile 38 grammars.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+
+def seed(name: str) -> None:
+    """Seeds what tests draw from without a generator of their own: by what is tested, whatever ran before it.
+
+    With another VIVIT_EDU_TEST_SEED everything is drawn anew.
+    """
+    import numpy as np
+    import torch
+
+    number = zlib.crc32(f"{os.environ.get('VIVIT_EDU_TEST_SEED', 0)} {name}".encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.default_generator.manual_seed(number)  # in a microsecond; torch.manual_seed asks for every device there is
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectstart(collector):
+    if isinstance(collector, pytest.Module):  # for what a file draws while it is imported
+        seed(collector.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    seed(item.nodeid)
+
 
 # What takes longest is started first, so that no process is left with a long one at the end. The first two go to two
 # processes: chapter 12 waits for the phantom to be generated, a classroom does not need it.
@@ -34,6 +80,14 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False  # files keep the order above; xdist would put those with most tests first
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clip_cache(tmp_path_factory):
+    """Decoded clips of the tests' videos are not left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIVIT_EDU_CACHE", str(tmp_path_factory.mktemp("clips")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,7 @@ def main():
         # the copy, and not the checkout, is what the forks import; the caches of bytecode must not outlive a fault
         sys.path[:] = [str(copy), *(p for p in sys.path if Path(p or ".").resolve() not in (ROOT, ROOT / "tests"))]
         sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = os.environ["VIVIT_EDU_NO_BYTECODE"] = "1"  # in tests/conftest.py, too
         for module in options.modules:
             if noticed(copy, module):
                 raise SystemExit(f"the tests of {module} fail without a fault: mend that first")

@@ -534,7 +534,7 @@ def test_mixup_equals_torchvision(monkeypatch):
     clips, targets = random_clips(5, 1, 3, 4, 4), soften(torch.arange(5), 5)
     monkeypatch.setattr(mixing, "beta", lambda alpha, clips, generator: torch.full((len(clips),), 0.3))
     theirs = v2.MixUp(num_classes=5)
-    theirs.make_params = lambda flat: {"lam": 0.3}
+    theirs.make_params = lambda flat: {"lam": 0.7}  # ours takes the larger of λ and 1 - λ, so that no clip is lost
     from torchvision.tv_tensors import Video  # a batch of volumes has the axes of a batch of videos
 
     their_clips, their_targets = theirs(Video(clips), torch.arange(5))
@@ -579,6 +579,15 @@ def test_mixup_draws_beta_for_each_clip():
     assert abs(numbers.var() - 1 / (4 * (2 * 0.4 + 1))) < 0.005  # of Beta(α, α)
     clips, targets = random_clips(6, 1, 2, 2, 2), soften(torch.arange(6), 6)
     assert mixup(clips, targets, 1.0, seeded())[1].amax(1).unique().numel() == 6
+
+
+def test_in_mixup_each_clip_is_the_larger_part_of_one_blend():
+    """With λ itself, a quarter of the clips would be the larger part of none."""
+    count = 400
+    _, targets = mixup(torch.zeros(count, 1, 1, 1, 1), torch.eye(count), 0.1, seeded())
+    assert torch.equal(targets.argmax(1), torch.arange(count))
+    larger = draws.beta(0.1, torch.zeros(count, 1, 1, 1, 1), seeded())
+    torch.testing.assert_close(targets.amax(1), torch.maximum(larger, 1 - larger))
 
 
 def test_cutmix_cuts_a_box_in_space_and_time():
@@ -738,7 +747,7 @@ TYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float6
 @pytest.mark.parametrize("film", [False, True])
 def test_a_batch_is_checked_once(monkeypatch, film):
     checks = []
-    for module in (augment, mixing, warp, draws):
+    for module in (augment, mixing, draws):
         check = draws.check_batch
         monkeypatch.setattr(module, "check_batch", lambda *a, check=check, **k: checks.append(1) or check(*a, **k))
     clips, everything = random_clips(4, 1, 6, 7, 8), dataclasses.replace(FULL, film=film)

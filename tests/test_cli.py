@@ -173,9 +173,11 @@ def test_an_empty_value_is_not_taken_for_none(name, needed, action, value, capsy
         main(with_value(name, needed, action, value))
     said = capsys.readouterr().err
     assert stop.value.code == 2 and ("is empty: give a value" in said or "invalid" in said)
+    assert f"argument {action.option_strings[0] if action.option_strings else ''}" in said
+    assert "argument COMMAND" not in said
 
 
-PLACES = {"root", "out", "videos", "pretrained", "run", "folder"}
+PLACES = {"root", "out", "videos", "val", "test", "pretrained", "run", "folder"}
 
 
 @pytest.mark.parametrize("name, needed, action", [c for c in commands() if c.values[2].dest in PLACES])

@@ -320,8 +320,8 @@ def test_an_empty_batch_is_refused_in_words(name, clips):
 @pytest.mark.parametrize("shape", [(T, S), (B, S, T + 1), (B, T * S), (B, 1, T, S), (B, 8, 8, 8)])
 def test_what_does_not_fit_the_grid_is_refused(shape, clips):
     model = sharp("spacetime")
-    with pytest.raises(ConfigError, match=r"expected \[B, T', S\] = \[B, 4, 4\]"):
+    with pytest.raises(ConfigError, match=r"expected \[B, nt, S\] = \[B, 4, 4\]"):
         to_voxels(model, torch.zeros(shape))
     if shape != (B, 1, T, S):
-        with pytest.raises(ConfigError, match=r"expected \[B, M, T', S\] = \[2, 1 or more, 4, 4\]"):
+        with pytest.raises(ConfigError, match=r"expected \[B, M, nt, S\] = \[2, 1 or more, 4, 4\]"):
             masked_logits(model, clips, torch.zeros(shape, dtype=torch.bool))

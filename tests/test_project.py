@@ -117,6 +117,7 @@ ELSEWHERE = {
     "uv run vivit-edu ablate": "trains 18 models; tests/experiments/test_ablate.py runs the command on a tiny data set",
     "uv run vivit-edu bench": "takes time to measure; tests/experiments/test_bench.py runs its parts",
     "uv run vivit-edu predict": "needs files; tests/experiments/test_predicting.py makes some and runs the command",
+    "uv run vivit-edu records": "trains for minutes; tests/experiments/test_repeats.py runs it on a tiny table",
     "uv run vivit-edu train --videos": "needs videos; tests/datasets/test_video.py makes some and runs the command",
 }
 RUN_BY = {  # a command's first words -> arguments that make it short enough for a test
@@ -195,6 +196,18 @@ def test_the_documents_name_what_they_are_for():
     for document in ("data/README.md", "notebooks/results/benchmarks.md", *DOCUMENTS[3:]):
         assert f"]({document})" in readme
     assert len(readme.split()) <= 900
+
+
+def test_promises_are_few_and_each_names_a_test_that_there_is():
+    text = (ROOT / "notebooks/results/benchmarks.md").read_text(encoding="utf-8")
+    table = text.split("## What is promised")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert 5 <= len(rows) <= 10 and not [promise for promise, _ in rows if len(promise.split()) > 30]
+    for promise, tests in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+        assert named and tests.count("`") == 2 * len(named), promise
+        for path, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / path).read_text(encoding="utf-8"), re.M), f"{path}::{test}"
 
 
 def test_the_recipe_of_a_check_is_one(capsys):

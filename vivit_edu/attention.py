@@ -75,8 +75,8 @@ class FactorisedDotProductAttention(nn.Module):
 
     The same weights as `MultiHeadAttention`, so the same number of parameters: only which keys a head
     can see differs. Y = Concat(Y_s, Y_t) W_O, the first half of the heads being the spatial ones.
-    forward: [B, T', S, D] -> [B, T', S, D]. `record` gets two entries: the spatial weights
-    [B·T', heads/2, S, S], then the temporal ones [B·S, heads/2, T', T'].
+    forward: [B, nt, S, D] -> [B, nt, S, D]. `record` gets two entries: the spatial weights
+    [B·nt, heads/2, S, S], then the temporal ones [B·S, heads/2, nt, nt].
     """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0):
@@ -101,28 +101,28 @@ class FactorisedDotProductAttention(nn.Module):
         )
         y_space = attend(*rearrange(space, "three b t s h d -> three (b t) h s d"), **options)
         y_time = attend(*rearrange(time, "three b t s h d -> three (b s) h t d"), **options)
-        y_space = rearrange(y_space, "(b t) h s d -> b t s (h d)", t=t)  # [B, T', S, D/2]
-        y_time = rearrange(y_time, "(b s) h t d -> b t s (h d)", s=s)  # [B, T', S, D/2]
-        return self.out(torch.cat((y_space, y_time), dim=-1))  # [B, T', S, D]
+        y_space = rearrange(y_space, "(b t) h s d -> b t s (h d)", t=t)  # [B, nt, S, D/2]
+        y_time = rearrange(y_time, "(b s) h t d -> b t s (h d)", s=s)  # [B, nt, S, D/2]
+        return self.out(torch.cat((y_space, y_time), dim=-1))  # [B, nt, S, D]
 
 
 def over_space(attention: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
-    """Applies `attention` among the tokens of each time index: [B, T', S, D] -> [B, T', S, D].
+    """Applies `attention` among the tokens of each time index: [B, nt, S, D] -> [B, nt, S, D].
 
-    Time indices join the batch: none sees another.
+    Time indices join the batch, so none of them sees another.
     """
     folded = rearrange(tokens, "b t s d -> (b t) s d")
     return rearrange(attention(folded), "(b t) s d -> b t s d", t=tokens.shape[1])
 
 
 def over_time(attention: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
-    """Applies `attention` among the tokens of each place: [B, T', S, D] -> [B, T', S, D]."""
+    """Applies `attention` among the tokens of each place: [B, nt, S, D] -> [B, nt, S, D]."""
     folded = rearrange(tokens, "b t s d -> (b s) t d")
     return rearrange(attention(folded), "(b s) t d -> b t s d", s=tokens.shape[2])
 
 
 def check_heads(dim: int, heads: int) -> None:
-    """Raises ConfigError where the heads cannot share the width evenly, and names the numbers that can."""
+    """Raises ConfigError if the heads cannot share the width evenly, and names the numbers that can."""
     if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or dim % heads:
         fits = [h for h in range(1, min(dim, 32) + 1) if dim % h == 0]
         raise ConfigError(f"dim={dim} cannot be shared by heads={heads!r}; heads that divide it: {fits}")

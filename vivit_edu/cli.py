@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -154,6 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `command`, the function that runs it."""
     parser = Parser(prog="vivit-edu", description="Train, evaluate and explain video vision transformers.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.type = str  # it is asked of all words that follow, which are for the command's own arguments to refuse
 
     data = commands.add_parser("data", help="fetch or generate a data set, verify it, show what is in it")
     data.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
@@ -163,14 +165,28 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a model; write its metrics and figures to a run folder")
     train.add_argument("name", nargs="?", help=DATASETS + "; by default the one the course uses")
-    add_data_options(train)
+    add_data_options(train, sizes=False)
     train.add_argument(
         "--videos",
         type=place,
         metavar="DIR",
-        help="train on video files instead: DIR holds a sub-folder for each class",
+        help="train on video files instead: DIR holds a sub-folder for each class, or folders train, val and test "
+        "with these; or it is a list of paths and labels, as CSV or as lines of a path and a label",
     )
-    train.add_argument("--frames", type=positive, help="of each video (default: as many as --size)")
+    train.add_argument(
+        "--val",
+        type=place,
+        metavar="DIR",
+        help="with --videos: a folder or list for validation; without --test, half of its files are the test",
+    )
+    train.add_argument("--test", type=place, metavar="DIR", help="with --videos: a folder or list for the test")
+    train.add_argument("--frames", type=positive, help="of each video (default: as --size; 16 at 112, 32 at 224)")
+    train.add_argument(
+        "--clips",
+        type=positive,
+        metavar="N",
+        help="clips that do not overlap out of each video (default: 1, the whole of it)",
+    )
     train.add_argument("--model", help=f"{', '.join(MODELS)}, torchvision:r3d_18")
     train.add_argument(
         "--preset", choices=("quick", "full"), help="the recipe (default: quick on a CPU, full on a GPU)"
@@ -278,6 +294,24 @@ def make_parser() -> argparse.ArgumentParser:
     add_device_option(record)
     record.set_defaults(command=run_record)
 
+    records = commands.add_parser(
+        "records", help="which recorded figures are of today's code; with --repeat, make a sample of runs again"
+    )
+    records.add_argument("--repeat", type=positive, metavar="N", help="make N recorded runs again and compare them")
+    records.add_argument("--seed", type=int, help="which runs are drawn (default: the number of the week)")
+    records.add_argument(
+        "--most-seconds",
+        type=positive,
+        default=120,
+        metavar="S",
+        help="of runs that took at most so long (default: 120)",
+    )
+    records.add_argument(
+        "--note", action="store_true", help="write into the records which code made a run again to the digit"
+    )
+    records.add_argument("--root", type=place, help=ROOT_HELP)
+    records.set_defaults(command=run_records)
+
     bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
     bench.add_argument(
         "bench",
@@ -372,10 +406,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --root and --size."""
+def add_data_options(parser: argparse.ArgumentParser, *, sizes: bool = True) -> None:
+    """Adds --root and --size. sizes: only those that the volumes come in."""
     parser.add_argument("--root", type=place, help=ROOT_HELP)
-    parser.add_argument("--size", type=int, choices=(28, 64), default=28, help="voxels along each axis (default: 28)")
+    if sizes:
+        parser.add_argument("--size", type=int, choices=(28, 64), default=28, help="voxels of an axis (default: 28)")
+    else:
+        parser.add_argument(
+            "--size", type=positive, help="voxels of an axis, 28 (default) or 64; of videos any, such as 112 or 224"
+        )
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
@@ -402,10 +441,23 @@ def get_volumes(options: argparse.Namespace) -> Volumes:
             )
         from .datasets.video import load_videos
 
-        return load_videos(options.videos, frames=options.frames or options.size, size=options.size, seed=options.seed)
+        more = {name: getattr(options, name) for name in ("val", "test", "clips") if getattr(options, name) is not None}
+        with warnings.catch_warnings():
+            first = os.environ.get("RANK", "0") == "0"
+            warnings.showwarning = lambda message, *_: say(f"vivit-edu: {message}") if first else None
+            return load_videos(options.videos, frames=options.frames, size=options.size, seed=options.seed, **more)
     if options.name is None:
         return course_volumes(options.size, root=options.root)
     return load_volumes(options.name, size=options.size, root=options.root)
+
+
+def say_shared(volumes: Volumes) -> None:
+    """Says below the figures where clips of one video are in several splits."""
+    if volumes.files:
+        from .datasets.video_splits import shared_files
+
+        if told := shared_files(volumes.files):
+            print(told)
 
 
 def run_data(options: argparse.Namespace) -> None:
@@ -424,19 +476,24 @@ def run_data(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Trains a model, or goes on with a run."""
-    from .experiments.choices import resumed, started
+    from .experiments.choices import for_few_clips, resumed, started
     from .experiments.runs import choose_device, claim, default_folder, train_run
-    from .support.processes import is_first, join, leave, on_first
+    from .support.processes import is_first, join, leave, on_first, processes
 
     device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
     choose = resumed if options.resume else started
     options, recipe, extra, remarks = on_first(choose, options, device.type)
     on_first(claim, options.out or "runs", options.resume)  # before data are read, which can take minutes
-    volumes = on_first(get_volumes, options)
+    if options.videos and processes() > 1:  # the first one decodes, and all of them map what it kept
+        on_first(lambda: (get_volumes(options), None)[1])
+        volumes = get_volumes(options)
+    else:
+        volumes = on_first(get_volumes, options)
+    recipe, more = for_few_clips(options, recipe, len(volumes.train))
     out = options.out or on_first(default_folder, volumes, recipe, options.seed)
     if is_first():
         clips = f"{volumes.name} ({len(volumes.train)} clips)"
-        print(f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.", *remarks, sep="\n")
+        print(f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.", *remarks, *more, sep="\n")
     try:
         metrics = train_run(
             volumes,
@@ -453,6 +510,7 @@ def run_train(options: argparse.Namespace) -> None:
         raise
     if is_first():
         print_metrics(metrics)
+        say_shared(volumes)
         print(f"Figures, metrics and checkpoint: {out}")
     leave()
 
@@ -521,6 +579,30 @@ def run_record(options: argparse.Namespace) -> None:
             raise
         print_metrics(facts)
         print(f"{path}: {facts['bytes']} bytes, {facts['minutes']} minutes")
+
+
+def run_records(options: argparse.Namespace) -> None:
+    """Says which recorded figures are stale, or repeats a sample of runs."""
+    from datetime import date
+
+    from .experiments.repeats import repeat_sample, repeats_table, states, states_table
+
+    if options.repeat is None:
+        if options.note or options.seed is not None:
+            raise ConfigError("--note and --seed are for runs that are made again: give --repeat N as well")
+        print(states_table(states()))
+        print("A run is stale if a part of the code that decides its figures is another now, or its recipe is.")
+        return
+    seed = date.today().isocalendar().week if options.seed is None else options.seed
+    done, left_out = repeat_sample(options.repeat, seed, options.most_seconds, note=options.note, root=options.root)
+    print(repeats_table(done))
+    print(
+        "Allowed: three standard deviations of the difference between two seeds of the row, at least .02; .05 of one."
+    )
+    for reason in left_out:
+        print(f"Not repeated: {reason}")
+    if differing := [one for one in done if one.verdict == "differs"]:
+        raise VivitEduError(f"{len(differing)} of {len(done)} runs came to other figures than those recorded")
 
 
 def run_benches(options: argparse.Namespace) -> None:

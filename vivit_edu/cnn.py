@@ -43,7 +43,7 @@ def read_plan(line: str, stride: int = 1) -> tuple[list[Layer], list[int]]:
 
 
 # ---- which frames meet where ----------------------------------------------------------------------------------
-# Each fusion says which of T frames it takes, and for its first convolutions how many frames they span and their
+# Each fusion tells which of T frames it takes, and for its first convolutions how many frames they span and their
 # stride in time. All other convolutions look at one frame at a time, until the first fully connected layer.
 
 
@@ -58,8 +58,8 @@ def early_fusion(frames: int) -> tuple[Sequence[int], tuple[tuple[int, int], ...
 
 
 def late_fusion(frames: int) -> tuple[Sequence[int], tuple[tuple[int, int], ...]]:
-    """Two frames, two thirds of the clip apart (the paper's are 15 frames apart): they meet where it is fully
-    connected."""
+    """Two frames, two thirds of the clip apart (the paper's are 15 frames apart): they meet in the first fully
+    connected layer."""
     return [frames // 6, frames - 1 - frames // 6], ()
 
 
@@ -167,7 +167,7 @@ class CNNConfig:
 
 
 class FusionCNN(nn.Module):
-    """Single frame, early, late or slow fusion (section 3.1), as `config.fusion` says.
+    """Single frame, early, late or slow fusion (section 3.1), by `config.fusion`.
 
     forward: clips float [B, C, T, H, W] in [0, 1] -> logits [B, num_classes].
     """
@@ -204,7 +204,7 @@ class FusionCNN(nn.Module):
 class Multiresolution(FusionCNN):
     """Two streams of half the frame's size (section 3.2): the whole frame at half resolution (context) and its
     centre at full resolution (fovea). Each has its own convolutions, without the last pooling; they meet in the
-    first fully connected layer. `config.fusion` says what each stream does with time.
+    first fully connected layer. `config.fusion` decides what each stream does with time.
     """
 
     def build_features(self, layers: list[Layer], spans: tuple[tuple[int, int], ...]) -> None:
@@ -321,7 +321,7 @@ class CNN3DConfig:
 
 class ResidualBlock(nn.Module):
     """Two 3×3×3 convolutions with a connection around them (He et al. 2016). GroupNorm, unlike BatchNorm,
-    lets no clip see the others of its batch. [B, C, T, H, W] -> [B, width, T/step, H/step, W/step]."""
+    keeps the clips of a batch apart. [B, C, T, H, W] -> [B, width, T/step, H/step, W/step]."""
 
     def __init__(self, channels: int, width: int, step: int):
         super().__init__()
@@ -403,10 +403,10 @@ class TorchvisionCNN(nn.Module):
 
 @torch.no_grad()
 def predict_video(model: nn.Module, views: torch.Tensor) -> torch.Tensor:
-    """What a model says about a whole video: the mean of its probabilities over several clips (section 4.1).
+    """A model's answer for a whole video: the mean of its probabilities over several clips (section 4.1).
 
     views: uint8 or float in [0, 1], [V, C, T, H, W], as `load_clip` gives them. Returns float [K], summing to 1.
-    The paper takes 20 clips at random places, each in 4 crops and flips. Raises ConfigError where there is no view.
+    The paper takes 20 clips at random places, each in 4 crops and flips. Raises ConfigError if there is no view.
     """
     if len(views) == 0:
         raise ConfigError("a video was given with no views (V = 0): take at least one, as load_clip(…, views=1) does")

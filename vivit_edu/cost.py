@@ -1,8 +1,8 @@
-"""What a model costs: parameters, FLOPs, time, peak memory; and what theory says about attention.
+"""What a model costs: parameters, FLOPs, time, peak memory; and the theory of attention.
 
 A multiply-add counts as two FLOPs here, as in torch's counter. The paper's GFLOPs count it as one: halved,
 our counts of ViViT-B/16x2 are 0.3 to 0.8 % below the paper's. That remainder has the size of what torch's
-counter leaves out: it counts matrix products and convolutions, no softmax, LayerNorm or GELU.
+counter leaves out: it counts matrix products and convolutions, but no softmax, LayerNorm or GELU.
 Chapter 09 uses all of this. The first count in a session takes seconds, in which torch loads its machinery.
 """
 
@@ -155,7 +155,7 @@ def attention_pairs(name: str, n_t: int, n_s: int) -> int:
     which runs at each of the n_t time indices, plus one temporal layer (the paper's O(n_s² + n_t²) leaves
     that n_t out). Model 4: half of the heads compare over space, the other half over time.
     In a head of width d a pair costs 4·d FLOPs (2·d in Q Kᵀ, 2·d in averaging the values), and one float of
-    memory where the weights are kept. Raises ConfigError where the name is not that of a ViViT.
+    memory where the weights are kept. Raises ConfigError if the name is not that of a ViViT.
     """
     if name not in VIVITS:
         raise ConfigError(f"no attention is called {name!r}; take one of {', '.join(VIVITS)}")

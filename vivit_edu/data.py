@@ -1,7 +1,7 @@
 """Volumes as clips: the data sets of the course by name, and the folder where their files are.
 
 `load_volumes` gives the set you ask for or an error, never another set. `course_volumes` is the one place that may
-choose, and it says so. How each set comes about is in `datasets/`.
+choose, and it tells you so. How each set comes about is in `datasets/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from .datasets.bars import walking_bars  # noqa: F401  (notebooks take it from here)
 from .datasets.medmnist import MEDMNIST3D, UnreachableError, load_medmnist
 from .errors import ConfigError
-from .support.places import ROOT, kept
+from .support.places import ROOT, kept, user_cache
 from .volumes import SPLITS, Mirror, Split, Volumes, describe, find_mirror_axis  # noqa: F401
 
 NAMES = (*MEDMNIST3D, "organphantom3d", "movingshapes")
@@ -23,15 +23,15 @@ SIZES = (28, 64)
 def load_volumes(
     name: str = "organmnist3d", *, size: int = 28, root: Path | str | None = None, download: bool = True
 ) -> Volumes:
-    """Load the data set `name` as clips uint8 [N, 1, size, size, size], values 0 to 255; never another set.
+    """Load the data set `name` as clips uint8 [B, 1, size, size, size], values 0 to 255; never another set.
 
     A volume becomes a clip of one channel whose time is the volume's first axis. name: one of MedMNIST3D's six sets,
     "organphantom3d", which is generated on first use and kept, or "movingshapes", which is generated every time, in
     seconds. size: 28 or 64. root: the folder with the files; None is what `data_root` finds. download: whether a
     missing file may be downloaded; it goes to `root` and is kept.
 
-    Raises ConfigError for another name or size, and DataError where the file is missing and cannot be downloaded, is
-    damaged, has another layout or not MedMNIST's MD5 (a file that you put there is never deleted), or where `root`
+    Raises ConfigError for another name or size, and DataError if the file is missing and cannot be downloaded, is
+    damaged, has another layout or not MedMNIST's MD5 (a file that you put there is never deleted), or if `root`
     cannot be written to.
 
     Source: MedMNIST v2 (Yang et al., Scientific Data 2023).
@@ -81,7 +81,7 @@ def data_root(root: Path | str | None = None) -> Path:
     that is mounted, else `data/` of the checkout that the package runs from, else the user's cache folder. Only `root`
     may depend on the working directory.
 
-    Raises ConfigError where `root` or the variable does not name a folder.
+    Raises ConfigError if `root` or the variable does not name a folder.
     """
     if root is not None:
         return _folder("root", root).absolute()
@@ -98,13 +98,7 @@ def data_root(root: Path | str | None = None) -> Path:
     project = ROOT / "pyproject.toml"
     if project.is_file() and 'name = "vivit-edu"' in project.read_text(encoding="utf-8"):
         return ROOT / "data"
-    if sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "vivit-edu"
+    return user_cache()
 
 
 def _folder(name: str, value: Path | str) -> Path:

@@ -46,7 +46,7 @@ def token_grid(
 def fit_to_grid(clips: torch.Tensor, grid: tuple[int, int, int], tubelet: tuple[int, int, int]) -> torch.Tensor:
     """Pads with zeros or crops at the end of each axis so that the grid of tubelets covers the clip exactly.
 
-    clips: [B, C, T, H, W]; returns [B, C, n_t·t, n_h·h, n_w·w], the clips themselves where they already fit.
+    clips: [B, C, T, H, W]; returns [B, C, n_t·t, n_h·h, n_w·w], the clips themselves if they already fit.
     """
     missing = [n * step - size for n, step, size in zip(grid, tubelet, clips.shape[2:])]
     if not any(missing):
@@ -58,8 +58,8 @@ def fit_to_grid(clips: torch.Tensor, grid: tuple[int, int, int], tubelet: tuple[
 class Embedding(nn.Module):
     """What the two embeddings share: the grid of tubelets, and a projection that makes a token of each.
 
-    clip_shape: (C, T, H, W); `grid` is (n_t, n_h, n_w) = (T', …), S = n_h·n_w.
-    forward: clips float [B, C, T, H, W] -> tokens [B, T', S, D].
+    clip_shape: (C, T, H, W); `grid` is (n_t, n_h, n_w), S = n_h·n_w.
+    forward: clips float [B, C, T, H, W] -> tokens [B, nt, S, D].
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FrameEmbedding(Embedding):
 
     Of each stretch of t frames the one at ⌊t/2⌋ is taken, the frame on which central-frame
     initialisation puts the image filter: with it, tubelets start as this very embedding.
-    With remainder="pad" the last stretch may end before its ⌊t/2⌋: then the clip's last frame is taken.
+    With remainder="pad" the last stretch may end before its ⌊t/2⌋; then the clip's last frame is taken.
     """
 
     def make_projection(self, channels: int, dim: int) -> nn.Conv2d:
@@ -106,7 +106,7 @@ class FrameEmbedding(Embedding):
         check_clips(clips, self.projection.weight, self.clip_shape)
         t, h, w = self.tubelet
         last = clips.shape[2] - 1
-        frames = clips[:, :, [min(i * t + t // 2, last) for i in range(self.grid[0])]]  # [B, C, T', H, W]
+        frames = clips[:, :, [min(i * t + t // 2, last) for i in range(self.grid[0])]]  # [B, C, nt, H, W]
         images = rearrange(fit_to_grid(frames, self.grid, (1, h, w)), "b c t h w -> (b t) c h w")
         return rearrange(self.projection(images), "(b t) d h w -> b t (h w) d", t=self.grid[0]).contiguous()
 
@@ -133,8 +133,8 @@ def init_projection(projection: nn.Conv2d | nn.Conv3d) -> None:
 def check_clips(clips: torch.Tensor, weight: torch.Tensor, clip_shape: tuple[int, int, int, int]) -> None:
     """Refuses clips that the model cannot take.
 
-    clips: float [B, *clip_shape] of the type that `weight` has, finite, in [0, 1] or near it; where they are on a
-    GPU, their values are not looked at. Raises ConfigError where they are not so.
+    clips: float [B, *clip_shape] of the type that `weight` has, finite, in [0, 1] or near it; if they are on a
+    GPU, their values are not looked at. Raises ConfigError if they are not so.
     """
     if not isinstance(clips, torch.Tensor):
         raise ConfigError(

@@ -1,7 +1,7 @@
 """What makes the steps of a training run: AdamW, or Muon for the encoder's matrices with AdamW for everything else.
 
-Training takes torch's optimisers. `Muon` and `orthogonalise` are what chapter 12 teaches, in full; a test holds them
-equal to `torch.optim.Muon`.
+Training takes torch's optimisers. `Muon` and `orthogonalise` are what chapter 12 teaches, in full; a test compares them
+with `torch.optim.Muon`.
 """
 
 from collections.abc import Iterable

@@ -38,9 +38,9 @@ SHARPNESS = 2  # pixels of the file per pixel of the page, for screens that have
 
 
 def new_figure(width: float, height: float, alt: str = "") -> Figure:
-    """An empty Figure of this size in inches, on white even where a reader's page is dark.
+    """An empty Figure of this size in inches, on white even if a reader's page is dark.
 
-    alt: what it shows, for readers who cannot see it; without it the caption that `show` is given says so.
+    alt: what it shows, for readers who cannot see it; without it, `show` uses its caption.
     """
     from matplotlib.figure import Figure
 
@@ -52,7 +52,7 @@ def new_figure(width: float, height: float, alt: str = "") -> Figure:
 def save(figure: Figure, path: Path | str, dpi: int = 110) -> None:
     """Writes a figure as PNG, whole or not at all, with its alt text as the description inside the file.
 
-    Raises DataError where it cannot be written.
+    Raises DataError if it cannot be written.
     """
     with written_whole(path) as file:
         figure.savefig(file, dpi=dpi, format="png", metadata={"Description": figure.alt_text})
@@ -63,7 +63,8 @@ def show(figure: Figure, dpi: int = 80, *, caption: str = "", colours: int | Non
 
     dpi: pixels of the page per inch; the picture itself has twice as many. caption: one sentence on what there is to
     see. It is the alt text too, for readers who cannot see the figure, unless the figure brings a longer one.
-    colours: at most so many in the file, up to 256: pictures of volumes then take a third of the space. None keeps all.
+    colours: at most this many in the file, up to 256, with which pictures of volumes take a third of the space. None
+    keeps all.
     """
     from IPython.display import display
 
@@ -86,7 +87,7 @@ def show_png(png: bytes, alt: str) -> None:
 
 
 def as_png(figure: Figure, dpi: int = 80, colours: int | None = None) -> bytes:
-    """A figure as the content of a PNG file, twice as sharp as its dpi on the page. colours: at most so many."""
+    """A figure as the content of a PNG file, twice as sharp as its dpi on the page. colours: at most this many."""
     from io import BytesIO
 
     from PIL import Image
@@ -103,7 +104,7 @@ def as_png(figure: Figure, dpi: int = 80, colours: int | None = None) -> bytes:
 def montage(split: Split, class_names: Sequence[str], *, slices: int = 7, example: int = 0) -> Figure:
     """One clip of each class as a film strip: `slices` slices, evenly spaced from the first to the last.
 
-    split: a Split with clips uint8 [N, C, T, H, W], C 1 or 3; class_names: K names; example: which clip of
+    split: a Split with clips uint8 [B, C, T, H, W], C 1 or 3; class_names: K names; example: which clip of
     its class. The strip of a class that has no such clip stays white.
     """
     channels, depth, height, width = split.clips.shape[1:]
@@ -166,7 +167,7 @@ def curves(history: History) -> Figure:
 
 
 def in_words(first: float, last: float) -> str:
-    """Where a curve goes, as its printed numbers say: "falls from 2.00 to 1.00", "rises …" or "stays at 1.00"."""
+    """The course of a curve, by its printed numbers: "falls from 2.00 to 1.00", "rises …" or "stays at 1.00"."""
     start, end = f"{first:.2f}", f"{last:.2f}"
     if start == end:
         return f"stays at {end}" if np.isfinite(last) else f"ends at {end}"
@@ -180,7 +181,7 @@ def confusion(
 ) -> Figure:
     """How often each class was taken for each: rows are the truth, columns the prediction, in per cent of the row.
 
-    labels, guesses: int [N]; class_names: K names.
+    labels, guesses: int [B]; class_names: K names.
     """
     labels, guesses, k = np.asarray(labels), np.asarray(guesses), len(class_names)
     counts = np.zeros((k, k), int)

@@ -147,6 +147,7 @@ def load_pretrained(
     else:
         parts = {name: part_of_image(model, source, name, method) for name in names}
         notes.append(weight_sizes.image_grid(source, model.embedding.grid[1:])[2])
+    notes.append(weight_sizes.about_normalisation(source))
     for name, part in parts.items():
         theirs, ours = list(part.tensor.shape), list(model.get_parameter(name).shape)
         if theirs != ours:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .volumes import Split, Volumes
 
 OPTIMISERS = ("adamw", "muon")
+MOST_VOXELS = 128 * 64**3  # that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Recipe:
     augmentation: what happens to the clips of a batch.
     optimiser: "adamw", or for a ViViT "muon": `torch.optim.Muon` for the matrices of its encoders and AdamW for
     everything else. compile: torch.compile, which takes a minute at the start; on two CPU cores it gained nothing, and
-    on a GPU it was not measured. bfloat16: training steps in bfloat16 on a CPU, 1.8 times as fast where it has
+    on a GPU it was not measured. bfloat16: training steps in bfloat16 on a CPU, 1.8 times as fast if it has
     instructions for them (AVX512-BF16, AMX) and slower on others; a GPU has its own precision
     (`support.devices.precision`).
     pretrained: where the first weights come from, as for `load_pretrained`: a file, or "torchvision:vit_b_16";
     "" draws them at random. inflate: what its image filters become in a tubelet, the method of `load_pretrained`.
     `runs.train_run` reads these two; `fit` goes on from the weights that the model has.
-    Raises ConfigError where a value is of another kind or range, and where the model does not have what it sets.
+    Raises ConfigError if a value is of another kind or range, and if the model does not have what it sets.
     """
 
     model: str = "spacetime"
@@ -106,7 +107,7 @@ class Recipe:
         changes: fields of the recipe. A preset's options, optimiser, lr, weight decay and augmentation were chosen for
         a ViViT; with a CNN for the model they are those that our tables of CNNs use, and of the preset it keeps the
         epochs, the batch size and the averaging.
-        Raises ConfigError where there is no such preset or field.
+        Raises ConfigError if there is no such preset or field.
         """
         from .models import is_vivit
 
@@ -123,9 +124,9 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
-        """The recipe that `asdict` wrote, as it stands in `metrics.json` and in checkpoints.
+        """The recipe that `asdict` wrote, as it is written in `metrics.json` and in checkpoints.
 
-        Raises ConfigError where the values are not a dict, or hold a field that a recipe does not have.
+        Raises ConfigError if the values are not a dict, or hold a field that a recipe does not have.
         """
         check_fields(values)
         augmentation = values.get("augmentation", {})
@@ -140,11 +141,11 @@ class Recipe:
         return build_model(self.model, clip_shape=clip_shape, num_classes=classes, **self.options)
 
     def fitted(self, clip_shape: tuple[int, int, int, int]) -> tuple[Self, str | None]:
-        """The recipe with tubelets that tile clips of this shape, and one line that says what was changed.
+        """The recipe with tubelets that tile clips of this shape, and one line that tells you what was changed.
 
         Along an axis that the tubelets do not tile, the nearest size that does takes their place, the smaller of two
         equally near ones. It is at least two thirds and at most twice as long, so that the number of tokens stays
-        close to what the recipe was chosen for. Where no such size tiles the axis, as with 29 frames, the tubelets
+        close to what the recipe was chosen for. If no such size tiles the axis, as with 29 frames, the tubelets
         keep their size and the clip is padded with zeros. Tubelets longer than the clip shrink to it.
         clip_shape: (C, T, H, W). Returns (this recipe, None) where nothing has to change, as with every CNN.
         """
@@ -155,7 +156,7 @@ class Recipe:
         if not is_vivit(self.model):
             return self, None
         before, size = tuple(self.options.get("tubelet", ViViTConfig.tubelet)), tuple(clip_shape[1:])
-        padded = self.options.get("remainder", "refuse") != "refuse"  # the recipe says itself what to do with the rest
+        padded = self.options.get("remainder", "refuse") != "refuse"  # the recipe decides what to do with the rest
         tubelet = tuple(min(t, s) if padded else tiling_size(s, t) for s, t in zip(size, before))
         rest = not padded and any(s % t for s, t in zip(size, tubelet))
         if tubelet == before and not rest:
@@ -168,7 +169,7 @@ class Recipe:
 
 
 def tiling_size(size: int, tubelet: int) -> int:
-    """The size nearest to the tubelet's that tiles an axis of this size; the tubelet's own where none is near.
+    """The size nearest to the tubelet's that tiles an axis of this size; the tubelet's own if none is near.
 
     Near is from two thirds of the tubelet's size to twice its size. Never longer than the axis.
     """
@@ -184,7 +185,7 @@ def build_seeded(recipe: Recipe, volumes: "Volumes", seed: int) -> torch.nn.Modu
 
 
 def check_fields(values: dict[str, object], kind: type = Recipe, title: str = "a recipe") -> None:
-    """Raises ConfigError where the values are not a dict, or hold a name that is not a field of this dataclass."""
+    """Raises ConfigError if the values are not a dict, or hold a name that is not a field of this dataclass."""
     if not isinstance(values, dict):
         raise ConfigError(f"{title} is kept as a dict, got {values!r}")
     known = [f.name for f in fields(kind)]
@@ -222,7 +223,7 @@ PRESETS = {  # fields of a Recipe, which `Recipe.preset` makes of them
         "batch_size": 64,
     },
 }
-# What a CNN takes in place of those: what our tables of CNNs were trained with.
+# What a CNN takes instead of those: what our tables of CNNs were trained with.
 CNN_CHOICES = {"optimiser": "adamw", "lr": 5e-4, "weight_decay": 0.05, "augmentation": GENTLE}
 
 
@@ -230,7 +231,7 @@ CNN_CHOICES = {"optimiser": "adamw", "lr": 5e-4, "weight_decay": 0.05, "augmenta
 class Metrics:
     """Accuracy, balanced accuracy (the mean recall of the classes) and area under the ROC curve, from 0 to 1.
 
-    auc is None where it is not defined: the labels are all of one class.
+    auc is None if it is not defined: the labels are all of one class.
     """
 
     acc: float
@@ -264,16 +265,16 @@ def fit(
 ) -> History:
     """Trains `model` in place on `volumes.train` and returns the History; `volumes.test` is not touched.
 
-    The model stays on the device it is on, and is in eval mode afterwards, also where training was interrupted. All
+    The model stays on the device it is on, and is in eval mode afterwards, even if training was interrupted. All
     randomness of an epoch comes from (seed, epoch) alone, so the same seed gives the same numbers, and a resumed run
     goes on as if it had never stopped. With averaged weights (`recipe.ema`), BatchNorm's statistics are those of the
-    training clips under the averaged weights, computed anew after each epoch.
+    training clips under the averaged weights, computed again after each epoch.
     model: it may be wrapped, by torch.compile for instance; the checkpoint is the plain model's.
     out: a folder for a checkpoint after every epoch. resume: go on from the checkpoint in `out`, if there is one.
     Started by torchrun, the processes share each batch and make the same steps; the first one writes.
-    Raises TrainingError where the loss is no longer a number (the last good checkpoint is kept), CheckpointError
-    where the checkpoint in `out` belongs to another recipe, seed or data set, and ConfigError where another run writes
-    to `out`, where the recipe's optimiser does not fit the model, or where several processes cannot share its batches.
+    Raises TrainingError if the loss is no longer a number (the last good checkpoint is kept), CheckpointError
+    if the checkpoint in `out` belongs to another recipe, seed or data set, and ConfigError if another run writes
+    to `out`, if the recipe's optimiser does not fit the model, or if several processes cannot share its batches.
     """
     from tqdm.auto import tqdm
 
@@ -447,7 +448,7 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
 def make_optimiser(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer | Together:
     """The recipe's optimiser; weight decay on matrices and filters, not on biases, norms, positions and cls tokens.
 
-    Raises ConfigError where the recipe asks for Muon and the model has no matrices for it.
+    Raises ConfigError if the recipe asks for Muon and the model has no matrices for it.
     """
     turned = encoder_matrices(model) if recipe.optimiser == "muon" else set()
     if recipe.optimiser == "muon" and not turned:
@@ -489,15 +490,17 @@ def predict_logits(
     batch_size: int = 128,
     predict: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The logits [N, K] of all clips of a split, float32 on the CPU.
+    """The logits [B, K] of all clips of a split, float32 on the CPU.
 
     The model computes them in eval mode and is then put back into the mode it was in.
+    batch_size: fewer clips at once where these are large: at most 128 of 64³.
     predict: (model, clips float [B, C, T, H, W] in [0, 1]) -> logits [B, K], for averages over views; by default
     the model itself.
     """
     device, logits = next(model.parameters()).device, []
+    most = max(1, MOST_VOXELS // math.prod(split.clips.shape[1:]))
     with evaluating(model), mixed_precision(device):
-        for clips in split.clips.split(batch_size):
+        for clips in split.clips.split(min(batch_size, most)):
             clips = clips.to(device).float() / 255
             logits.append((predict(model, clips) if predict else model(clips)).float())
     return torch.cat(logits).cpu()
@@ -509,11 +512,11 @@ def evaluate(model: torch.nn.Module, split: "Split", *, batch_size: int = 128) -
 
 
 def score(logits: torch.Tensor, labels: torch.Tensor) -> Metrics:
-    """Metrics from logits [N, K] and labels int64 [N], defined as medmnist's getACC and getAUC define them.
+    """Metrics from logits [B, K] and labels int64 [B], defined as medmnist's getACC and getAUC define them.
 
     The AUC of more than two classes is the mean of each class against the rest; a class without labels has no AUC
-    and is left out of the mean. The AUC is None where all labels are of one class.
-    Raises TrainingError where a logit is not a finite number, and ConfigError where there are no labels.
+    and is left out of the mean. The AUC is None if all labels are of one class.
+    Raises TrainingError if a logit is not a finite number, and ConfigError if there are no labels.
     """
     if not len(labels):
         raise ConfigError("there is no clip to evaluate: the split is empty")
@@ -538,13 +541,13 @@ def score(logits: torch.Tensor, labels: torch.Tensor) -> Metrics:
 
 
 def log_odds(logits: torch.Tensor, k: int) -> torch.Tensor:
-    """ln p / (1 - p) of class k, [N], from logits [N, K]: ranks as the probability p does, and never rounds to 1."""
+    """ln p / (1 - p) of class k, [B], from logits [B, K]: ranks as the probability p does, and never rounds to 1."""
     others = torch.cat((logits[:, :k], logits[:, k + 1 :]), dim=1)  # [N, K - 1]
     return logits[:, k] - others.logsumexp(dim=1)
 
 
 def nan_message(epoch: int, loss: float, recipe: Recipe, out: Path | str | None) -> str:
-    """What to say where the loss of an epoch, counted from 0, is not a number."""
+    """The message for a loss that is not a number, in an epoch counted from 0."""
     kept = f"; the checkpoint after epoch {epoch} is kept in {out}" if out is not None and epoch else ""
     return (
         f"the training loss of epoch {epoch + 1} is {loss}{kept}. The steps were too large or the clips are damaged: "

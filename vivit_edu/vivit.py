@@ -5,7 +5,7 @@
     Model 3  FactorisedSelfAttention  in each block first over space, then time   chapter 07
     Model 4  FactorisedDotProduct   half of the heads over space, half over time  chapter 08
 
-B clips become T' = n_t time indices of S = n_h·n_w tokens of width D each.
+B clips become nt (n_t) time indices of S = n_h·n_w tokens of width D each.
 To add a model, write a subclass of `ViViT` with its record, and give it a name in models.py.
 """
 
@@ -28,7 +28,7 @@ ACTIVATIONS = {"gelu": "none", "gelu_tanh": "tanh"}  # name -> nn.GELU's `approx
 class ViViTConfig:
     """What defines a ViViT, apart from which of the models it is. Sizes are in voxels, tokens or channels.
 
-    Raises ConfigError where a value is of another kind or out of range.
+    Raises ConfigError if a value is of another kind or out of range.
     """
 
     clip_shape: tuple[int, int, int, int] = (1, 28, 28, 28)  # (C, T, H, W)
@@ -120,7 +120,7 @@ class Block(nn.Module):
 
 class FactorisedSelfAttentionBlock(nn.Module):
     """Model 3's layer: attention over space, attention over time, MLP, each with its own LayerNorm and
-    residual connection (section 3.3). [B, T', S, D] -> same."""
+    residual connection (section 3.3). [B, nt, S, D] -> same."""
 
     def __init__(self, config: ViViTConfig, drop_path: float = 0.0):
         super().__init__()
@@ -137,7 +137,7 @@ class FactorisedSelfAttentionBlock(nn.Module):
 
 
 class FactorisedDotProductBlock(Block):
-    """Model 4's layer: `Block`, but half of its heads attend over space and half over time. [B, T', S, D] -> same."""
+    """Model 4's layer: `Block`, but half of its heads attend over space and half over time. [B, nt, S, D] -> same."""
 
     def __init__(self, config: ViViTConfig, drop_path: float = 0.0):
         super().__init__(config, drop_path)
@@ -173,7 +173,7 @@ class ViViT(nn.Module):
     they are computed: "joint", "space", "time". attention_halves: whether these share the heads of one attention
     rather than follow each other. tokens_as: how the encoder sees its tokens: as one "sequence", on the "grid" of time
     indices and places, or in two "encoders", one after the other. positions_over: what its positions tell apart:
-    "sequence" [1, T'·S, D], "space" [1, S, D] or "grid" [1, T', S, D].
+    "sequence" [1, nt·S, D], "space" [1, S, D] or "grid" [1, nt, S, D].
     """
 
     title: str
@@ -189,7 +189,7 @@ class ViViT(nn.Module):
         self.config = config
         self.embedding = TOKENIZERS[config.tokenizer](config.clip_shape, config.dim, config.tubelet, config.remainder)
         n_t, n_h, n_w = self.embedding.grid
-        self.grid = (n_t, n_h * n_w)  # (T', S)
+        self.grid = (n_t, n_h * n_w)  # (nt, S)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.dim, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -201,9 +201,10 @@ class ViViT(nn.Module):
 
     @classmethod
     def sees(cls, kind: str, n_t: int, s: int) -> torch.Tensor:
-        """Which token (row) attends to which (column) in an attention of this kind: bool [N, N], N = T'·S.
+        """Which token (row) attends to which (column) in an attention of this kind: bool [N, N], N = nt·S.
 
-        n_t, s: T' and S. Tokens count as in the models: all places of a time index, then those of the next.
+        n_t, s: the time indices nt and the places S. Tokens count as in the models: all places of a time index,
+        then those of the next.
         """
         token = torch.arange(n_t * s)
         if kind == "joint":
@@ -226,7 +227,7 @@ class ViViT(nn.Module):
         """Attention weights in the order in which they were computed, as (layer, kind, weights).
 
         record: as the attention modules leave it. batch: B. weights: "joint" [B, heads, N, N],
-        "space" [B, T', heads, S, S], "time" [B, S, heads, T', T'].
+        "space" [B, nt, heads, S, S], "time" [B, S, heads, nt, nt].
         """
         for i, weights in enumerate(record):
             kind = self.kinds[i % len(self.kinds)]
@@ -244,7 +245,7 @@ def read_out(z: torch.Tensor, cls: torch.Tensor | None) -> torch.Tensor:
 
 
 class SpaceTime(ViViT):
-    """Model 1, spatio-temporal attention: all T'·S tokens in one sequence, as in an image ViT."""
+    """Model 1, spatio-temporal attention: all nt·S tokens in one sequence, as in an image ViT."""
 
     title = "Model 1, spatio-temporal attention"
     paper = (88.9, 455.2)
@@ -262,7 +263,7 @@ class SpaceTime(ViViT):
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         z = rearrange(self.embedding(clips), "b t s d -> b (t s) d")
         if self.cls is not None:
-            z = prepend_cls(z, self.cls)  # [B, 1 + T'·S, D]
+            z = prepend_cls(z, self.cls)  # [B, 1 + nt·S, D]
         z = self.dropout(z + self.positions)
         return self.head(read_out(self.encoder(z), self.cls))
 
@@ -312,16 +313,16 @@ class FactorisedEncoder(ViViT):
 
     @classmethod
     def sees(cls, kind: str, n_t: int, s: int) -> torch.Tensor:
-        """As in ViViT, but the temporal encoder has one vector per time index: bool [T', T'] for "time"."""
+        """As in ViViT, but the temporal encoder has one vector per time index: bool [nt, nt] for "time"."""
         return super().sees(kind, n_t, 1 if kind == "time" else s)
 
     @classmethod
     def pairs(cls, kind: str, n_t: int, s: int) -> int:
-        """As in ViViT, but T'² for "time"."""
+        """As in ViViT, but nt² for "time"."""
         return super().pairs(kind, n_t, 1 if kind == "time" else s)
 
     def sort_weights(self, record: list[torch.Tensor], batch: int) -> Iterator[tuple[int, str, torch.Tensor]]:
-        """As in ViViT, but the temporal encoder's layers follow the spatial ones: "time" [B, heads, T', T']."""
+        """As in ViViT, but the temporal encoder's layers follow the spatial ones: "time" [B, heads, nt, nt]."""
         for layer, weights in enumerate(record):
             spatial = layer < self.config.depth
             yield layer, self.kinds[not spatial], unfold(weights, batch) if spatial else weights
@@ -348,7 +349,7 @@ class FactorisedSelfAttention(ViViT):
         self.encoder = Encoder(self.block, config.depth, config)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        z = self.encoder(self.dropout(self.embedding(clips) + self.positions))  # [B, T', S, D]
+        z = self.encoder(self.dropout(self.embedding(clips) + self.positions))  # [B, nt, S, D]
         return self.head(z.mean(dim=(1, 2)))
 
 

@@ -12,7 +12,7 @@ SPLITS = ("train", "val", "test")
 @dataclass(frozen=True)
 class Mirror:
     """The flip that stays within a data set: along `axis` (1, 2 or 3 of a clip [C, T, H, W]) class k becomes class
-    `permutation[k]`. A flip along any other axis mirrors an organ just the same, and turns it round as well, into a
+    `permutation[k]`. A flip along any other axis mirrors an organ just as well, and also turns it round, into a
     position that no body has."""
 
     axis: int
@@ -21,8 +21,8 @@ class Mirror:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled clips. `clips` uint8 [N, C, T, H, W], `labels` int64 [N]; where they are known, the
-    `patients` they come from, int64 [N], and the `masks` of the organ, uint8 0 or 1, [N, T, H, W]."""
+    """Labelled clips. `clips` uint8 [B, C, T, H, W], `labels` int64 [B]; if they are known, the
+    `patients` they come from, int64 [B], and the `masks` of the organ, uint8 0 or 1, [B, T, H, W]."""
 
     clips: torch.Tensor
     labels: torch.Tensor
@@ -33,7 +33,7 @@ class Split:
         return len(self.labels)
 
     def subset(self, indices: list[int] | slice | torch.Tensor) -> "Split":
-        """The clips at `indices` (a list, a slice or a tensor) with all that belongs to them."""
+        """The clips at `indices` (a list, a slice or a tensor) with everything that belongs to them."""
         fields = (self.clips, self.labels, self.patients, self.masks)
         return Split(*(None if field is None else field[indices] for field in fields))
 
@@ -44,8 +44,8 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Volumes:
-    """A data set in its three splits; no patient is in two of them. `mirror` is None where no class
-    has a side: then every flip is free. `film`: T is time, which augmentation must not turn round.
+    """A data set in its three splits; no patient is in two of them. `mirror` is None if no class
+    has a side: then every flip is allowed. `film`: T is time, which augmentation must not turn round.
     `files`: where each clip is a file, {its name: "SPLIT SHA-256"}."""
 
     name: str
@@ -65,8 +65,8 @@ def find_mirror_axis(split: Split, right: int, left: int) -> int:
     """The axis of a clip [C, T, H, W] (1, 2 or 3) that mirrors class `right` into class `left`.
 
     The mean clip of one class is flipped along each axis and compared, by correlation, with the mean
-    clip of the other. Means always have a best axis, noise too. So each single clip is asked as well
-    which flip of the other class's mean it looks like, and does not vote where two are as good: the axis
+    clip of the other. Some axis is always the best, even for noise. So we also ask each single clip
+    which flip of the other class's mean it looks like. It doesn't vote if two are equally good. The axis
     must win by more than three standard deviations of a fair draw between it and the runner-up.
 
     Raises `DataError` where a class has no clips or no axis wins clearly.
@@ -95,7 +95,7 @@ def find_mirror_axis(split: Split, right: int, left: int) -> int:
 
 
 def _correlation(clips, pattern):
-    """Pearson's correlation [N] of clips [N, C, T, H, W] with one pattern [C, T, H, W]; 0 for constants."""
+    """Pearson's correlation [B] of clips [B, C, T, H, W] with one pattern [C, T, H, W]; 0 for constants."""
     clips, pattern = clips.flatten(1), pattern.flatten()
     return torch.cosine_similarity(clips - clips.mean(1, keepdim=True), pattern - pattern.mean(), dim=1)
 

@@ -41,9 +41,14 @@ def test_a_source_keeps_solutions_and_points_and_drops_outputs_and_guesses(path)
     nbformat.validate(nb)
     theirs = [cell for cell in master.nb.cells if "nbgrader" in cell.metadata]
     without_run = {"outputs": [], "execution_count": None}
-    assert [cell for cell in nb.cells if "nbgrader" in cell.metadata][: len(theirs)] == [
-        cell | {"id": cell.metadata.nbgrader.grade_id} | (without_run if cell.cell_type == "code" else {})
-        for cell in theirs
+    ours = [cell for cell in nb.cells if "nbgrader" in cell.metadata][: len(theirs)]
+    parts = "from vivit_edu.course.checks import by_parts\n"  # a check that gives points part by part: test_grading.py
+    assert [cell | {"source": ""} if cell.source.startswith(parts) else cell for cell in ours] == [
+        cell
+        | {"id": cell.metadata.nbgrader.grade_id}
+        | (without_run if cell.cell_type == "code" else {})
+        | ({"source": ""} if our.source.startswith(parts) else {})
+        for cell, our in zip(theirs, ours)
     ]
     assert not any(cell.get("outputs") for cell in nb.cells)
     for cell in nb.cells:

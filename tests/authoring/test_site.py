@@ -12,12 +12,14 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from PIL import Image
 
 from tests.sample_chapter import sample_notebook
-from vivit_edu.authoring.masters import master_paths, read
+from vivit_edu.authoring.masters import master_paths, read, repository
 from vivit_edu.authoring.rules import prose
-from vivit_edu.authoring.site import broken_links, figures_of, inside, mathml, page, site
+from vivit_edu.authoring.site import broken_links, figures_of, first_page, inside, mathml, page, parts_of_formula, site
 from vivit_edu.cli import main
+from vivit_edu.course.map import course_map
 from vivit_edu.errors import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -93,6 +95,26 @@ def test_a_chapter_is_there_whole(pages, built, path):
     assert (built / f"{path.stem}.html").read_text(encoding="utf-8").count("Show a solution") == solutions
 
 
+def test_the_first_page_says_what_for_whom_how_long_and_how_to_start(pages, built):
+    text = first_page(FOLDER, repository())
+    for row in course_map(FOLDER):
+        assert f"**{row['chapter']} [{row['title']}]({row['file']})** · {row['minutes']} minutes" in text
+        assert row["builds"] in text
+    assert f"about {sum(int(row['minutes']) for row in course_map(FOLDER)) / 60:.0f} hours" in text
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"```bash\n(git clone.*?)```", readme, re.S)
+    assert f"```bash\n{commands}```" in text, "the README's two commands"
+    links = pages["index"].all("a", "href")
+    for start in ("colab.research.google.com/github/", "mybinder.org/v2/gh/", "codespaces.new/"):
+        assert any(link.startswith(f"https://{start}vivit-edu/vivit-edu") for link in links), start
+    assert "guide.html" in links and "13_attention_maps.html" in links
+    (animation,) = [src for src in pages["index"].all("img", "src") if src.endswith(".gif")]
+    with Image.open(built / animation) as image:
+        assert image.n_frames > 20
+    # the numbers of its first sentences: entries of a table of all pairs, four bytes each
+    assert round(28**6 * 4 / 1e9, 1) == 1.9 and round(343**2 * 4 / 1e6, 1) == 0.5 and 343 == (28 // 4) ** 3
+
+
 @each_page
 def test_every_picture_is_there_and_described(pages, built, name):
     for attributes in (attributes for tag, attributes in pages[name].tags if tag == "img"):
@@ -113,6 +135,14 @@ def test_no_link_is_dead_and_nothing_comes_from_the_network(pages, built, name):
         assert not file or (built / file).exists(), target
         if anchor and (Path(file).stem in pages or not file):
             assert unquote(anchor) in pages[Path(file).stem if file else name].ids, target
+
+
+def test_every_chapter_leads_to_the_next_and_back(pages):
+    order = ["index", *(path.stem for path in MASTERS)]
+    for before, after in zip(order, order[1:]):
+        for here, kind, there in ((before, "right-next", after), (after, "left-prev", before)):
+            links = [attributes["href"] for _, attributes in pages[here].tags if attributes.get("class") == kind]
+            assert links == [f"{there}.html"]
 
 
 @each_page
@@ -254,6 +284,19 @@ def test_the_code_of_a_figure_is_folded_and_the_figure_as_wide_as_in_the_noteboo
     assert list(figures_of(nb).values()) == [shown["image/png"]]
 
 
+@pytest.mark.parametrize(
+    "formula, parts",
+    [
+        (r"a = 1, \qquad b = \mathrm{MLP}(c), \quad d", ["a = 1,", r"b = \mathrm{MLP}(c),", "d"]),
+        (r"\frac{a \quad b}{c}", [r"\frac{a \quad b}{c}"]),
+        (r"\left\{ a \quad b \right\} \quad c", [r"\left\{ a \quad b \right\}", "c"]),
+        (r"\begin{aligned} a & \quad b \end{aligned}", [r"\begin{aligned} a & \quad b \end{aligned}"]),
+    ],
+)
+def test_parts_of_a_formula_that_stand_next_to_each_other_may_wrap(formula, parts):
+    assert parts_of_formula(formula) == parts
+
+
 def test_mathml_is_marked_as_block_or_inline():
     assert 'display="block"' in mathml(r"\frac{a}{b}", display=True) and "<mfrac>" in mathml(
         r"\frac{a}{b}", display=True
@@ -312,16 +355,57 @@ def test_pages_open_in_a_browser(built, browser, scheme):
     context.close()
 
 
-def test_a_telephone_shows_a_chapter_without_scrolling_sideways_and_a_solution_unfolds(built, browser):
+# What a reader with a telephone would have to scroll sideways for, or would see out of shape, as strings.
+TOO_WIDE = """() => {
+    const found = [], width = document.documentElement.clientWidth;
+    if (document.documentElement.scrollWidth > width) found.push(`the page: ${document.documentElement.scrollWidth}`);
+    for (const formula of document.querySelectorAll('article div.formula'))
+        if (formula.scrollWidth > formula.clientWidth) found.push(`formula: ${formula.textContent.slice(0, 40)}`);
+    for (const image of document.querySelectorAll('article img')) {
+        const box = image.getBoundingClientRect();
+        if (box.right > width) found.push(`too wide: ${image.alt}`);
+        if (Math.abs(box.width / box.height * image.naturalHeight / image.naturalWidth - 1) > 0.05)
+            found.push(`out of shape, ${box.width} x ${box.height}: ${image.alt}`);
+    }
+    return found;
+}"""
+
+
+def test_a_telephone_shows_every_page_without_scrolling_sideways(built, browser):
     context = browser.new_context(viewport={"width": 390, "height": 800})
     page = context.new_page()
-    page.goto((built / "03_tubelet_embedding.html").as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    solution = page.locator("details", has_text="Show a solution").first
-    assert not solution.locator("pre").first.is_visible()
-    solution.locator("summary").click()
-    assert solution.locator("pre").first.is_visible()
+    for name in PAGES:
+        page.goto((built / f"{name}.html").as_uri())
+        page.evaluate("document.querySelectorAll('article img').forEach(i => i.loading = 'eager')")
+        page.wait_for_function("[...document.querySelectorAll('article img')].every(i => i.complete)")
+        assert page.evaluate(TOO_WIDE) == [], name
     context.close()
+
+
+def test_solutions_and_the_code_of_figures_unfold(built, browser):
+    page = browser.new_page()
+    page.goto((built / "03_tubelet_embedding.html").as_uri())
+    for words in ("Show a solution", "Show the code of this figure"):
+        folded = page.locator("details", has_text=words).first
+        assert not folded.locator("pre").first.is_visible()
+        folded.locator("summary").click()
+        assert folded.locator("pre").first.is_visible()
+    page.close()
+
+
+def test_the_search_finds_chapters_and_a_page_leads_to_the_next(built, browser):
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=built)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/search.html?q=rollout")
+        page.wait_for_selector("#search-results li a")
+        assert page.locator("#search-results li a", has_text="13 · Attention maps").count()
+        page.locator("#search-results li a", has_text="13 · Attention maps").first.click()
+        page.locator("a.right-next").click()
+        assert page.url.endswith(f"/{MASTERS[14].stem}.html")
+        page.close()
+        server.shutdown()
 
 
 def test_links_to_other_sites_are_asked_for(tmp_path, monkeypatch):

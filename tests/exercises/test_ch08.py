@@ -1044,6 +1044,7 @@ def test_drawings():
             "mlp_dim": 8,
         }
         found[name] = attention_maps(build_model(name, heads=4, **options), clips)
+    rows = [{"row": name, "history": {"loss": [[1, 0.5]] * 3, "val_acc": [[0.2, 0.6]] * 3}} for name in found]
     moved = torch.eye(4).bool()
     mask = torch.zeros(4, 8, 8)
     mask[:, 2:5, 2:5] = 1
@@ -1053,6 +1054,7 @@ def test_drawings():
         dot_product.bar_losses({"one": [[0.7, 0.1]] * 3, "two": [[0.7, 0.6]] * 3}, {"one": "black", "two": "grey"}),
         dot_product.learned_heads(255 * clips[0], mask, found["factorised_dot_product"], (4, 1, 4), (1, 2)),
         dot_product.models_side_by_side(found, 4, 4),
+        dot_product.recorded_curves(rows, (0.2, 0.9)),
     ):
         assert_readable(figure)
 

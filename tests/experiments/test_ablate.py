@@ -353,7 +353,7 @@ def test_every_table_builds_its_models(table, tiny_volumes):
     from vivit_edu import build_model
 
     rows = make_rows(table, epochs=2, bfloat16=True)
-    assert len({row.name for row in rows}) == len(rows) > 2
+    assert len({row.name for row in rows}) == len(rows) > 1
     for row in rows:
         assert row.recipe.epochs == 2 and row.recipe.bfloat16
         build_model(row.recipe.model, **row.recipe.options)

@@ -14,7 +14,7 @@ import torch
 from tests.tiny import make_tiny_volumes, tiny_recipe
 from vivit_edu.cli import main
 from vivit_edu.data import Split
-from vivit_edu.datasets import video
+from vivit_edu.datasets import video, video_folders
 from vivit_edu.errors import CheckpointError, ConfigError
 from vivit_edu.experiments import runs
 from vivit_edu.experiments.ablate import claim_folder
@@ -179,7 +179,7 @@ def films(tmp_path, monkeypatch):
         return torch.full((1, 3, frames, size, size), path.read_bytes()[0], dtype=torch.uint8)
 
     monkeypatch.setattr(video, "load_clip", load_clip)
-    monkeypatch.setattr(video, "why_no_video", lambda path: None)
+    monkeypatch.setattr(video_folders, "why_no_video", lambda path: None)
     for name in ("down", "up"):
         (tmp_path / "films" / name).mkdir(parents=True)
         for i in range(6):

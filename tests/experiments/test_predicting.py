@@ -13,7 +13,14 @@ from tests.datasets.test_video import encode, ramp
 from tests.tiny import make_tiny_volumes, tiny_recipe
 from vivit_edu.cli import main
 from vivit_edu.errors import CheckpointError, ConfigError, DataError
-from vivit_edu.experiments.predicting import Predictor, predict_files, preparation, read_clips, read_predictor
+from vivit_edu.experiments.predicting import (
+    Predictor,
+    predict_clip,
+    predict_files,
+    preparation,
+    read_clips,
+    read_predictor,
+)
 from vivit_edu.experiments.runs import train_run
 from vivit_edu.training import predict_logits
 
@@ -214,3 +221,30 @@ def test_weights_without_a_head_or_of_images_are_refused(published, tmp_path):
     ).save_pretrained(tmp_path / "image")
     with pytest.raises(CheckpointError, match="does not say num_frames"):
         read_predictor(tmp_path / "image", device="cpu")
+
+
+def test_one_clip_in_python_gets_the_probabilities_of_its_file(run, tmp_path):
+    """A tensor, whole or as views, uint8 or float, and a file, give the same; the best class is first."""
+    volumes, predictor = make_tiny_volumes(), read_predictor(run, device="cpu")
+    expected = predict_logits(predictor.model, volumes.test).softmax(-1)
+    for n in range(3):
+        clip = volumes.test.clips[n]
+        path = save(tmp_path / f"{n}.npy", clip.numpy())
+        for given in (clip, clip / 255, clip[None], clip.expand(4, *clip.shape), path, str(path)):
+            found = predict_clip(predictor, given)
+            assert list(found.values()) == sorted(found.values(), reverse=True)
+            assert [found[name] for name in volumes.class_names] == pytest.approx(expected[n].tolist(), abs=1e-5)
+    pair = torch.stack([volumes.test.clips[0], volumes.test.clips[1]])  # two views: their logits are averaged
+    logits = predict_logits(predictor.model, volumes.test.subset([0, 1])).mean(0).softmax(-1)
+    found = predict_clip(predictor, pair)
+    assert [found[name] for name in volumes.class_names] == pytest.approx(logits.tolist(), abs=1e-5)
+
+
+NO_CLIPS = [torch.zeros(1, 8, 8, 9), torch.zeros(8, 8, 8), torch.zeros(0, 1, 8, 8, 8), torch.full((1, 8, 8, 8), 1.5)]
+NO_CLIPS += [torch.full((1, 8, 8, 8), torch.nan), torch.zeros(1, 8, 8, 8, dtype=torch.int64), "", 3]
+
+
+@pytest.mark.parametrize("wrong", NO_CLIPS, ids=range(len(NO_CLIPS)))
+def test_a_clip_of_another_shape_or_kind_is_refused_in_words(run, wrong):
+    with pytest.raises(ConfigError, match="a clip of|clip must be the path"):
+        predict_clip(read_predictor(run, device="cpu"), wrong)

@@ -1,9 +1,15 @@
-"""One process at a time writes to a place; the others are told who it is."""
+"""One process at a time writes to a place; the others are told who it is. With the locks of POSIX and of Windows."""
 
 import errno
 import multiprocessing
 import os
 import signal
+import struct
+import sys
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +19,72 @@ from vivit_edu.support.locks import IN_FOLDER, alone, alone_in, check_alone
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, as POSIX has it")
 FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
+
+
+def windows_locking(number, mode, size):
+    """`msvcrt.locking` by a lock of Linux that, like it, is of bytes from the file's place on, and of an open file."""
+    import fcntl
+
+    assert mode == WINDOWS.LK_NBLCK
+    begin = os.lseek(number, 0, os.SEEK_CUR)
+    assert begin > os.fstat(number).st_size + 1000, "nobody else could read these bytes"
+    flock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, begin, size, 0)
+    try:
+        fcntl.fcntl(number, fcntl.F_OFD_SETLK, flock)
+    except BlockingIOError:
+        raise PermissionError(errno.EACCES, "Permission denied") from None  # as Windows calls it
+
+
+@contextmanager
+def guarded():
+    """Within it no other process of these tests opens or removes a file."""
+    import fcntl
+
+    with open(Path(tempfile.gettempdir()) / f"guard-{os.getpgid(0)}", "w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+def windows_open(path, mode):
+    """`open`, at no time at which a file is removed."""
+    with guarded():
+        return open(path, mode)
+
+
+def opened(path):
+    """Whether a process of these tests has a file open."""
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if os.getpgid(int(process)) == os.getpgid(0):
+                for number in os.listdir(f"/proc/{process}/fd"):
+                    with suppress(OSError):
+                        if os.path.samestat(os.stat(f"/proc/{process}/fd/{number}"), os.stat(path)):
+                            return True
+    return False
+
+
+def windows_unlink(path, missing_ok=False, inner=Path.unlink):
+    """`Path.unlink` for which, as on Windows, a file that somebody has open cannot be removed."""
+    with guarded():
+        if opened(path):
+            raise PermissionError(errno.EACCES, "The process cannot access the file", str(path))
+        inner(path, missing_ok)
+
+
+WINDOWS = SimpleNamespace(LK_NBLCK=2, locking=windows_locking)
+
+
+@pytest.fixture(params=["as here", "as on Windows"], autouse=True)
+def system(request, monkeypatch):
+    """Each test with this system's locks, and, on Linux, with those that Windows would use."""
+    if request.param == "as on Windows":
+        if sys.platform != "linux":
+            pytest.skip("the stand-in for Windows needs the locks of Linux")
+        monkeypatch.setattr(locks, "fcntl", None)
+        monkeypatch.setitem(sys.modules, "msvcrt", WINDOWS)
+        monkeypatch.setattr(Path, "unlink", windows_unlink)
+        monkeypatch.setattr(locks, "open", windows_open, raising=False)
+    return request.param
 
 
 def hold(folder, pipe):
@@ -46,7 +118,9 @@ def test_a_second_process_is_told_who_the_first_one_is(tmp_path):
     pipe.send("end")
     first.join(), second.join()
     with alone_in(tmp_path / "run"):
-        assert f"process {os.getpid()}" in other(tmp_path / "run")[2]  # a copy of this process is another one
+        third, _, said = other(tmp_path / "run")
+        assert f"process {os.getpid()}" in said  # a copy of this process is another one
+        third.join()  # which, by the fork, had the file open as well
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -117,8 +191,31 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
         pass
 
 
+def test_who_holds_it_can_be_read_while_it_is_held(tmp_path):
+    """On Windows nobody reads locked bytes: those are far behind the words."""
+    with alone_in(tmp_path):
+        assert (tmp_path / IN_FOLDER).read_text().startswith(f"process {os.getpid()} on ")
+        assert (tmp_path / IN_FOLDER).stat().st_size < 200
+
+
+def test_the_stand_in_for_windows_locks_and_keeps(tmp_path, system):
+    if system != "as on Windows":
+        pytest.skip("about the stand-in")
+    with open(tmp_path / "file", "a+b") as first, open(tmp_path / "file", "a+b") as second:
+        first.seek(2**20), second.seek(2**20)
+        WINDOWS.locking(first.fileno(), WINDOWS.LK_NBLCK, 1)
+        with pytest.raises(PermissionError):
+            WINDOWS.locking(second.fileno(), WINDOWS.LK_NBLCK, 1)
+        with pytest.raises(PermissionError):
+            (tmp_path / "file").unlink()
+    (tmp_path / "file").unlink()
+
+
 @pytest.mark.skipif(locks.fcntl is None, reason="needs the locks of POSIX")
-def test_a_file_system_without_locks_is_no_reason_to_stop(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_no_reason_to_stop(tmp_path, monkeypatch, system):
+    if system == "as on Windows":
+        pytest.skip("about the locks of POSIX")
+
     def none(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 

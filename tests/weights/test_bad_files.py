@@ -251,6 +251,70 @@ def test_parts_within_parts_do_not_keep_us_for_ever(make, levels, wrap, nowhere_
         read_newest(nowhere_else)
 
 
+def with_pickle(path, pickled):
+    """Writes an archive as torch does, with this pickle in it."""
+    torch.save({"a": 1}, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else content)
+
+
+def tuples(levels, width=2):
+    """Opcodes that leave one tuple on the stack, each of whose levels holds the one below it `width` times."""
+    made = b"(" * levels + b"K\x01q\x00"
+    for level in range(levels):
+        made += (width - 1) * (b"h%c" % level) + b"tq%c" % (level + 1)
+    return made
+
+
+KEYS = {
+    "a key": lambda tall: b"\x80\x02}" + tall + b"K\x02s.",
+    "one key of several": lambda tall: b"\x80\x02}(K\x05K\x06" + tall + b"K\x02u.",
+    "a key of a dict in a list": lambda tall: b"\x80\x02](K\x07}" + tall + b"K\x02se.",
+    "a key of an OrderedDict": lambda tall: b"\x80\x02ccollections\nOrderedDict\n(](" + tall + b"K\x02\x86etR.",
+}
+
+
+@pytest.mark.parametrize("place", KEYS)
+@pytest.mark.parametrize("levels, width", [(40, 2), (120, 2), (9, 100)])
+def test_tuples_within_tuples_as_keys_do_not_keep_us_for_ever(place, levels, width, nowhere_else):
+    """torch hashes a key part by part while it reads: 2⁴⁰ parts are some hours."""
+    (nowhere_else / PREVIOUS).unlink(missing_ok=True)
+    with_pickle(nowhere_else / LATEST, KEYS[place](tuples(levels, width)))
+    assert (nowhere_else / LATEST).stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match="parts within parts without end"):
+        load_pretrained(MODEL, nowhere_else / LATEST)
+    with pytest.raises(CheckpointError, match="no checkpoint .*parts within parts without end"):
+        read_newest(nowhere_else)
+
+
+@pytest.mark.parametrize("place", KEYS)
+def test_a_few_tuples_are_read_as_torch_reads_them(place, nowhere_else):
+    with_pickle(nowhere_else / "few.pt", KEYS[place](tuples(3)))
+    few = torch_files.read_torch(nowhere_else / "few.pt")
+    assert few == torch.load(nowhere_else / "few.pt", weights_only=True) and "(((1, 1), (1, 1)), ((1, 1)" in str(few)
+
+
+def test_a_key_made_of_many_parts_counts_each_time_it_is_met(nowhere_else):
+    """A tuple of a thousand numbers is no harm; as the key of ten thousand dicts it is hashed ten million times."""
+    tall = b"(" + 1000 * b"K\x01" + b"tq\x00"
+    many = b"\x80\x02](" + tall + 10_000 * b"}h\x00K\x02s" + b"e."
+    with_pickle(nowhere_else / "many.pt", many)
+    with pytest.raises(CheckpointError, match="parts within parts without end"):
+        torch_files.read_torch(nowhere_else / "many.pt")
+
+
+@pytest.mark.parametrize(
+    "pickled", [b"\x80\x02h\x05.", b"\x80\x02t.", b"\x80\x02K\x01\x87.", b"\x80\x02s.", b"\x80\x02q\x00."]
+)
+def test_a_pickle_that_takes_what_was_never_there_is_damaged(pickled, nowhere_else):
+    with_pickle(nowhere_else / "odd.pt", pickled)
+    with pytest.raises(CheckpointError, match="is damaged: its part .*data.pkl breaks off"):
+        torch_files.read_torch(nowhere_else / "odd.pt")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
 @pytest.mark.parametrize(
     "name", ["run.json", LATEST, PREVIOUS, "pretrained.json", "weights.pt", "weights.npz", "weights.safetensors"]

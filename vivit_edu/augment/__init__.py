@@ -237,7 +237,7 @@ def _distort(clips: torch.Tensor, strengths: Mapping[str, Strength], generator: 
     on = {name: value for name, value in strengths.items() if isinstance(value, torch.Tensor) or value}
     moves = {name: on[name] for name in ("shift", "rotate", "scale", "shear", "elastic") if name in on}
     if moves:
-        clips = warp.warp_unchecked(clips, generator, **moves)
+        clips = inspect.unwrap(warp.warp)(clips, generator, **moves)
     for operation in (gain, bias, gamma, blur, noise, erase):
         if operation.__name__ in on:
             clips = inspect.unwrap(operation)(clips, on[operation.__name__], generator)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import TypeVar, cast
 
 import torch
@@ -88,6 +89,22 @@ def checked(operation: Operation) -> Operation:
         return operation(clips, strength, generator)
 
     return cast(Operation, door)
+
+
+def checked_by_name(operation: Operation) -> Operation:
+    """Check the clips and the strengths, which are given by their names, before the operation (clips, generator, …).
+
+    What is checked already goes past it: `inspect.unwrap(operation)`.
+    """
+    names = signature(operation)
+
+    @wraps(operation)
+    def with_checks(clips: torch.Tensor, generator: torch.Generator, **strengths: Strength) -> torch.Tensor:
+        names.bind(clips, generator, **strengths)  # a name that it does not have is Python's error, as ever
+        check_batch(clips, generator, **strengths)
+        return operation(clips, generator, **strengths)
+
+    return cast(Operation, with_checks)
 
 
 def to_float(clips: torch.Tensor) -> torch.Tensor:

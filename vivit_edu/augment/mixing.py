@@ -60,9 +60,13 @@ def blend(clips: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> t
 def mixup(
     clips: torch.Tensor, targets: torch.Tensor, alpha: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add two clips, and their targets, in the parts λ and 1 - λ; λ ~ Beta(α, α) for each clip (Zhang et al. 2018).
+    """Add two clips, and their targets, in the parts λ and 1 - λ (Zhang et al. 2018).
 
-    Shapes as in `blend`. A small α leaves most clips nearly whole; with α = 1 every λ is equally likely; 0 is off.
+    λ is the larger of l and 1 - l, with l ~ Beta(α, α) drawn for each clip, so that each clip is the larger part of
+    exactly one blend. With l itself a quarter of a batch would be the larger part of none, and a quarter of two; a
+    single blend is distributed alike, since Beta(α, α) is symmetric and the partner random. (The authors' code draws
+    one l for the whole batch, where no clip can be missing.) Shapes as in `blend`. A small α leaves most clips nearly
+    whole; with α = 1 every λ from 1/2 to 1 is equally likely; 0 is off.
     """
     _check(clips, targets, generator, mixup=alpha)
     return mix(clips, targets, alpha, 0.0, generator)
@@ -104,7 +108,8 @@ def _blend(clips: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> 
 
 
 def _mixup_weight(clips: torch.Tensor, alpha: float, generator: torch.Generator) -> torch.Tensor:
-    return beta(alpha, clips, generator).reshape(-1, 1, 1, 1, 1)
+    part = beta(alpha, clips, generator)
+    return torch.maximum(part, 1 - part).reshape(-1, 1, 1, 1, 1)  # each clip is the larger part of its own blend
 
 
 def _cutmix_weight(clips: torch.Tensor, alpha: float, generator: torch.Generator) -> torch.Tensor:

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from .draws import Strength, check_batch, normal, per_clip, to_float, uniform
+from .draws import Strength, checked_by_name, normal, per_clip, to_float, uniform
 
 KNOTS = 4  # of the coarse lattice along each axis: few, so that it bends organs and does not tear them
 
 
+@checked_by_name
 def warp(
     clips: torch.Tensor,
     generator: torch.Generator,
@@ -37,21 +38,6 @@ def warp(
 
     Returns float32 [B, C, T, H, W]; with `shift` alone the voxels themselves, in their own type.
     """
-    strengths = {"shift": shift, "rotate": rotate, "scale": scale, "shear": shear, "elastic": elastic}
-    check_batch(clips, generator, **strengths)
-    return warp_unchecked(clips, generator, **strengths)
-
-
-def warp_unchecked(
-    clips: torch.Tensor,
-    generator: torch.Generator,
-    shift: Strength = 0.0,
-    rotate: Strength = 0.0,
-    scale: Strength = 0.0,
-    shear: Strength = 0.0,
-    elastic: Strength = 0.0,
-) -> torch.Tensor:
-    """Do what `warp` does, for input that has been checked."""
     batch, sizes = len(clips), clips.shape[2:]
     part = uniform(-shift, shift, (batch, 3), clips, generator)
     offset = torch.stack([(part[:, axis] * size).round() for axis, size in enumerate(sizes)], dim=1)  # [B, 3]

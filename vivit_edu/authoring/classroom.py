@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .exercises import clear_guesses, on_github, relink
+from .exercises import SOLUTION_BEGIN, clear_guesses, on_github, relink
 from .masters import Master, badges, checkout, master_paths, notebook_text, read, tags, write
 from .notebooks import choose
 from .ours import built_beside
@@ -146,6 +148,9 @@ def source_notebook(master: Master, names: Collection[str] = ()) -> NotebookNode
         cell.outputs, cell.execution_count = [], None
         if "bootstrap" not in tags(cell):
             cell.source = clear_guesses(cell.source)
+    for answer, check in zip(nb.cells, nb.cells[1:]):
+        if _grading(answer).get("grade_id", "") + "-check" == _grading(check).get("grade_id"):
+            check.source = part_by_part(check, answer.source)
     for cell in nb.cells:  # an answer whose metadata is lost is known by its id
         cell.id = cell.metadata.get("nbgrader", {}).get("grade_id", cell.id)
     if not any(_by_hand(cell) for cell in nb.cells):
@@ -153,6 +158,39 @@ def source_notebook(master: Master, names: Collection[str] = ()) -> NotebookNode
         end = last[0] if last else len(nb.cells)
         nb.cells[end:end] = question(master.chapter)
     return nb
+
+
+def part_by_part(check: NotebookNode, solution: str) -> str:
+    """The source of a check's cell that gives points for each part of an answer, in equal shares.
+
+    check: the cell in the master, one call: ch04.check_multi_head(MultiHead). solution: the answer's source. An
+    exercise with one part, or with more parts than points, keeps the cell as it is.
+    """
+    names, total = parts_of(solution), _grading(check)["points"]
+    call = re.fullmatch(r"(ch\d\d\.\w+)\((.+)\)", check.source.strip())
+    exercise = re.fullmatch(r"ch(\d\d)-ex(\d)-check", _grading(check)["grade_id"])
+    if not call or not exercise or not 2 <= len(names) <= total:
+        return check.source
+    each, left = divmod(total, len(names))
+    shares = {name: each + (place >= len(names) - left) for place, name in enumerate(names)}  # the last ones get more
+    told = f'"{exercise[1]}.{exercise[2]}", {call[1]}, {json.dumps(shares)}, {call[2]}'
+    return f"from vivit_edu.course.checks import by_parts\nby_parts({told})"
+
+
+def parts_of(solution: str) -> list[str]:
+    """The functions and methods that a reader writes in an answer's cell.
+
+    A method goes by its own name where the cell defines nothing but its class, else as CLASS.method.
+    """
+    body = [node for node in ast.parse(solution).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    lines, names = [line.strip() for line in solution.splitlines()], []
+    for node in body:
+        inner = node.body if isinstance(node, ast.ClassDef) else [node]
+        for function in (child for child in inner if isinstance(child, ast.FunctionDef)):
+            if SOLUTION_BEGIN in lines[function.lineno - 1 : function.end_lineno]:
+                prefix = f"{node.name}." if function is not node and len(body) > 1 else ""
+                names.append(prefix + function.name)
+    return names
 
 
 def question(chapter: str) -> list[NotebookNode]:
@@ -185,9 +223,13 @@ def lead_out(text: str, names: Collection[str], repo: str) -> str:
     return relink(text, change)
 
 
+def _grading(cell: NotebookNode) -> dict:
+    return cell.metadata.get("nbgrader", {})
+
+
 def _by_hand(cell: NotebookNode) -> bool:
     """Whether a person gives the points: a written answer or a task."""
-    meta = cell.metadata.get("nbgrader", {})
+    meta = _grading(cell)
     return bool(meta.get("task") or meta.get("grade") and meta.get("solution"))
 
 

@@ -57,6 +57,7 @@ class RestoreCells(OverwriteCells):
             checks = re.findall(r"\bch\d\d(?=\.)", cell.source)
             if cell.cell_type == "code" and _name(cell) in self.grading and checks and _meta(cell).get("grade"):
                 modules = ", ".join(sorted(set(checks)))
+                cell.source = points_last(cell.source)
                 nb.cells.insert(place, new_code_cell(f"{FRESH}from vivit_edu.course.checks import {modules}"))
         return nb, resources
 
@@ -171,13 +172,22 @@ def without_hidden_tests(source: str) -> str:
     return re.sub(r"^[^\n]*BEGIN HIDDEN TESTS.*?(END HIDDEN TESTS[^\n]*(\n|\Z)|\Z)", "", source, flags=re.M | re.S)
 
 
+def points_last(source: str) -> str:
+    """A check's cell with the line that gives points for parts at its end: nbgrader reads the value of the last line,
+    and hidden tests may stand below it."""
+    lines = source.splitlines()
+    return "\n".join(sorted(lines, key=lambda line: line.startswith("by_parts(")))
+
+
 def _without_hidden(output: NotebookNode) -> NotebookNode:
     """An output of a cell with hidden tests: what the visible check said, and of the hidden ones that they failed."""
     if output.output_type == "error" and output.ename != "CheckFailed":
         text = HIDDEN_FAILED
         return NotebookNode(output_type="error", ename="HiddenTest", evalue=text, traceback=[text])
     if output.output_type == "stream":
-        output.text = "".join(line for line in output.text.splitlines(True) if line.startswith("Passed "))
+        output.text = "".join(
+            line for line in output.text.splitlines(True) if line.startswith(("Passed ", "Not passed "))
+        )
     return output
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ..course.map import course_map_markdown
+from ..course.map import course_map
 from ..errors import ConfigError
 from .exercises import on_github, relink
-from .masters import PLOT, Master, checkout, master_paths, notebook_text, read, repository, tags
+from .masters import COLAB, PLOT, Master, checkout, master_paths, notebook_text, owner_and_name, read, repository, tags
 from .ours import built_beside, marked
 
 if TYPE_CHECKING:
@@ -30,14 +30,55 @@ if TYPE_CHECKING:
     from sphinx.writers.html5 import HTML5Translator as HTMLTranslator
 
 INDEX = """\
-# vivit-edu
+# Build the Video Vision Transformer yourself
 
-Build the Video Vision Transformer ([Arnab et al., ICCV 2021](https://arxiv.org/abs/2103.15691)) step by step: from a
-volume cut into tubelets to the four attention models of the paper, trained and explained.
+Take a cube of 28 × 28 × 28 voxels, small enough to fit on a stamp, and let every voxel look at every other one. The
+table of who looks at whom takes **two gigabytes**, for one clip, one head and one layer. Cut the cube into 343 little
+boxes first, and the same table takes **half a megabyte**. A network that works with such a table saw this:
 
-These pages are for reading. To run the cells, open a chapter in Colab by the link at its top, or clone
-[the repository]({repo}). What looks like a patient here is the *phantom*, a synthetic torso. Solutions of the
-exercises are folded away; try first.
+{picture}
+
+:::{{container}} start
+[Start in Colab]({colab})
+[Read chapter 00]({first})
+:::
+
+In {count} notebooks you write ViViT ([Arnab et al., ICCV 2021](https://arxiv.org/abs/2103.15691)) in plain PyTorch.
+Each part that you write is checked at once, and the check names the likely mistake. In the end your models give the
+same outputs as the authors' own code.
+
+## What you will build
+
+- **Tubelets:** the cut of a clip into small boxes, and the layer that turns each box into a token.
+- **Attention:** queries, keys and values, masks, several heads, and the block around them.
+- **Four video transformers:** all the models of the paper, from attention over everything to heads that share the work.
+- **The bill:** formulas for what each model costs, and a design that has to fit into a budget.
+- **Training:** weights of image models, augmentation that knows left from right, and the whole training loop.
+- **Attention maps, and tests of whether to believe them,** and a fair comparison with convolutional networks.
+
+## For whom
+
+You know Python and a little PyTorch, and you have trained a small network before. You don't need to know transformers.
+The chapters take about {hours} hours, and a laptop without a GPU runs all of them.
+
+## Start
+
+**In the browser,** with nothing to install: [Colab]({colab}), [Binder]({binder}) or [Codespaces]({codespaces}). Binder
+and Codespaces are set up, but were not tried yet.
+
+**On your machine,** with Git and Python 3.11 or newer:
+
+```bash
+git clone {repo} && cd {folder} && python -m pip install uv
+uv run jupyter lab notebooks
+```
+
+**With a class:** the [instructor's guide](guide.md) has timetables, points, the mistakes to expect and the command that
+makes an nbgrader course.
+
+**Here,** to read: solutions and the code of figures are folded away, so try first. Ctrl + K searches all pages.
+
+## The chapters
 
 {chapters}
 
@@ -54,6 +95,13 @@ exercises are folded away; try first.
 
 guide
 ```
+"""
+ANIMATION = """\
+![The slices of a liver in the synthetic torso, one after the other, and next to them the same slices with the trained \
+model's attention in yellow](results/attention_phantom.gif)
+
+*A trained ViViT reads a test volume that it classifies rightly. Yellow shows where its attention went. The torso is
+synthetic and called the phantom: nobody was scanned.*
 """
 WEB = Path(__file__).parent / "web"  # conf.py and the style sheet
 PICTURE = r"results/[\w.-]+\.(?:png|gif)"  # what chapters show besides the figures that they draw
@@ -136,13 +184,36 @@ def write_sources(folder: Path, masters: Path) -> dict[str, str]:
         if re.fullmatch(PICTURE, f"results/{picture.name}"):
             (folder / "results").mkdir(exist_ok=True)
             shutil.copy(picture, folder / "results")
-    chapters = "\n".join(path.stem for path in paths)
-    index = INDEX.format(repo=repo, chapters=course_map_markdown(masters), names=chapters)
-    (folder / "index.md").write_text(index, encoding="utf-8")
+    (folder / "index.md").write_text(first_page(masters, repo), encoding="utf-8")
     guide = masters / "README.md"
     text = guide.read_text(encoding="utf-8") if guide.is_file() else "# Instructor's guide\n\nStill to be written.\n"
     (folder / "guide.md").write_text(relink(text, lambda target: inside(target, names, repo)), encoding="utf-8")
     return figures
+
+
+def first_page(masters: Path, repo: str) -> str:
+    """The site's first page, as Markdown: what the course is, for whom, how to start, its chapters."""
+    rows, owner = course_map(masters), owner_and_name(repo)
+    picture = ANIMATION if (masters / "results" / "attention_phantom.gif").is_file() else ""
+    chapters = [
+        f"- **{row['chapter']} [{row['title']}]({row['file']})** · {row['minutes'] or '–'} minutes\\\n"
+        f"  {row['builds'] or '–'}"
+        for row in rows
+    ]
+    notebook = f"notebooks/{rows[0]['file']}"
+    return INDEX.format(
+        picture=picture,
+        colab=f"{COLAB}github/{owner}/blob/main/{notebook}",
+        binder=f"https://mybinder.org/v2/gh/{owner}/main?urlpath=lab/tree/{notebook}",
+        codespaces=f"https://codespaces.new/{owner}",
+        first=rows[0]["file"],
+        count=len(rows),
+        hours=round(sum(int(row["minutes"] or 0) for row in rows) / 60),
+        repo=repo,
+        folder=owner.split("/")[1],
+        chapters="\n".join(chapters),
+        names="\n".join(Path(row["file"]).stem for row in rows),
+    )
 
 
 def page(master: Master, names: set[str]) -> NotebookNode:
@@ -229,8 +300,25 @@ def display_math(writer: HTMLTranslator, node: nodes.math_block) -> None:
     """Draws a formula on lines of its own."""
     from docutils import nodes
 
-    writer.body.append(f'<div class="formula">{mathml(node.astext(), display=True)}</div>\n')
+    parts = "\n".join(mathml(part, display=True) for part in parts_of_formula(node.astext()))
+    writer.body.append(f'<div class="formula">{parts}</div>\n')
     raise nodes.SkipNode
+
+
+def parts_of_formula(formula: str) -> list[str]:
+    """The parts of a formula that stand next to each other, \\quad or more apart: on a telephone they wrap like words.
+
+    Braces and environments stay whole.
+    """
+    parts, depth = [""], 0
+    for piece in re.split(r"(\\(?:begin|end|left|right)\b|\\q?quad\b|\\[{}]|[{}])", formula):
+        depth += piece in ("{", r"\begin", r"\left")
+        depth -= piece in ("}", r"\end", r"\right")
+        if depth == 0 and piece in (r"\quad", r"\qquad"):
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return [part.strip() for part in parts if part.strip()]
 
 
 def mathml(formula: str, *, display: bool) -> str:

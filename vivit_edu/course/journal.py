@@ -7,7 +7,8 @@ sent nowhere. What is printed depends on the running notebook alone, so it is th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,28 @@ PROGRESS_FILE = Path(".vivit_edu", "progress.json")
 # of this process: prediction -> (guess, unit), exercise -> True, prediction -> whether it came true
 _guesses, _passed, _came_true = {}, {}, {}
 _borrowed: set[str] = set()  # exercises that run on the course's version
+_noting = True
 
 
 def passed(exercise: str, remark: str) -> None:
     """Says that an exercise ("03.1") is solved, with a remark on what that shows, and notes it."""
+    if not _noting:
+        return
     print(f"Passed {exercise}: {remark}")
     _passed[exercise] = True
     _borrowed.discard(exercise)
     _write()
+
+
+@contextmanager
+def unnoted() -> Iterator[None]:
+    """Within it an exercise that passes is neither announced nor noted: only a part of it was tried."""
+    global _noting
+    _noting = False
+    try:
+        yield
+    finally:
+        _noting = True
 
 
 def has_passed(exercise: str) -> bool:

@@ -32,7 +32,9 @@ from ..support.locks import alone_in, check_alone
 from ..support.tables import mean_sd
 from ..training import Recipe
 from ..volumes import Volumes
+from .code import code_of
 from .probes import CHANGES
+from .records import write_record
 from .runs import choose_device, claim, remove_run, write_json, written
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ def write_run(path: Path, row: Row, volumes: Volumes, seed: int, device: torch.d
     folder = path.with_suffix("")
     metrics = row.train(volumes, row.recipe, out=folder, seed=seed, resume=True, device=device, figures=False)
     history = read_json(folder / "history.json")
+    if "code" in metrics:  # of the run itself; the row may have done something before it
+        metrics["code"] = code_of(row.train, row.recipe, volumes.name) | metrics["code"]
     metrics = {"row": row.name, **metrics, "date": time.strftime("%Y-%m-%d"), "history": history}
     write_json(path, metrics)
     remove_run(folder)
@@ -118,6 +122,8 @@ def read_finished(path: Path, row: Row, seed: int) -> dict:
         check_kinds(run["history"][-1] if run["history"] else {}, {"loss": (int, float)})
         if (run["row"], run["seed"]) != (row.name, seed):
             raise CheckpointError(f"it holds the row {run['row']!r} with seed {run['seed']}")
+        if "code" in run:
+            check_kinds(run, {"code": dict})
         if "probes" in run:
             check_kinds(run["probes"], dict.fromkeys(CHANGES, (int, float, NoneType)))
     except (OSError, ValueError, RecursionError) as error:
@@ -224,6 +230,8 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
         figures["probes"] = {name: spread([run["probes"].get(name) for run in runs]) for name in runs[0]["probes"]}
     if "rates" in runs[0]:
         figures["rates"] = runs[0]["rates"]  # those of all seeds
+    if "strengths" in runs[0]:
+        figures["strengths"] = runs[0]["strengths"]  # likewise
     if "plateau" in runs[0]:
         figures["plateau"] = [run["plateau"] for run in runs]
     more = [key for key in ("val_loss", "processor_seconds") if key in runs[0]["history"][-1]]
@@ -231,6 +239,7 @@ def sum_up_row(row: Row, runs: list[dict]) -> dict:
         "row": row.name,
         "recipe": asdict(row.recipe),
         **figures,
+        "code": [run.get("code") for run in runs],  # None where it is unknown
         "loss": spread([run["history"][-1]["loss"] for run in runs]),  # of training, in the last epoch
         "seconds": spread([run["seconds"] for run in runs]),
         "history": {key: [[row[key] for row in run["history"]] for run in runs] for key in ("loss", "val_acc", *more)},
@@ -250,7 +259,7 @@ def spread(values: list[float | None]) -> dict:
 
 def write_table(out: Path, content: dict) -> None:
     """table.json, table.csv, table.md and table.png."""
-    write_json(out / "table.json", content)
+    write_record(out / "table.json", content)
     with written(out / "table.md"), written_whole(out / "table.md") as file:
         file.write(as_markdown(content).encode("utf-8"))
     with written(out / "table.png"):

@@ -8,17 +8,23 @@
 from __future__ import annotations
 
 import ast
+import math
 from argparse import Namespace
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..augment import Augmentation
+from ..data import SIZES
 from ..errors import ConfigError
-from ..models import build_model, model_class, model_options
+from ..models import build_model, is_vivit, model_class, model_options
 from ..support.checkpoint import plain, read_newest
-from ..support.devices import cpu_has_bfloat16
+from ..support.devices import cpu_has_bfloat16, machine_memory
 from ..training import Recipe
-from .runs import check_memory, read_run
+from .runs import check_memory, memory_needed, read_run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WORDS = {
     bool: "true or false",
@@ -28,6 +34,11 @@ WORDS = {
 }
 SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 SHORT = {"batch_size": "--batch-size", "lr": "--lr", "tubelet": "--tubelet", "bfloat16": "--bfloat16"}
+LARGE = 96  # pixels of a side: smaller clips take the preset's tubelets
+LARGE_TUBELET = (2, 16, 16)
+MOST_TOKENS = 1024  # for which a model over all of them at once is chosen unasked
+LEAST_STEPS = 4  # of an epoch
+STEP_MEMORY = 1.5  # what a training step takes, in parts of `memory_needed`
 OWN = {"model": "--model", "pretrained": "--pretrained", "options": "", "augmentation": ""}
 
 
@@ -131,28 +142,98 @@ def started(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
         raise ConfigError("--frames says how many frames of each video are taken: give --videos DIR as well")
     if options.root and options.videos:
         raise ConfigError("--root names the folder of a data set's files, --videos that of your own: leave --root out")
+    for name in () if options.videos else ("val", "test", "clips"):
+        if getattr(options, name, None):
+            raise ConfigError(f"--{name} is of your own videos: give --videos as well")
+    options = with_defaults(options, size=28, seed=0)
+    if options.size not in SIZES and not options.videos:
+        raise ConfigError(f"--size {options.size}: the volumes come in the sizes 28 and 64; videos come in any")
+    shape, settings = clip_shape(options), given_settings(options)
+    given = {name.rpartition(".")[2] for name, _ in settings}
     remarks = []
     preset = options.preset or ("full" if device == "cuda" else "quick")
     changes: dict[str, object] = {"model": options.model, "epochs": options.epochs, "bfloat16": options.bfloat16}
+    large = bool(options.videos) and options.size >= LARGE and "tubelet" not in given
+    if large and options.model is None and (tokens := math.prod(shape[1:]) // math.prod(LARGE_TUBELET)) > MOST_TOKENS:
+        changes["model"] = "factorised_encoder"
+        remarks.append(
+            f"Model 2 (factorised_encoder): its attention is over space and then over time, not over all of {tokens} "
+            "tokens at once; --model chooses another."
+        )
     if device == "cpu" and options.bfloat16 is None and cpu_has_bfloat16():
         changes["bfloat16"] = True
     changes |= pretrained_changes(options, Recipe.preset(preset))
     recipe = Recipe.preset(preset, **{name: value for name, value in changes.items() if value is not None})
-    settings = given_settings(options)
     recipe = with_settings(recipe, settings)
-    given = {name.rpartition(".")[2] for name, _ in settings}
     if recipe.bfloat16 and options.bfloat16 is None and "bfloat16" not in given:
         remarks.append("Training in bfloat16, for which this CPU has instructions; --no-bfloat16 trains in float32.")
-    options = with_defaults(options, size=28, seed=0)
-    shape = clip_shape(options)
-    if "tubelet" not in given:
+    if large:
+        recipe, more = for_large_clips(recipe, shape)
+        remarks += more
+    elif "tubelet" not in given:
         recipe, remark = recipe.fitted(shape)
         remarks += [remark] if remark else []
     try_out(recipe, shape)
+    if options.videos and "batch_size" not in given:
+        recipe, more = for_memory(recipe, shape, device)
+        remarks += more
     extra: dict[str, object] = {"preset": preset}
     if options.videos:
+        options = with_defaults(options, frames=shape[1])
+        wanted = {name: getattr(options, name, None) for name in ("val", "test", "clips")}
         extra["videos"] = {"folder": options.videos, "frames": shape[1], "seed": options.seed}
+        extra["videos"] |= {name: value for name, value in wanted.items() if value is not None}
     return options, recipe, extra, remarks
+
+
+def for_large_clips(recipe: Recipe, shape: tuple[int, int, int, int]) -> tuple[Recipe, list[str]]:
+    """The recipe with tubelets of 2×16×16 voxels, the paper's, or the nearest that tile clips (C, T, H, W), and a line
+    that says so. A CNN stays as it is."""
+    if not is_vivit(recipe.model):
+        return recipe, []
+    before = recipe.options.get("tubelet", option_defaults(recipe.model)["tubelet"])
+    recipe, _ = replace(recipe, options=recipe.options | {"tubelet": LARGE_TUBELET}).fitted(shape)
+    tubelet = recipe.options["tubelet"]
+    tokens = math.prod(-(-size // t) for size, t in zip(shape[1:], tubelet))
+    clip, now, was = ("×".join(map(str, sizes)) for sizes in (shape[1:], tubelet, before))
+    padded = recipe.options.get("remainder") == "pad"
+    rest = ', and remainder="pad": zeros at the end where they do not tile the clip' * padded
+    return recipe, [f"Clips of {clip}: tubelets of {now} in place of {was}, {tokens} tokens{rest}."]
+
+
+def for_memory(recipe: Recipe, shape: tuple[int, int, int, int], device: str) -> tuple[Recipe, list[str]]:
+    """The recipe with batches that are halved until a training step fits into the memory, and a line that says so.
+
+    On a CPU a step took 1.2 to 1.5 times what `memory_needed` counts (Models 1 and 2, clips of 16×112×112 and
+    32×224×224). It may take half of the memory; of a GPU's, where this was not measured, too.
+    """
+    memory = machine_memory()
+    if device == "cuda":
+        import torch
+
+        memory = torch.cuda.get_device_properties(0).total_memory
+    model, size = built_for(recipe, shape), recipe.batch_size
+    while memory and size > 1 and STEP_MEMORY * memory_needed(model, shape, size) > memory / 2:
+        size //= 2
+    if size == recipe.batch_size:
+        return recipe, []
+    needed = STEP_MEMORY * memory_needed(model, shape, size) / 2**30
+    said = f"Batches of {size} clips in place of {recipe.batch_size}: a step takes about {needed:.2g} GiB."
+    return replace(recipe, batch_size=size), [said]
+
+
+def for_few_clips(options: Namespace, recipe: Recipe, clips: int) -> tuple[Recipe, list[str]]:
+    """The recipe of a new run on videos with batches that are halved until an epoch of so many clips has four steps,
+    and a line that says so. A batch size that was asked for stays as it is."""
+    size = recipe.batch_size
+    if options.resume or not options.videos or "batch_size" in dict(given_settings(options)):
+        return recipe, []
+    while size > 2 and clips // size < LEAST_STEPS:
+        size //= 2
+    if size == recipe.batch_size:
+        return recipe, []
+    said = f"Batches of {size} clips in place of {recipe.batch_size}, for {clips} clips to train on."
+    return replace(recipe, batch_size=size), [said]
 
 
 def with_defaults(options: Namespace, **defaults: object) -> Namespace:
@@ -163,7 +244,8 @@ def with_defaults(options: Namespace, **defaults: object) -> Namespace:
 def clip_shape(options: Namespace) -> tuple[int, int, int, int]:
     """(C, T, H, W) of the clips that these options will load."""
     if options.videos:
-        return 3, options.frames or options.size, options.size, options.size
+        frames = options.size if options.size < LARGE else 16 if options.size < 192 else 32
+        return 3, options.frames or frames, options.size, options.size
     return 1, options.size, options.size, options.size
 
 
@@ -172,11 +254,15 @@ def try_out(recipe: Recipe, shape: tuple[int, int, int, int]) -> None:
 
     Raises ConfigError where it cannot be built, or does not fit into the memory.
     """
+    check_memory(built_for(recipe, shape), shape, 1)
+
+
+def built_for(recipe: Recipe, shape: tuple[int, int, int, int]) -> nn.Module:
+    """The recipe's model for clips of this shape, without weights: no memory, no time."""
     import torch
 
-    with torch.device("meta"):  # shapes alone: no memory, no time
-        model = build_model(recipe.model, clip_shape=shape, num_classes=2, **recipe.options)
-    check_memory(model, shape, 1)
+    with torch.device("meta"):
+        return build_model(recipe.model, clip_shape=shape, num_classes=2, **recipe.options)
 
 
 def pretrained_changes(options: Namespace, preset: Recipe) -> dict[str, object]:
@@ -214,6 +300,7 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
         "--size": (options.size, run["size"]),
         "--seed": (options.seed, run["seed"]),
         "--frames": (options.frames, videos.get("frames")),
+        "--clips": (getattr(options, "clips", None), videos.get("clips")),
         "--preset": (options.preset, run.get("preset")),
         "--model": (options.model, recipe.model),
         "--root": (options.root if videos else None, None),
@@ -226,6 +313,10 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
             refuse(options.out, option, asked, was)
     if options.videos and not (videos and moved_or_same(options.videos, videos["folder"])):
         refuse(options.out, "--videos", options.videos, videos.get("folder"))
+    for name in ("val", "test"):
+        place = getattr(options, name, None)
+        if place and not (name in videos and moved_or_same(place, videos[name])):
+            refuse(options.out, f"--{name}", place, videos.get(name))
     if options.pretrained and not (recipe.pretrained and same_file(options.pretrained, recipe.pretrained)):
         refuse(options.out, "--pretrained", options.pretrained, recipe.pretrained)
     asked, ours = with_settings(recipe, settings), option_defaults(recipe.model) | all_fields(recipe)
@@ -239,7 +330,9 @@ def resumed(options: Namespace, device: str) -> tuple[Namespace, Recipe, dict[st
     extra: dict[str, object] = {"preset": run.get("preset")}
     if videos:
         chosen |= {"videos": options.videos or videos["folder"], "frames": videos["frames"]}
+        chosen |= {name: getattr(options, name, None) or videos.get(name) for name in ("val", "test", "clips")}
         extra["videos"] = videos | {"folder": chosen["videos"]}
+        extra["videos"] |= {name: chosen[name] for name in ("val", "test") if chosen[name]}
     return Namespace(**chosen), recipe, extra, remarks
 
 
@@ -253,8 +346,8 @@ def refuse(out: str, option: str, asked: object, was: object) -> None:
 
 
 def moved_or_same(now: str, then: str) -> bool:
-    """Whether the folder of videos is the one of before, or that one is gone and may have been moved here."""
-    return not Path(then).expanduser().is_dir() or same_file(now, then)
+    """Whether the folder or list of videos is the one of before, or that one is gone and may have been moved here."""
+    return not Path(then).expanduser().exists() or same_file(now, then)
 
 
 def same_file(now: str, then: str) -> bool:

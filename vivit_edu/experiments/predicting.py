@@ -3,6 +3,7 @@
 read_predictor("runs/first")             a run folder
 read_predictor("weights/vivit-b")        a folder that Hugging Face's `save_pretrained` wrote: weights, config.json
 predict_files(predictor, paths)          video files, volumes (.npy, .npz), or folders of these
+predict_clip(predictor, clip)            one of them, or a tensor
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ import torch.nn.functional as F
 from einops import reduce, repeat
 from torch import nn
 
-from ..datasets.video import files_in, load_clip
-from ..errors import CheckpointError, DataError
+from ..datasets.decoding import load_clip
+from ..datasets.video_folders import files_in
+from ..errors import CheckpointError, ConfigError, DataError
 from ..models import build_model
 from ..pretrained import load_pretrained, options_for
 from ..support.checkpoint import check_kinds, fill
 from ..support.devices import choose_device
 from ..support.files import read_json, shown
 from ..support.npz import npz_arrays, npz_headers
-from ..support.options import check_whole
+from ..support.options import check_path, check_whole
 from ..training import Recipe
-from ..weights.stated import facts
+from ..weights.stated import facts, normalisation
 from .runs import newest_checkpoint, read_run, trained_weights
 
 VOLUMES = (".npy", ".npz")
@@ -139,22 +141,15 @@ def from_published(path: Path) -> Predictor:
 
 
 def preparation(settings: Mapping[str, object]) -> dict[str, object]:
-    """Mean, std and margin of a `Predictor` from a preprocessor_config.json; without one, that of the published ViViT.
-
-    There a pixel x of 0 to 255 becomes (x · rescale_factor - 1 - image_mean) / image_std, the 1 only with `offset`.
-    """
-    rescaled, normalised = settings.get("do_rescale", True), settings.get("do_normalize", True)
-    scale = 255 * settings.get("rescale_factor", 1 / 127.5) if rescaled else 255.0
-    shift = 1.0 if rescaled and settings.get("offset", True) else 0.0
-    means = settings.get("image_mean", [0.5] * 3) if normalised else [0.0]
-    deviations = settings.get("image_std", [0.5] * 3) if normalised else [1.0]
+    """Mean, std and margin of a `Predictor` from a preprocessor_config.json; without one, the published ViViT's."""
+    mean, std = normalisation(settings)
     edge, crop = settings.get("size"), settings.get("crop_size")
     edge = edge.get("shortest_edge") if isinstance(edge, Mapping) else edge
     crop = crop.get("height") if isinstance(crop, Mapping) else crop
     cropped = settings.get("do_center_crop", True) and edge and crop
     return {
-        "mean": tuple((shift + mean) / scale for mean in means),
-        "std": tuple(deviation / scale for deviation in deviations),
+        "mean": mean,
+        "std": std,
         "margin": max(edge / crop, 1.0) if cropped else 1.0,
     }
 
@@ -173,6 +168,31 @@ def settings_in(path: Path) -> dict | None:
 
 
 # ---- files
+
+
+def predict_clip(predictor: Predictor, clip: Path | str | torch.Tensor, *, views: int = 1) -> dict[str, float]:
+    """The probability of each class, the most probable first.
+
+    clip: a video file or a volume (.npy, .npz); or a tensor [C, T, H, W] of the predictor's shape, uint8 or float in
+    [0, 1], or several views of one clip, [views, C, T, H, W]. views: of a video file, averaged, as in `predict_files`.
+    Raises DataError where a file cannot be read, and ConfigError where a tensor is of another shape or kind.
+    """
+    if isinstance(clip, torch.Tensor):
+        clips = clip[None] if clip.ndim == 4 else clip
+        if clips.ndim != 5 or not len(clips) or tuple(clips.shape[1:]) != tuple(predictor.clip_shape):
+            raise ConfigError(
+                f"a clip of shape {list(clip.shape)} was given: this model expects {list(predictor.clip_shape)}, or "
+                "several views of that"
+            )
+        inside = clips.dtype == torch.uint8 or (clips.is_floating_point() and 0 <= clips.min() and clips.max() <= 1)
+        if not inside:
+            raise ConfigError(f"a clip of {clips.dtype} was given: expected uint8, or floats from 0 to 1")
+    else:
+        check_whole("views", views, 1)
+        check_path("clip", clip, "a video or a volume")
+        clips = read_clips(Path(clip), predictor, views)
+    found = zip(predictor.class_names, predictor(clips).tolist())
+    return dict(sorted(found, key=lambda item: -item[1]))
 
 
 def predict_files(

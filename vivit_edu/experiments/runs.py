@@ -1,6 +1,6 @@
 """A run folder: a model trained, evaluated and explained, with its metrics and figures written down.
 
-run.json          what the run is: data set, place and SHA-256 of its data, recipe, seed
+run.json          what the run is: data set, place and SHA-256 of its data, recipe, seed, hashes of the code
 checkpoint.pt     the state after the last epoch (checkpoint.previous.pt: after the one before)
 pretrained.json   where its first weights are from and what was done with each; only of a pretrained start
 history.json      one row an epoch
@@ -45,7 +45,7 @@ from ..support.checkpoint import (
     read_newest,
     remove_half_written,
 )
-from ..support.devices import choose_device, describe_device
+from ..support.devices import choose_device, describe_device, machine_memory
 from ..support.files import check_space, read_json, written_whole
 from ..support.identity import identity, identity_hash, other_data
 from ..support.locks import alone_in, check_alone
@@ -54,6 +54,7 @@ from ..support.processes import is_first, on_first
 from ..training import History, Metrics, Recipe, build_seeded, fit, predict_logits, score
 from ..vivit import ViViT
 from ..volumes import Volumes
+from .code import code_of, same_code
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 # what stands in the folder of a run
 RUN_FILES = ("run.json", LATEST, PREVIOUS, "pretrained.json", "history.json", "metrics.json")
 RUN_FILES += ("curves.png", "confusion.png", "attention.png")
+VIDEO_OPTIONS = {"seed": int, "val": str, "test": str, "clips": int}  # of `load_videos`, as run.json keeps them
 # whole voxels along T, H and W: less than the preset's training moves clips by
 VIEW_SHIFTS = ((0, 0, 0), (2, 0, 0), (-2, 0, 0), (0, 2, 0), (0, -2, 0), (0, 0, 2), (0, 0, -2))
 
@@ -84,16 +86,18 @@ def train_run(
     resume: go on with the run in `out`, which must have been started with the same recipe and seed; only its epochs may
     be more. The file of pretrained weights that it began with is then no longer read.
     device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps". root: where the data are, noted so that
-    the run can be evaluated later; videos: {"folder", "frames", "seed"} of `load_videos`, likewise. preset: the name of
-    the preset that the recipe began as, for the record. figures: draw them, too. The test split is read once, after
-    training. Of several processes the first evaluates and writes; the others return None.
+    the run can be evaluated later; videos: likewise the arguments "folder", "frames" and "seed" of `load_videos`, with
+    "val", "test" and "clips" where they were given. preset: the name of the preset that the recipe began as, for the
+    record. figures: draw them, too. The test split is read once, after training. Of several processes the first
+    evaluates and writes; the others return None.
     """
     check_seed(seed)
     check_path("out", out, "a run folder")
     device = choose_device(device)
     out, size = Path(out), volumes.train.clips.shape[-1]
     what = {"dataset": volumes.name, "size": size, "root": absolute(root) if root else None, "seed": seed}
-    what |= {"videos": videos | {"folder": absolute(videos["folder"])}} if videos else {}
+    if videos:
+        what["videos"] = videos | {key: absolute(videos[key]) for key in ("folder", "val", "test") if key in videos}
     on_first(claim, out, resume)
     model = build_seeded(recipe, volumes, seed)
     check_memory(model, volumes.train.clips.shape[1:], min(recipe.batch_size, len(volumes.train)))
@@ -101,6 +105,7 @@ def train_run(
     # the other processes get the first one's weights when training starts
     report = on_first(load_first_weights, model, recipe, out, resume)
     run = what | {"data": identity(volumes), "recipe": asdict(recipe)} | ({"preset": preset} if preset else {})
+    run |= {"code": code_of(train_run, recipe, volumes.name)}
     with alone_in(out):
         on_first(begin, out, resume, run, report)
         model = model.to(device)
@@ -119,7 +124,7 @@ def train_run(
             "options": asdict(model.config),
             "recipe": asdict(recipe) | {"pretrained": weights_name(recipe.pretrained)},
             **first_weights(out),
-            **{key: value for key, value in read_run(out).items() if key == "longer"},
+            **{key: value for key, value in read_run(out).items() if key in ("longer", "code")},
             "epochs": len(history),
             "seconds": round(seconds, 1),
             "seconds_this_time": round(time.perf_counter() - start, 1),
@@ -219,7 +224,8 @@ def load_data(run: dict, root: Path | str | None = None) -> Volumes:
     if videos := run.get("videos"):
         from ..datasets.video import load_videos
 
-        return load_videos(root or videos["folder"], frames=videos["frames"], size=run["size"], seed=videos["seed"])
+        given = {key: videos[key] for key in VIDEO_OPTIONS if key in videos}
+        return load_videos(root or videos["folder"], frames=videos["frames"], size=run["size"], **given)
     return load_volumes(run["dataset"], size=run["size"], root=root or run["root"])
 
 
@@ -257,11 +263,13 @@ def read_run(folder: Path | str) -> dict:
     try:
         run = read_json(path)
         check_kinds(run, {"dataset": str, "size": int, "root": (str, NoneType), "seed": int, "recipe": dict})
-        if "data" in run:
-            check_kinds(run, {"data": dict})
-            check_kinds(run["data"], dict.fromkeys(run["data"], str))
+        for told in {"data", "code"} & set(run):
+            check_kinds(run, {told: dict})
+            check_kinds(run[told], dict.fromkeys(run[told], str))
         if "videos" in run:
-            check_kinds(run["videos"], {"folder": str, "frames": int, "seed": int})
+            kinds = {"folder": str, "frames": int, "seed": int}
+            kinds |= {key: kind for key, kind in VIDEO_OPTIONS.items() if key in run["videos"]}
+            check_kinds(run["videos"], kinds)
         Recipe.from_dict(run["recipe"])
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. The checkpoint beside it is untouched") from error
@@ -349,6 +357,8 @@ def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) ->
         before = read_run(out) if resume else dict(run)
     except CheckpointError:  # none is there yet, or a damaged one: the checkpoint knows recipe and seed, too
         before = dict(run)
+        if any((out / name).exists() for name in (LATEST, PREVIOUS)):
+            before.pop("code", None)
     before["recipe"] = asdict(Recipe.from_dict(before["recipe"]))
     epochs, wanted = before["recipe"]["epochs"], run["recipe"]["epochs"]
     if wanted > epochs:  # noted, since the result is not that of such a run from the start
@@ -356,6 +366,10 @@ def begin(out: Path, resume: bool, run: dict, pretrained: dict | None = None) ->
         before["recipe"]["epochs"] = wanted
     elif "longer" in before:
         run = run | {"longer": before["longer"]}
+    if "code" in before and "code" in run:
+        run = run | {"code": same_code(before["code"], run["code"])}
+    else:  # by what code it began is not known
+        run = {key: value for key, value in run.items() if key != "code"}
     differing = "data" in before and other_data(before["data"], run["data"])
     if "data" in before and not differing:
         before["dataset"] = run["dataset"]  # a folder of videos may have another name by now
@@ -384,20 +398,22 @@ def check_memory(model: nn.Module, clip_shape: Sequence[int], clips: int) -> Non
     clips [C, T, H, W]; and what the layers of a ViViT keep of each token for the way back.
     model: as built, if only on torch's device "meta".
     """
+    needed, memory = memory_needed(model, clip_shape, clips), machine_memory()
+    if memory is not None and needed > memory:
+        raise ConfigError(
+            f"training this model on batches of {clips} clips {list(clip_shape)} takes at least "
+            f"{needed / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}: take smaller batches, fewer "
+            "frames, larger tubelets or a smaller model"
+        )
+
+
+def memory_needed(model: nn.Module, clip_shape: Sequence[int], clips: int) -> int:
+    """Bytes that a training step takes at the least, as `check_memory` counts them."""
     numbers = 4 * sum(p.numel() for p in model.parameters()) + clips * math.prod(clip_shape)
     if isinstance(model, ViViT):
         config = model.config
         numbers += clips * math.prod(model.embedding.grid) * config.depth * (8 * config.dim + 2 * config.mlp_dim)
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system says
-        return
-    if 4 * numbers > memory:
-        raise ConfigError(
-            f"training this model on batches of {clips} clips {list(clip_shape)} takes at least "
-            f"{4 * numbers / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}: take smaller batches, fewer "
-            "frames, larger tubelets or a smaller model"
-        )
+    return 4 * numbers
 
 
 def claim(out: Path | str, resume: bool) -> None:

@@ -28,7 +28,8 @@ from ..support.options import check_seed
 from ..support.places import checkout
 from ..training import GENTLE, Recipe, predict_logits, score
 from ..volumes import Volumes
-from .runs import load_model, train_run, versions, write_json, written
+from .records import write_record
+from .runs import load_model, train_run, versions, written
 
 STORED = torch.float16  # 10 bits of fraction; bfloat16 has 7, and the weights need none of its range
 LOSS = 0.002  # how much of the accuracy may be lost when weights are rounded
@@ -149,11 +150,12 @@ def record(
         "device": describe_device(device),
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
+        **({"code": metrics["code"]} if "code" in metrics else {}),
         "history": [{key: round_figure(value) for key, value in row.items()} for row in history],
     }
     with written(path), written_whole(path) as file:
         file.write(stored)
-    write_json(path.with_suffix(".json"), facts)
+    write_record(path.with_suffix(".json"), facts)
     return path, facts
 
 

@@ -1,4 +1,4 @@
-"""How good is a map? Deletion and insertion curves, and, where the organ's mask is known, hits on it.
+"""How good is a map? Deletion and insertion curves, and, if the organ's mask is known, hits on it.
 
 A map that names the tubelets a model relies on makes the class's probability fall fast when they turn grey
 in its order (deletion), and rise fast when they come back in its order (insertion). Chapter 13 uses this.
@@ -47,7 +47,7 @@ class Faithfulness:
     """Curves [B, steps + 1] of the class's probability over the share of tubelets, 0 to 1, and their areas.
 
     deletion: lower is better; insertion: higher is better. gain: (insertion - deletion) beyond that of the
-    random order, clip by clip; an interval above 0 says that the map is better than chance.
+    random order, clip by clip; an interval above 0 means that the map is better than chance.
     """
 
     deletion_curves: torch.Tensor
@@ -74,10 +74,10 @@ def faithfulness(
 ) -> dict[str, Faithfulness]:
     """Deletion and insertion scores of one or more maps on the same clips: {name: Faithfulness}.
 
-    clips: float [B, C, T, H, W] in [0, 1], on the model's device. maps: float [B, T', S], larger meaning more
+    clips: float [B, C, T, H, W] in [0, 1], on the model's device. maps: float [B, nt, S], larger meaning more
     important, or a dict of them; {"random order": …} is added, the mean of `random_orders` draws per clip.
     classes: int [B], by default those predicted. steps: in how many equal parts the tubelets go.
-    Raises ConfigError where a map does not fit the model's grid or the clips, and where there are no clips.
+    Raises ConfigError if a map does not fit the model's grid or the clips, and if there are no clips.
     """
     model = check_vivit(model, clips)
     for name, number in (("steps", steps), ("random_orders", random_orders)):
@@ -92,7 +92,7 @@ def faithfulness(
     orders = {name: [scores] for name, scores in maps.items()} | {RANDOM: list(chance)}
     curves = {}
     for name, drawn in orders.items():
-        keep = torch.cat([selections(scores, steps) for scores in drawn], dim=1)  # [B, draws·2·(steps+1), T', S]
+        keep = torch.cat([selections(scores, steps) for scores in drawn], dim=1)  # [B, draws·2·(steps+1), nt, S]
         logits = masked_logits(model, clips, keep, progress=progress, title=name)
         of_class = take(widen(logits).softmax(dim=-1), classes).cpu()  # [B, draws·2·(steps+1)]
         curves[name] = reduce(of_class, "b (draw kind step) -> kind b step", "mean", kind=2, draw=len(drawn))
@@ -114,10 +114,10 @@ def area(curves: torch.Tensor) -> torch.Tensor:
 
 
 def contrast_map(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
-    """How far each tubelet is from the clip's mean voxel, on average: [B, T', S]. A control that asks no model.
+    """How far each tubelet is from the clip's mean voxel, on average: [B, nt, S]. A control that asks no model.
 
     Deletion puts that mean in a tubelet's place, so a tubelet of great contrast is changed most, whatever the model
-    makes of it. Of the model nothing but its tubelets is used.
+    makes of it. It uses only the model's tubelets.
     """
     plain = check_vivit(model, clips)
     (t, h, w), away = plain.embedding.tubelet, (clips - grey(clips)).abs()
@@ -126,7 +126,7 @@ def contrast_map(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
 
 
 def selections(scores: torch.Tensor, steps: int) -> torch.Tensor:
-    """Which tubelets stay at each step, in the order of the scores [B, T', S]: bool [B, 2·(steps+1), T', S].
+    """Which tubelets stay at each step, in the order of the scores [B, nt, S]: bool [B, 2·(steps+1), nt, S].
 
     First deletion, the best tubelets gone first, from all of them to none; then insertion, the best first back.
     """
@@ -145,10 +145,10 @@ def all_maps(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """The maps of every method, and the same from a model of random weights: {name: [B, T', S]}.
+    """The maps of every method, and the same from a model of random weights: {name: [B, nt, S]}.
 
-    A method whose map does not change when all that was learned is thrown away explains the architecture,
-    not the model (Adebayo et al. 2018). Both are for the class that the trained model predicts.
+    A method whose map does not change when everything learned is thrown away explains the architecture
+    rather than the model (Adebayo et al. 2018). Both are for the class that the trained model predicts.
     """
     from tqdm.auto import tqdm
 
@@ -166,7 +166,7 @@ def all_maps(
 
 
 def randomised(model: nn.Module, seed: int = 0) -> ViViT:
-    """A model of the same kind and sizes whose weights are drawn anew, on the same device and in the same type."""
+    """A model of the same kind and sizes whose weights are drawn again, on the same device and in the same type."""
     model, like = check_vivit(model), next(model.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -179,12 +179,12 @@ def randomised(model: nn.Module, seed: int = 0) -> ViViT:
 def organ_scores(
     model: nn.Module, maps: torch.Tensor, masks: torch.Tensor | None, *, seed: int = 0
 ) -> dict[str, Estimate]:
-    """How a map [B, T', S] meets the organ's masks uint8 [B, T, H, W]: {"share", "pointing", "iou": Estimate}.
+    """How a map [B, nt, S] meets the organ's masks uint8 [B, T, H, W]: {"share", "pointing", "iou": Estimate}.
 
     share: of the map (its positive part) that lies on the organ. pointing: how often the best tubelet touches
     the organ. iou: intersection over union of the organ and the best tubelets, as many as fill its volume.
     Compare with the same for a random map: every map hits an organ that fills the clip.
-    Raises ConfigError where there are no maps, no masks, or masks without an organ.
+    Raises ConfigError if there are no maps, no masks, or masks without an organ.
     """
     check_masks(masks, maps)
     masks = masks.to(maps.device).float()
@@ -201,7 +201,7 @@ def organ_scores(
 
 
 def estimate(values: torch.Tensor, seed: int = 0, draws: int = 2000) -> Estimate:
-    """Mean of values [B] with the 95 % interval of its bootstrap: clips drawn anew, with replacement."""
+    """Mean of values [B] with the 95 % interval of its bootstrap: clips drawn again, with replacement."""
     values = values.detach().cpu().double()
     generator = torch.Generator().manual_seed(seed)
     means = values[torch.randint(len(values), (draws, len(values)), generator=generator)].mean(dim=1)
@@ -214,7 +214,7 @@ def check_map(model: ViViT, clips: torch.Tensor, scores: torch.Tensor, name: str
     expected = (len(clips), *model.grid)
     if tuple(scores.shape) != expected:
         raise ConfigError(
-            f"the map {name!r} has shape {list(scores.shape)}, expected [B, T', S] = {list(expected)}: "
+            f"the map {name!r} has shape {list(scores.shape)}, expected [B, nt, S] = {list(expected)}: "
             "a score for each token of the model, not for each voxel"
         )
 

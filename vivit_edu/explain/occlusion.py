@@ -21,14 +21,14 @@ def occlusion(
     batch_size: int = 128,
     progress: bool = True,
 ) -> torch.Tensor:
-    """How much the class's logit falls when a tubelet turns grey: [B, T', S], negative where it rises.
+    """How much the class's logit falls when a tubelet turns grey: [B, nt, S], negative if it rises.
 
     There are as many passes as tubelets, so this measures what the others estimate. batch_size: clips per pass.
     Other arguments and errors as in `relevance`.
     """
     model = check_vivit(model, clips)
     n_t, s = model.grid
-    keep = ~torch.eye(n_t * s, dtype=torch.bool).unflatten(1, (n_t, s))  # [N, T', S]: one tubelet missing in each
+    keep = ~torch.eye(n_t * s, dtype=torch.bool).unflatten(1, (n_t, s))  # [N, nt, S]: one tubelet missing in each
     keep = keep.expand(len(clips), -1, -1, -1)
     model.eval()
     whole = model(clips)
@@ -53,8 +53,8 @@ def masked_logits(
 ) -> torch.Tensor:
     """The logits of each clip with only some of its tubelets, the others grey: [B, M, K].
 
-    clips: float [B, C, T, H, W]; keep: bool [B, M, T', S], M selections for each clip. Each clip takes M passes,
-    `batch_size` at a time. Raises ConfigError where `keep` does not fit the clips or the model's grid.
+    clips: float [B, C, T, H, W]; keep: bool [B, M, nt, S], M selections for each clip. Each clip takes M passes,
+    `batch_size` at a time. Raises ConfigError if `keep` does not fit the clips or the model's grid.
     """
     from tqdm.auto import tqdm
 
@@ -63,7 +63,7 @@ def masked_logits(
     if keep.ndim != 4 or len(keep) != len(clips) or keep.shape[1] < 1 or tuple(keep.shape[2:]) != model.grid:
         n_t, s = model.grid
         raise ConfigError(
-            f"keep has the shape {list(keep.shape)}, expected [B, M, T', S] = [{len(clips)}, 1 or more, {n_t}, {s}]"
+            f"keep has the shape {list(keep.shape)}, expected [B, M, nt, S] = [{len(clips)}, 1 or more, {n_t}, {s}]"
         )
     model.eval()
     rows = [(b, part) for b in range(len(clips)) for part in torch.arange(keep.shape[1]).split(batch_size)]
@@ -74,7 +74,7 @@ def masked_logits(
 
 
 def cover(model: nn.Module, clips: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """The clips with every tubelet grey that `keep` [B, T', S] does not name. clips [B or 1, C, T, H, W]."""
+    """The clips with every tubelet grey that `keep` [B, nt, S] does not name. clips [B or 1, C, T, H, W]."""
     seen = to_voxels(model, keep.float())[:, None] > 0  # [B, 1, T, H, W]
     return torch.where(seen, clips, grey(clips))
 
@@ -87,7 +87,7 @@ def grey(clips: torch.Tensor) -> torch.Tensor:
 def chosen(logits: torch.Tensor, classes: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
     """The class asked for in each clip, by default the predicted one: int64 [B], for logits [B, K].
 
-    Raises ConfigError where the classes are not B whole numbers from 0 to K - 1.
+    Raises ConfigError if the classes are not B whole numbers from 0 to K - 1.
     """
     if classes is None:
         return logits.argmax(dim=1)

@@ -1,7 +1,7 @@
-"""Pictures of maps over the clip that they are of, as figures and as films.
+"""Pictures of maps over the clip that they are of, as figures and as animations.
 
 A map is laid over the grey slice in one colour, as opaque as its value is large, so that nothing is hidden where the
-map says nothing. Where the data set knows the organ, its outline is drawn on top.
+map is zero. If the data set knows the organ, its outline is drawn on top.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def maps_figure(
 ) -> Figure:
     """One clip as a row of slices, one from each time index, and below it a row for each of its maps.
 
-    model: whose tubelets the maps have. clip: uint8 [C, T, H, W]. maps: {title: scores [T', S]}; of signed ones the
-    positive part is shown. mask: the organ's voxels [T, H, W], drawn as an outline; None where they are not known.
+    model: whose tubelets the maps have. clip: uint8 [C, T, H, W]. maps: {title: scores [nt, S]}; of signed ones the
+    positive part is shown. mask: the organ's voxels [T, H, W], drawn as an outline; None if they are not known.
     units: what the numbers on the colour bars are, for all maps or by title; by default maps sum to 1 and are told in
     parts of an even share, 1/N. title: of the row without a map.
     """
@@ -84,7 +84,7 @@ def clips_figure(
 ) -> Figure:
     """Several clips, each as a row of slices and below it the same under its map.
 
-    clips: uint8 [B, C, T, H, W]; maps: scores [B, T', S]; titles: B strings; masks: [B, T, H, W] or None.
+    clips: uint8 [B, C, T, H, W]; maps: scores [B, nt, S]; titles: B strings; masks: [B, T, H, W] or None.
     """
     plain, rows, told = check_vivit(model), [], []
     for i, (clip, scores, title) in enumerate(zip(clips, maps, titles)):
@@ -117,7 +117,7 @@ def puzzle_figure(model: nn.Module, clip: torch.Tensor, *, mask: torch.Tensor | 
 
 
 def rows_figure(model: nn.Module, rows: Sequence[SliceRow], alt: str) -> Figure:
-    """Rows of slices below each other, one slice from each time index, with a colour bar where there is a map."""
+    """Rows of slices below each other, one slice from each time index, with a colour bar for a map."""
     frames = middle_frames(model.embedding.grid[0], model.embedding.tubelet[0], len(rows[0].picture))
     figure = plots.new_figure(1.2 * len(frames) + 1.3, 1.26 * len(rows) + 0.2, alt)
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0, wspace=0)
@@ -152,7 +152,7 @@ def to_grey(clip: torch.Tensor) -> np.ndarray:
 
 
 def heat_of(model: nn.Module, scores: torch.Tensor, unit: str = "") -> np.ndarray:
-    """The positive part of scores [T', S] on the voxels, in parts of an even share if that is the unit: [T, H, W]."""
+    """The positive part of scores [nt, S] on the voxels, in parts of an even share if that is the unit: [T, H, W]."""
     values = scores.detach().cpu().clamp(min=0) * (scores.numel() if unit == EVEN else 1)
     return to_voxels(model, values[None])[0].numpy()
 
@@ -195,7 +195,7 @@ def draw_scale(axes: Axes, top: float, unit: str, most: float) -> None:
 
 
 def map_in_words(model: nn.Module, scores: torch.Tensor, mask: torch.Tensor | None) -> str:
-    """Where a map is strongest, and how much of it lies on the organ, for readers who cannot see it."""
+    """The place where a map is strongest, and how much of it lies on the organ, for readers who cannot see it."""
     scores = scores.detach().cpu().clamp(min=0)
     n_t, n_h, n_w = model.embedding.grid
     t, place = divmod(int(scores.argmax()), n_h * n_w)
@@ -217,9 +217,9 @@ def film(
     mask: torch.Tensor | None = None,
     scale: int = 6,
 ) -> list[Image]:
-    """A film through the slices, as pictures: the clip on the left, next to it the same under each map.
+    """An animation through the slices, as pictures: the clip on the left, next to it the same under each map.
 
-    Arguments as in `maps_figure`; maps: a list of scores [T', S]. scale: pixels per voxel.
+    Arguments as in `maps_figure`; maps: a list of scores [nt, S]. scale: pixels per voxel.
     """
     from PIL import Image
 
@@ -237,7 +237,7 @@ def film(
 
 
 def with_one_palette(frames: Sequence[Image], colours: int = 256) -> list[Image]:
-    """Pictures in few colours, the same ones for all of them, which is what keeps the file of a film small."""
+    """Pictures in few colours, the same ones for all of them, which is what keeps the file of an animation small."""
     from PIL import Image
 
     width, height = frames[0].size

@@ -21,15 +21,15 @@ from .weights import check_vivit, recorded_attention, sort_record, widen
 def relevance(
     model: nn.Module, clips: torch.Tensor, classes: Sequence[int] | torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Gradient-weighted attention: how much each token speaks for a class, [B, T', S], not negative, summing to 1.
+    """Gradient-weighted attention: how much each token speaks for a class, [B, nt, S], not negative, summing to 1.
 
     Per layer, R ← R + mean over heads of (∇A ⊙ A)⁺ R, where ∇A is the gradient of the class's logit
-    (Chefer et al., ICCV 2021, equations 5 and 6). R is read as rollout reads it. Where the model averages
-    tokens, the identity that R starts from is taken off again: it says the same of every token.
+    (Chefer et al., ICCV 2021, equations 5 and 6). R is read as rollout reads it. If the model averages
+    tokens, the identity that R starts from is taken off again, because it adds the same to every token.
 
-    clips: float [B, C, T, H, W] in [0, 1]; classes: int [B], by default those predicted. Where no attention
-    speaks for the class, the clip's map is zero. Raises ConfigError where the model is not a ViViT, where there are no
-    clips, where a class does not exist, and where the model cannot give gradients.
+    clips: float [B, C, T, H, W] in [0, 1]; classes: int [B], by default those predicted. If no attention
+    speaks for the class, the clip's map is zero. Raises ConfigError if the model is not a ViViT, if there are no
+    clips, if a class does not exist, and if the model cannot give gradients.
     """
     model = check_vivit(model, clips)
     with differentiable(model, clips) as clips, recorded_attention(model) as record:
@@ -45,9 +45,9 @@ def relevance(
 def input_gradient(
     model: nn.Module, clips: torch.Tensor, classes: Sequence[int] | torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What the gradient foretells of occlusion: Σ ∂logit/∂x · (x - grey) over each tubelet, [B, T', S], signed.
+    """What the gradient predicts for occlusion: Σ ∂logit/∂x · (x - grey) over each tubelet, [B, nt, S], signed.
 
-    grey is the mean voxel of the clip, what `occlusion` puts in a tubelet's place. One backward pass gives
+    grey is the mean voxel of the clip, which `occlusion` puts in a tubelet's place. One backward pass gives
     all tubelets at once, but only as far as the model is a straight line between x and grey.
     Arguments and errors as in `relevance`.
     """

@@ -18,19 +18,19 @@ Read = Callable[[torch.Tensor, bool], torch.Tensor]
 
 
 def rollout(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
-    """How much each token contributes to the logits by attention rollout: [B, T', S], each clip summing to 1.
+    """How much each token contributes to the logits by attention rollout: [B, nt, S], each clip summing to 1.
 
     Per layer, Â is the mean of the heads' weights averaged with the identity, which stands for the residual
-    connection; R = Â_L … Â_1 (Abnar & Zuidema 2020). R's cls row, or the mean of its rows where the model
-    averages tokens, says how much each token counts. Model 2 multiplies its temporal and spatial rollouts;
+    connection; R = Â_L … Â_1 (Abnar & Zuidema 2020). R's cls row, or the mean of its rows if the model
+    averages tokens, tells how much each token counts. Model 2 multiplies its temporal and spatial rollouts;
     Model 3 applies Â_time Â_space in each block; Model 4's Â averages both halves of the heads.
-    model, clips: as `attention_maps` takes them. Raises ConfigError where that does.
+    model, clips: as `attention_maps` takes them. Raises ConfigError if that does.
     """
     return follow(model, attention_maps(model, clips), parts=(0.5, 0.5), read=read_shares)
 
 
 def last_layer(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
-    """The weights of the last layer alone, mean over heads, read as rollout reads them: [B, T', S], sums to 1.
+    """The weights of the last layer alone, mean over heads, read as rollout reads them: [B, nt, S], sums to 1.
 
     Model 2 multiplies the last layers of its two encoders. What earlier layers mixed is left out.
     """
@@ -40,7 +40,7 @@ def last_layer(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
 
 
 def follow(model: nn.Module, maps: list[AttentionMap], parts: Parts, read: Read) -> torch.Tensor:
-    """Multiplies the layers' attention from the logits down to the tokens: [B, T', S].
+    """Multiplies the layers' attention from the logits down to the tokens: [B, nt, S].
 
     maps: AttentionMaps of one or more layers, in order. parts = (a, i): a layer counts as a·A + i·I, A being
     the mean of its heads. read(R, has_cls): the row of R [B, N, N] that the logits are read from, [B, tokens].
@@ -51,13 +51,13 @@ def follow(model: nn.Module, maps: list[AttentionMap], parts: Parts, read: Read)
 
 
 def follow_sequence(model: ViViT, maps: list[AttentionMap], parts: Parts, read: Read) -> torch.Tensor:
-    """All tokens in one sequence, as in Model 1: [B, T', S]."""
+    """All tokens in one sequence, as in Model 1: [B, nt, S]."""
     scores = read(roll([m.weights.mean(dim=1) for m in maps], parts), model.config.pool == "cls")  # [B, N]
     return rearrange(scores, "b (t s) -> b t s", t=model.grid[0])
 
 
 def follow_encoders(model: ViViT, maps: list[AttentionMap], parts: Parts, read: Read) -> torch.Tensor:
-    """Two encoders one after the other, as in Model 2: [B, T', S], the product of both.
+    """Two encoders one after the other, as in Model 2: [B, nt, S], the product of both.
 
     The second has one vector per time index (per place, if time comes first); without it, all count the same.
     """
@@ -71,9 +71,9 @@ def follow_encoders(model: ViViT, maps: list[AttentionMap], parts: Parts, read: 
 
 
 def follow_grid(model: ViViT, maps: list[AttentionMap], parts: Parts, read: Read) -> torch.Tensor:
-    """Tokens that keep their place in the grid, as in Models 3 and 4: [B, T', S].
+    """Tokens that keep their place in the grid, as in Models 3 and 4: [B, nt, S].
 
-    R is [B, T', S, N], its rows arranged in the grid. The N×N matrices of the factorised attentions are never built:
+    R is [B, nt, S, N], its rows arranged in the grid. The N×N matrices of the factorised attentions are never built:
     Â_space mixes the rows of R within each time index, Â_time within each place.
     """
     (n_t, s), (a, i) = model.grid, parts
@@ -91,7 +91,7 @@ FOLLOW = {"sequence": follow_sequence, "encoders": follow_encoders, "grid": foll
 
 
 def mix_rows(attention: AttentionMap, r: torch.Tensor) -> torch.Tensor:
-    """Mixes the rows of R [B, T', S, N] with the mean of an attention's heads."""
+    """Mixes the rows of R [B, nt, S, N] with the mean of an attention's heads."""
     if attention.kind == "joint":
         return (attention.weights.mean(dim=1) @ r.flatten(1, 2)).view_as(r)
     pattern = {"space": "b t i j, b t j n -> b t i n", "time": "b s i j, b j s n -> b i s n"}[attention.kind]
@@ -99,7 +99,7 @@ def mix_rows(attention: AttentionMap, r: torch.Tensor) -> torch.Tensor:
 
 
 def with_residual(weights: torch.Tensor, parts: Parts = (0.5, 0.5)) -> torch.Tensor:
-    """Â = a·A + i·I for weights [..., N, N]; rows still sum to 1 where a + i = 1."""
+    """Â = a·A + i·I for weights [..., N, N]; rows still sum to 1 if a + i = 1."""
     a, i = parts
     return a * weights + i * torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
 
@@ -124,15 +124,15 @@ def read_shares(r: torch.Tensor, has_cls: bool) -> torch.Tensor:
 
 
 def to_voxels(model: nn.Module, scores: torch.Tensor) -> torch.Tensor:
-    """Spreads each token's score over the voxels of its tubelet: [B, T', S] -> [B, T, H, W].
+    """Spreads each token's score over the voxels of its tubelet: [B, nt, S] -> [B, T, H, W].
 
     Voxels that no tubelet covers (remainder="crop") get 0. Frames count for the whole stretch they stand for.
-    Raises ConfigError where the scores do not fit the model's grid.
+    Raises ConfigError if the scores do not fit the model's grid.
     """
     model = check_vivit(model)
     if scores.ndim != 3 or tuple(scores.shape[1:]) != model.grid:
         raise ConfigError(
-            f"scores have the shape {list(scores.shape)}, expected [B, T', S] = [B, {model.grid[0]}, {model.grid[1]}]: "
+            f"scores have the shape {list(scores.shape)}, expected [B, nt, S] = [B, {model.grid[0]}, {model.grid[1]}]: "
             "one score for each token of the model"
         )
     n_t, n_h, n_w = model.embedding.grid

@@ -18,9 +18,9 @@ class AttentionMap:
     """The attention weights of one layer for a batch of clips; each row sums to 1.
 
     layer: counted from 0; Model 2 counts its temporal encoder's layers on after the spatial ones.
-    kind and shape of `weights`: "joint" [B, heads, N, N]; "space" [B, T', heads, S, S];
-    "time" [B, heads, T', T'] in Model 2 and [B, S, heads, T', T'] in Models 3 and 4, where Model 4 has
-    half of the heads in each kind. Where there is a cls token, it is row and column 0. float32, or float64 where the
+    kind and shape of `weights`: "joint" [B, heads, N, N]; "space" [B, nt, heads, S, S];
+    "time" [B, heads, nt, nt] in Model 2 and [B, S, heads, nt, nt] in Models 3 and 4, where Model 4 has
+    half of the heads in each kind. If there is a cls token, it is row and column 0. float32, or float64 if the
     model computes in float64.
     """
 
@@ -51,8 +51,8 @@ def attention_maps(model: nn.Module, clips: torch.Tensor) -> list[AttentionMap]:
     """The attention weights of all layers: a list of AttentionMap, in the order in which they are computed.
 
     model: one of Models 1 to 4, also compiled or wrapped; clips: float [B, C, T, H, W] in [0, 1], on the model's
-    device. The model is put in evaluation mode. Raises ConfigError where the model has no attention of this kind, and
-    where there are no clips.
+    device. The model is put in evaluation mode. Raises ConfigError if the model has no attention of this kind, and
+    if there are no clips.
     """
     model = check_vivit(model, clips)
     model.eval()
@@ -62,17 +62,17 @@ def attention_maps(model: nn.Module, clips: torch.Tensor) -> list[AttentionMap]:
 
 
 def sort_record(model: ViViT, record: list[torch.Tensor], batch: int) -> list[AttentionMap]:
-    """Gives the recorded weights of B = `batch` clips their layer, kind and shape, as the model's class says."""
+    """Gives the recorded weights of B = `batch` clips their layer, kind and shape, as the model's class tells."""
     return [AttentionMap(layer, kind, widen(w)) for layer, kind, w in model.sort_weights(record, batch)]
 
 
 def widen(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 where the type has fewer bits, such as bfloat16: what maps are computed in and figures can show."""
+    """In float32 if the type has fewer bits, such as bfloat16: what maps are computed in and figures can show."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def check_vivit(model: nn.Module, clips: torch.Tensor | None = None) -> ViViT:
-    """The plain model inside a wrapper. Raises ConfigError where it is not a ViViT, and where clips has B = 0."""
+    """The plain model inside a wrapper. Raises ConfigError if it is not a ViViT, and if clips has B = 0."""
     plain = unwrapped(model)
     if not isinstance(plain, ViViT):
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Which device computes, and in which precision: both are decided here and nowhere else."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -9,6 +10,14 @@ from ..errors import ConfigError
 from .processes import processes
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux describes the processor there
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine has; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def best_device() -> torch.device:

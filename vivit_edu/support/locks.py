@@ -51,7 +51,9 @@ def alone(lock: Path | str, place: Path | str) -> Iterator[None]:
         yield
     finally:
         del _held[lock]
-        with suppress(OSError):  # Windows removes no file that is open
+        if fcntl is None:  # Windows removes no file that is open: neither ours before this, nor then another's
+            file.close()
+        with suppress(OSError):
             if _read(lock) == says:
                 lock.unlink()
         file.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -30,6 +32,17 @@ def kept() -> Path | None:
     A machine of Colab's is thrown away with all that was downloaded and trained on it.
     """
     return DRIVE / "vivit-edu" if DRIVE.is_dir() else None
+
+
+def user_cache() -> Path:
+    """Return the folder `vivit-edu` among the user's caches, as the operating system has it."""
+    if sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "vivit-edu"
 
 
 def repository() -> str:

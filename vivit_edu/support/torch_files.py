@@ -46,7 +46,10 @@ def read_torch(path: Path | str, map_location: torch.device | str = "cpu") -> ob
             raise CheckpointError(f"{shown(path)} is damaged: its part {damaged} is not what was written")
         for entry in entries:
             if entry.filename.endswith("data.pkl"):
-                check_pickle(path, archive.read(entry))
+                try:
+                    check_pickle(path, archive.read(entry))
+                except (IndexError, KeyError) as error:  # it takes what was never there
+                    raise CheckpointError(f"{shown(path)} is damaged: its part {entry.filename} breaks off") from error
     content = torch.load(path, map_location=map_location, weights_only=True)
     check_room(path, content, room)
     return content
@@ -83,10 +86,34 @@ class Noting:
 
 
 def check_pickle(path: Path | str, pickled: bytes) -> None:
-    """Refuses names that are not torch's. `bytearray(n)`, for one, which torch would call, takes n bytes."""
+    """Refuses what torch would spend memory or time on before it returns anything.
+
+    That are names that are not torch's (`bytearray(n)`, for one, which torch would call, takes n bytes), and tuples
+    that hold tuples several times: a tuple that is the key of a dict is hashed part by part, each as often as it is
+    met, so that forty tuples of two take a trillion steps. The pickle is followed here without making anything of it:
+    of each tuple on its stack we keep how many parts it has once it is written out, of all else that it is one part.
+    """
+    parts, stack, kept, marks = 0, [], {}, []
     for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name == "GLOBAL" and not argument.startswith("torch") and argument != "collections OrderedDict":
+        name = operation.name
+        if name == "GLOBAL" and not argument.startswith("torch") and argument != "collections OrderedDict":
             raise CheckpointError(f"{shown(path)} holds more than tensors ({argument}): not read")
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            kept[argument] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(kept[argument])
+        else:
+            taken = operation.stack_before
+            # what lies above the last mark, with the one below it where the operation adds to a list or a dict
+            most = len(stack) - marks.pop() + len(taken) - 2 if pickletools.stackslice in taken else len(taken)
+            inside = [stack.pop() for _ in range(most)]
+            tuples = name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+            stack += [1 + sum(inside) if tuples else 1] * len(operation.stack_after)
+        parts += stack[-1] if stack else 0
+        if parts > MOST_PARTS + len(pickled):
+            raise CheckpointError(f"{shown(path)} holds parts within parts without end: not read")
 
 
 def check_room(path: Path | str, content: object, room: int) -> None:
@@ -104,5 +131,6 @@ def check_room(path: Path | str, content: object, room: int) -> None:
             raise CheckpointError(f"{shown(path)} holds parts within parts without end: not read")
         if isinstance(value, torch.Tensor) and value.numel() > room:
             raise CheckpointError(f"{shown(path)} holds a tensor {list(value.shape)}, larger than the file: not read")
-        inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, CONTAINERS) else ()
-        waiting += [(part, depth + 1) for part in inside]
+        inside = value if isinstance(value, (Mapping, *CONTAINERS)) else ()  # of a dict the keys
+        values = value.values() if isinstance(value, Mapping) else ()
+        waiting += [(part, depth + 1) for part in (*inside, *values)]

@@ -34,7 +34,7 @@ def read_weights(weights: object) -> tuple[Mapping, dict[str, object]]:
     if isinstance(weights, str) and weights.startswith("torchvision:"):
         weights = default_weights(weights.removeprefix("torchvision:"))
     if hasattr(weights, "get_state_dict") or re.fullmatch(r"\w+_Weights\.[A-Z0-9_]+", str(weights)):
-        return torchvision_weights(weights), {}
+        return torchvision_weights(weights), torchvision_normalisation(weights)
     if not isinstance(weights, (str, Path)):
         raise CheckpointError(
             f"weights are a mapping, a file or a torchvision weights enum, got {type(weights).__name__}; "
@@ -144,3 +144,12 @@ def torchvision_weights(weights: object) -> Mapping[str, torch.Tensor]:
         return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"torchvision's weights {weights} are not available: {error}") from error
+
+
+def torchvision_normalisation(weights: object) -> dict[str, object]:
+    """{"normalised": (mean, std)} of the pictures that torchvision's weights learned from."""
+    from torchvision.models import get_weight
+
+    transforms = (get_weight(weights) if isinstance(weights, str) else weights).transforms
+    preset = transforms() if callable(transforms) else None
+    return {"normalised": (tuple(preset.mean), tuple(preset.std))} if hasattr(preset, "mean") else {}

@@ -146,6 +146,17 @@ def about_activation(model: ViViT, source: Recognised) -> list[str]:
     return [f"such weights are usually trained with activation={usual!r}, not {model.config.activation!r}"]
 
 
+def about_normalisation(source: Recognised) -> str:
+    """What is done to clips in [0, 1] before such weights see them, where that is stated; else ""."""
+    if "normalised" not in source.stated:
+        return ""
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in source.stated["normalised"])
+    return (
+        f"they expect (clip - mean) / std of clips in [0, 1], mean {mean} and std {std}: normalise the clips, "
+        "or fold it into the filters"
+    )
+
+
 def about_cls(model: ViViT, source: Recognised) -> list[str]:
     """What becomes of an image transformer's cls token and of a head that may not have read it."""
     if "cls" not in source.tensors:

@@ -66,6 +66,31 @@ def facts(config: Mapping, where: str) -> dict[str, object]:
     return found | {"where": where} if found else {}
 
 
+def normalisation(settings: Mapping[str, object]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of each channel for clips in [0, 1], from a preprocessor_config.json; without one, the ViViT's.
+
+    There a pixel x of 0 to 255 becomes (x · rescale_factor - 1 - image_mean) / image_std, the 1 only with `offset`.
+    """
+    rescaled, normalised = settings.get("do_rescale", True), settings.get("do_normalize", True)
+    scale = 255 * settings.get("rescale_factor", 1 / 127.5) if rescaled else 255.0
+    shift = 1.0 if rescaled and settings.get("offset", True) else 0.0
+    means = settings.get("image_mean", [0.5] * 3) if normalised else [0.0]
+    deviations = settings.get("image_std", [0.5] * 3) if normalised else [1.0]
+    return tuple((shift + mean) / scale for mean in means), tuple(deviation / scale for deviation in deviations)
+
+
+def normalisation_beside(path: Path) -> dict[str, object]:
+    """{"normalised": (mean, std)} as the preprocessor_config.json of a published ViViT beside a file states it, or {}.
+
+    The settings of image transformers have other defaults, and are not read.
+    """
+    try:
+        settings = read_json(path.parent / "preprocessor_config.json")
+        return {"normalised": normalisation(settings)} if "offset" in settings else {}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # none, or of something else
+        return {}
+
+
 def facts_beside(path: Path) -> dict[str, object]:
     """The facts that a `.safetensors` file carries in its metadata, else those of the config.json beside a file."""
     if path.suffix.lower() == ".safetensors":
@@ -80,7 +105,8 @@ def facts_beside(path: Path) -> dict[str, object]:
         config = read_json(beside)
     except (OSError, ValueError, RecursionError):  # none, or of something else
         return {}
-    return facts(config, "config.json") if isinstance(config, Mapping) else {}
+    found = facts(config, "config.json") if isinstance(config, Mapping) else {}
+    return found | normalisation_beside(path) if found else {}
 
 
 def _from_json(text: str) -> object:

@@ -34,3 +34,4 @@ from ..ready import ready  # noqa: F401
 from .calling import CheckFailed, call, exercise, learns  # noqa: F401
 from .comparing import close, drawn, flag, kind, number, pair, same_shape  # noqa: F401
 from .examining import draws, examine  # noqa: F401
+from .parts import by_parts  # noqa: F401

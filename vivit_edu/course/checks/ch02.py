@@ -18,7 +18,7 @@ from ...cnn import FUSIONS, MEAN_GREY
 from ...models import build_model
 from ..ready import ch02 as finished
 from . import CheckFailed, call, close, drawn, examine, exercise, kind, number, pair, passed
-from .ch05 import projections
+from .parity import projections
 
 # Sizes that differ on every axis, and none of which is the notebook's
 CLIP, CLASSES = (2, 7, 8, 12), 5

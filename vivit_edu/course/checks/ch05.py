@@ -6,7 +6,6 @@ the parts are then compared with torch's or the package's by copying weights.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Callable
 
@@ -18,10 +17,31 @@ from torch import nn
 from ...models import build_model
 from ..ready.ch05 import ClassifierHead, EncoderBlock, Model1, prepend_cls
 from . import CheckFailed, call, close, drawn, exercise, flag, kind, learns, passed, same_shape
+from .parity import (
+    CLASSES,
+    CLIP,
+    DEPTH,
+    DIM,
+    GRID,
+    HEADS,
+    MLP_DIM,
+    TUBELET,
+    attend_with,
+    built_module,
+    check_double,
+    check_mlp,
+    check_norm,
+    check_reached,
+    check_same_type,
+    check_train_mode,
+    fill_large,
+    heads_of,
+    named_as_package,
+    part_of,
+    projections,
+    say_difference,
+)
 
-# Sizes that differ on every axis, and none of which is the notebook's
-DIM, HEADS, MLP_DIM = 12, 3, 20
-CLIP, TUBELET, GRID, CLASSES, DEPTH = (2, 9, 8, 25), (3, 4, 5), (3, 2, 5), 7, 3
 TO_ONE_SEQUENCE = "b nt s d -> b (nt s) d"
 BATCH_TRAP = "the attention runs over the batch, so clips attend to each other: its axes are [B, N, D], batch first"
 
@@ -68,7 +88,7 @@ def check_prepend_cls(prepend_cls: Callable) -> None:
             },
             what="the sequence",
         )
-        _same_type(found, tokens, "the sequence")
+        check_same_type(found, tokens, "the sequence")
     tokens, cls = drawn(3, 4, 5), nn.Parameter(drawn(1, 1, 5, seed=1))
     found = call(prepend_cls, tokens, cls)
     if not found.requires_grad:
@@ -89,17 +109,17 @@ def check_prepend_cls(prepend_cls: Callable) -> None:
 @exercise
 def check_block(EncoderBlock: Callable) -> None:
     """05.2: EncoderBlock(dim, heads, mlp_dim) maps [B, N, D] to the same shape, as torch's pre-norm layer does."""
-    block = _module(EncoderBlock, DIM, HEADS, MLP_DIM)
+    block = built_module(EncoderBlock, DIM, HEADS, MLP_DIM)
     for name in ("norm_attention", "attention", "norm_mlp", "mlp"):
-        _part(block, name)
-    _norm(block.norm_attention, "norm_attention", DIM)
-    _norm(block.norm_mlp, "norm_mlp", DIM)
+        part_of(block, name)
+    check_norm(block.norm_attention, "norm_attention", DIM)
+    check_norm(block.norm_mlp, "norm_mlp", DIM)
     if block.norm_attention is block.norm_mlp:
         raise CheckFailed("both LayerNorms are one module, with one scale and shift: make two of them")
-    _large(block)
+    fill_large(block)
     z = drawn(4, 6, DIM, seed=2)
     attention, mlp, n1, n2 = attend_with(block.attention), block.mlp, block.norm_attention, block.norm_mlp
-    _mlp_is_right(mlp)
+    check_mlp(mlp)
     found = call(block.forward, z)
     with torch.no_grad():
         _compare_block(found, z, n1, attention, n2, mlp)
@@ -117,13 +137,13 @@ def check_block(EncoderBlock: Callable) -> None:
             what="the output, compared with torch's layer with the same weights,",
             tolerance=1e-4,
         )
-    _same_in_train_mode(block, z)
+    check_train_mode(block, z)
     for other in (drawn(1, 9, DIM, seed=3), drawn(5, 1, DIM, seed=4)):  # one clip; one token
         with torch.no_grad():
             expected = library(other)
         close(call(block.forward, other), expected, what="the output for other sizes", tolerance=1e-4)
-    _in_double(block, z)
-    _reaches(block, z, library)
+    check_double(block, z)
+    check_reached(block, z, library)
     passed("05.2", "equal to torch's nn.TransformerEncoderLayer(norm_first=True) with the same weights.")
 
 
@@ -168,39 +188,6 @@ def _compare_block(found, z, n1, attention, n2, mlp):
     close(found, y + mlp(n2(y)), mistakes, what="the block's output")
 
 
-def _mlp_is_right(mlp):
-    """D -> mlp_dim, GELU, mlp_dim -> D, compared with torch's functions."""
-    linears = [part for part in mlp.modules() if isinstance(part, nn.Linear)]
-    sizes = [(part.in_features, part.out_features) for part in linears]
-    if sizes != [(DIM, MLP_DIM), (MLP_DIM, DIM)]:
-        said = ", ".join(f"{a} to {b}" for a, b in sizes) or "no linear map"
-        raise CheckFailed(
-            f"with dim={DIM} and mlp_dim={MLP_DIM} the MLP has {said}: expected two linear maps, "
-            f"{DIM} to {MLP_DIM} and {MLP_DIM} to {DIM}"
-        )
-    widen, narrow = linears
-    if widen.bias is None or narrow.bias is None:
-        raise CheckFailed("a linear map of the MLP has no bias: leave bias=True, as published weights have one")
-    x = drawn(2, 3, DIM, seed=7)
-    with torch.no_grad():
-        hidden = widen(x)
-        close(
-            mlp.eval()(x),
-            narrow(F.gelu(hidden)),
-            {
-                "the MLP has no non-linearity: two linear maps in a row are one": narrow(hidden),
-                "the MLP has a ReLU: the paper's non-linearity is GELU": narrow(hidden.relu()),
-                "the MLP computes GELU by its tanh form: take nn.GELU() without approximate": narrow(
-                    F.gelu(hidden, approximate="tanh")
-                ),
-                "the MLP has a SiLU: the paper's non-linearity is GELU": narrow(F.silu(hidden)),
-                "the MLP ends in a second GELU: its last step is linear": F.gelu(narrow(F.gelu(hidden))),
-                "the MLP's GELU comes after the second linear map: it belongs between the two": F.gelu(narrow(hidden)),
-            },
-            what="the MLP's output",
-        )
-
-
 # ---- 05.3
 
 
@@ -208,22 +195,22 @@ def _mlp_is_right(mlp):
 def check_classifier(ClassifierHead: Callable) -> None:
     """05.3: ClassifierHead(dim, classes, pool) maps tokens [B, N, D] to logits [B, K]."""
     for pool in ("cls", "mean"):
-        head = _module(ClassifierHead, DIM, CLASSES, pool)
-        _norm(_part(head, "norm"), "norm", DIM)
-        linear = _part(head, "linear")
+        head = built_module(ClassifierHead, DIM, CLASSES, pool)
+        check_norm(part_of(head, "norm"), "norm", DIM)
+        linear = part_of(head, "linear")
         if not isinstance(linear, nn.Linear) or (linear.in_features, linear.out_features) != (DIM, CLASSES):
             raise CheckFailed(
                 f"`linear` must be nn.Linear(dim, classes); with dim={DIM} and classes={CLASSES} it is {linear}"
             )
         if linear.bias is None:
             raise CheckFailed("`linear` has no bias: leave nn.Linear as it comes, as published weights have one")
-        _large(head)
+        fill_large(head)
         for z in (drawn(3, 6, DIM, seed=2), drawn(1, 4, DIM, seed=3)):
             with torch.no_grad():
                 _compare_head(call(head.forward, z), z, head.norm, linear, pool)
-        _same_in_train_mode(head, z)
-        _in_double(head, z)
-        _reaches(head, z)
+        check_train_mode(head, z)
+        check_double(head, z)
+        check_reached(head, z)
     passed("05.3", "one vector per clip, from the cls token or from all tokens, and logits from it.")
 
 
@@ -269,35 +256,35 @@ def check_model1(Model1: Callable) -> None:
     """05.4: Model1(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool) maps clips to logits, as the
     package's model with the same weights does."""
     for pool in ("cls", "mean"):
-        model = _module(Model1, CLIP, TUBELET, CLASSES, DIM, DEPTH, HEADS, MLP_DIM, pool)
+        model = built_module(Model1, CLIP, TUBELET, CLASSES, DIM, DEPTH, HEADS, MLP_DIM, pool)
         _check_parts(model, pool)
         package = in_the_package(model)
-        _large(model)
+        fill_large(model)
         for b in (4, 1):
             clips = drawn(b, *CLIP, seed=b).sigmoid()  # in [0, 1]
             found = call(model.forward, clips)
             with torch.no_grad():
                 _compare_model(found, model, clips)
-        _same_in_train_mode(model, clips)
-        package.load_state_dict(_names_of_the_package(model))
+        check_train_mode(model, clips)
+        package.load_state_dict(named_as_package(model))
         with torch.no_grad():
             close(found, package(clips), what="the logits, compared with the package's,", tolerance=1e-4)
-        _in_double(model, clips)
-        _reaches(model, clips, package)
+        check_double(model, clips)
+        check_reached(model, clips, package)
     _check_defaults(Model1)
     passed("05.4", "Model 1, with cls token or mean, gives the package's logits with the same weights.")
 
 
 def _check_parts(model, pool):
     for name in ("embedding", "head"):
-        _part(model, name)
+        part_of(model, name)
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, (list, tuple)):
         raise CheckFailed(
             "`blocks` is a plain list: the model does not see the parameters in it, so the optimiser and "
             "state_dict() would miss them. Use nn.ModuleList"
         )
-    _part(model, "blocks")
+    part_of(model, "blocks")
     if len(blocks) != DEPTH:
         raise CheckFailed(f"with depth={DEPTH} there are {len(blocks)} blocks")
     if len({id(block) for block in blocks}) != DEPTH:
@@ -340,7 +327,7 @@ def _check_parts(model, pool):
 
 
 def _heads_are(attention, heads):
-    if (found := _heads_of(attention)) != heads:
+    if (found := heads_of(attention)) != heads:
         raise CheckFailed(f"with heads={heads} the blocks have {found} heads: hand on what Model1 is given")
 
 
@@ -354,7 +341,7 @@ def _mlp_dim_is(block, mlp_dim):
 
 def _check_defaults(Model1):
     """dim=32, depth=2, heads=4, mlp_dim=64, pool="mean", as the task's first line says."""
-    model = _module(Model1, (1, 4, 8, 8), (1, 8, 2), 2)
+    model = built_module(Model1, (1, 4, 8, 8), (1, 8, 2), 2)
     found = (model.positions.shape[-1], len(model.blocks), "mean" if model.cls is None else "cls")
     if found != (32, 2, "mean"):
         raise CheckFailed(
@@ -675,119 +662,7 @@ def _train(model, batches, step=True, zero=True, softmax=False, last=True, after
     return torch.tensor(losses), torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-# ---- what the checks of modules share
-
-
-def _module(cls, *sizes):
-    """The reader's module, built."""
-    module = call(cls, *sizes)
-    if not isinstance(module, nn.Module):
-        raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(module)}")
-    return module.eval()
-
-
-def _part(module, name):
-    part = getattr(module, name, None)
-    if part is None:
-        raise CheckFailed(f"the module has no part `{name}`: the task names its parts, so that weights can be copied")
-    if not isinstance(part, nn.Module):
-        raise CheckFailed(f"`{name}` is {kind(part)}: expected a module")
-    return part
-
-
-def _norm(part, name, dim):
-    if not isinstance(part, nn.LayerNorm):
-        raise CheckFailed(
-            f"`{name}` is {kind(part)}: expected nn.LayerNorm, which normalises each token on its own, without the "
-            "other tokens and clips"
-        )
-    if tuple(part.normalized_shape) != (dim,) or part.weight is None or part.bias is None:
-        raise CheckFailed(
-            f"`{name}` must normalise the {dim} features of a token, with scale and shift: nn.LayerNorm(dim)"
-        )
-    if part.eps != 1e-6:
-        raise CheckFailed(
-            f"`{name}` has eps={part.eps:g}, expected nn.LayerNorm(dim, eps=1e-6): torch's own default is 1e-5"
-        )
-
-
-@torch.no_grad()
-def _large(module, std=0.4):
-    """Fills all parameters with noise so large that a missing norm or residual shows."""
-    generator = torch.Generator().manual_seed(5)
-    for parameter in module.parameters():
-        parameter.normal_(std=std, generator=generator)
-
-
-def _same_in_train_mode(module, x):
-    with torch.no_grad():
-        quiet = module.eval()(x)
-        trained = module.train()(x)
-    left = all(part.training for part in module.modules())
-    module.eval()
-    if not left:
-        raise CheckFailed("forward switches to eval mode and leaves the module in it: leave eval() and train() out")
-    if not torch.equal(quiet, trained):
-        raise CheckFailed("in train mode the output is another than in eval mode: leave dropout out here")
-
-
-def _in_double(module, x):
-    """Numbers of another precision go through, and come out as precise."""
-    with torch.no_grad():
-        expected = module(x)
-        _same_type(call(copy.deepcopy(module).double().forward, x.double()), x.double(), "the output", expected)
-
-
-def _same_type(found, given, what, expected=None):
-    if found.dtype != given.dtype or found.device != given.device:
-        raise CheckFailed(f"{what} is {found.dtype}, given {given.dtype}: write no dtype or device into the code")
-    if expected is not None:
-        close(found, expected.to(found.dtype), what=f"{what} in {found.dtype}", tolerance=1e-4)
-
-
-def _reaches(module, x, reference=None):
-    """A gradient reaches the input and every parameter; that of the input is the reference's."""
-    frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
-    if frozen:
-        raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
-    found = learns(lambda x, module: module(x), x, module)["x"]
-    if reference is not None:
-        expected = learns(lambda x: reference(x), x)["x"]
-        if (found - expected).abs().max() > 1e-2 * expected.abs().max():
-            raise CheckFailed(
-                "the values are right, but the gradient of the input is not: a part of the way was cut off (.detach(), "
-                ".data, no_grad), so that what comes before would learn something else"
-            )
-
-
 # ---- copying weights
-
-
-def attend_with(attention: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """An attention module as a function of the tokens; torch's own takes them three times."""
-    if isinstance(attention, nn.MultiheadAttention):
-        return lambda z: attention(z, z, z, need_weights=False)[0]
-    return attention
-
-
-def projections(attention: nn.Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The weights of a multi-head attention: queries, keys and values in one [3·D, D] with its bias, then the output's.
-
-    attention: chapter 04's, the package's or torch's; one with a single linear map for q, k, v, or with three.
-    Raises CheckFailed where it holds something else.
-    """
-    if isinstance(attention, nn.MultiheadAttention):
-        return attention.in_proj_weight, attention.in_proj_bias, attention.out_proj.weight, attention.out_proj.bias
-    linears = [part for part in attention.modules() if isinstance(part, nn.Linear)]
-    *qkv, out = linears or [None]
-    if len(linears) not in (2, 4) or any(part.bias is None for part in linears):
-        raise CheckFailed(
-            "`attention` must be the MultiHead of chapter 04: linear maps for queries, keys and values, and one for "
-            "the output, all with biases"
-        )
-    if len(qkv) == 1:
-        return qkv[0].weight, qkv[0].bias, out.weight, out.bias
-    return torch.cat([part.weight for part in qkv]), torch.cat([part.bias for part in qkv]), out.weight, out.bias
 
 
 @torch.no_grad()
@@ -820,24 +695,6 @@ def _other_heads(block, z):
     return torch.full_like(z, torch.nan)
 
 
-def _names_of_the_package(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a reader's Model 1 under the names of the package's."""
-    weights = {"positions": model.positions}
-    if model.cls is not None:
-        weights["cls"] = model.cls
-    convolutions = [part for part in model.embedding.modules() if isinstance(part, nn.Conv3d)]
-    parts = {"embedding.projection": convolutions[0], "encoder.norm": model.head.norm, "head": model.head.linear}
-    for k, block in enumerate(model.blocks):
-        here = f"encoder.blocks.{k}"
-        widen, narrow = (part for part in block.mlp.modules() if isinstance(part, nn.Linear))
-        parts |= {f"{here}.mlp.0": widen, f"{here}.mlp.3": narrow}
-        parts |= {f"{here}.norm_attention": block.norm_attention, f"{here}.norm_mlp": block.norm_mlp}
-        names = ("qkv.weight", "qkv.bias", "out.weight", "out.bias")
-        weights |= {f"{here}.attention.{name}": w for name, w in zip(names, projections(block.attention))}
-    weights |= {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
-    return {name: value.detach() for name, value in weights.items()}
-
-
 def in_the_package(model: nn.Module) -> nn.Module:
     """The package's Model 1 with the weights of yours, in eval mode: for `attention_maps` and everything else."""
     convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
@@ -849,19 +706,12 @@ def in_the_package(model: nn.Module) -> nn.Module:
         tubelet=tuple(convolution.kernel_size),
         dim=convolution.out_channels,
         depth=len(model.blocks),
-        heads=_heads_of(block.attention),
+        heads=heads_of(block.attention),
         mlp_dim=next(part for part in block.mlp.modules() if isinstance(part, nn.Linear)).out_features,
         pool="mean" if model.cls is None else "cls",
     )
-    package.load_state_dict(_names_of_the_package(model))
+    package.load_state_dict(named_as_package(model))
     return package.eval()
-
-
-def _heads_of(attention):
-    heads = getattr(attention, "heads", None) or getattr(attention, "num_heads", None)
-    if not isinstance(heads, int):
-        raise CheckFailed("`attention` has no attribute `heads`: use the MultiHead of chapter 04")
-    return heads
 
 
 # ---- parity, one call each
@@ -870,20 +720,20 @@ def _heads_of(attention):
 def same_as_torch(EncoderBlock: Callable) -> None:
     """Compares a block with torch's pre-norm layer that has the same weights, at the notebook's sizes."""
     block = EncoderBlock(32, 4, 64).eval()
-    _large(block)
+    fill_large(block)
     z = drawn(2, 17, 32)
     with torch.no_grad():
-        _say_difference("your EncoderBlock", "torch's nn.TransformerEncoderLayer", block(z), torch_layer(block, 4)(z))
+        say_difference("your EncoderBlock", "torch's nn.TransformerEncoderLayer", block(z), torch_layer(block, 4)(z))
 
 
 def same_as_package(Model1: Callable) -> None:
     """Compares a Model 1 with the package's that has the same weights, on clips of 28³ voxels."""
     for pool in ("cls", "mean"):
         model = Model1((1, 28, 28, 28), (7, 7, 7), 11, dim=64, depth=3, heads=4, mlp_dim=128, pool=pool).eval()
-        _large(model, std=0.2)
+        fill_large(model, std=0.2)
         clips = drawn(2, 1, 28, 28, 28).sigmoid()
         with torch.no_grad():
-            _say_difference(f'your Model1(pool="{pool}")', "the package's", model(clips), in_the_package(model)(clips))
+            say_difference(f'your Model1(pool="{pool}")', "the package's", model(clips), in_the_package(model)(clips))
 
 
 def same_as_transformers(Model1: Callable) -> None:
@@ -899,21 +749,21 @@ def same_as_transformers(Model1: Callable) -> None:
     sizes = {"image_size": 28, "num_frames": 28, "tubelet_size": [7, 7, 7], "num_channels": 1, "num_labels": 11}
     sizes |= {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
     theirs = VivitForVideoClassification(VivitConfig(**sizes, hidden_act="gelu")).eval()
-    _large(theirs, std=0.2)
+    fill_large(theirs, std=0.2)
     package = in_the_package(model)
     load_pretrained(package, theirs.state_dict())
     _load_from_the_package(model, package)
     clips = drawn(2, 1, 28, 28, 28).sigmoid()
     with torch.no_grad():
         logits = theirs(pixel_values=clips.transpose(1, 2)).logits  # their clips are [B, T, C, H, W]
-        _say_difference("your Model1", "transformers' VivitForVideoClassification", model(clips), logits)
+        say_difference("your Model1", "transformers' VivitForVideoClassification", model(clips), logits)
 
 
 @torch.no_grad()
 def _load_from_the_package(model, package):
     """Copies the package's weights into a reader's Model 1, in place."""
     weights = package.state_dict()
-    for name, mine in _names_of_the_package(model).items():
+    for name, mine in named_as_package(model).items():
         mine.copy_(weights[name])  # detached, but the same memory; a [3·D, D] made of three maps is not
     for block, theirs in zip(model.blocks, package.encoder.blocks):
         linears = [part for part in block.attention.modules() if isinstance(part, nn.Linear)]
@@ -921,10 +771,3 @@ def _load_from_the_package(model, package):
             for k, linear in enumerate(linears[:3]):
                 linear.weight.copy_(theirs.attention.qkv.weight.chunk(3)[k])
                 linear.bias.copy_(theirs.attention.qkv.bias.chunk(3)[k])
-
-
-def _say_difference(mine, theirs, found, expected):
-    difference, scale = (found - expected).abs().max().item(), expected.abs().max().item()
-    if difference > 1e-4 * max(scale, 1):
-        raise CheckFailed(f"{mine} and {theirs} differ by up to {difference:.2g} (values up to {scale:.2g})")
-    print(f"{mine} and {theirs} agree in all {found.numel():,} numbers.")

@@ -19,7 +19,7 @@ from ...models import build_model
 from ...vivit import FactorisedSelfAttentionBlock, ViViTConfig
 from ..ready import ch07 as finished
 from . import CheckFailed, call, close, drawn, examine, exercise, kind, learns, passed, same_shape
-from .ch05 import (
+from .parity import (
     CLASSES,
     CLIP,
     DEPTH,
@@ -28,15 +28,15 @@ from .ch05 import (
     HEADS,
     MLP_DIM,
     TUBELET,
-    _heads_of,
-    _large,
-    _mlp_is_right,
-    _module,
-    _norm,
-    _part,
-    _same_in_train_mode,
-    _say_difference,
+    built_module,
+    check_mlp,
+    check_norm,
+    check_train_mode,
+    fill_large,
+    heads_of,
+    part_of,
     projections,
+    say_difference,
 )
 
 MATRICES = ("W_Q", "W_K", "W_V", "W_O")
@@ -128,7 +128,7 @@ def _fold_mistakes(axis):
 
 def _large_attention(dim, heads):
     attention = MultiHeadAttention(dim, heads).eval()
-    _large(attention, std=0.6)
+    fill_large(attention, std=0.6)
     return attention
 
 
@@ -157,21 +157,21 @@ def check_time_first(TimeFirstBlock: Callable) -> None:
 
 def _block(cls):
     """The reader's block in eval mode, with large weights, after its parts were looked at."""
-    block = _module(cls, DIM, HEADS, MLP_DIM)
-    norms = [_part(block, f"norm_{name}") for name in ("space", "time", "mlp")]
+    block = built_module(cls, DIM, HEADS, MLP_DIM)
+    norms = [part_of(block, f"norm_{name}") for name in ("space", "time", "mlp")]
     for norm, name in zip(norms, ("space", "time", "mlp")):
-        _norm(norm, f"norm_{name}", DIM)
+        check_norm(norm, f"norm_{name}", DIM)
     if len(set(map(id, norms))) < 3:
         raise CheckFailed("two of the three LayerNorms are one module, with one scale and shift: make three of them")
-    attentions = [_part(block, "space_attention"), _part(block, "time_attention")]
+    attentions = [part_of(block, "space_attention"), part_of(block, "time_attention")]
     if attentions[0] is attentions[1]:
         raise CheckFailed("space_attention and time_attention are one module: they share no weights, so make two")
     for attention in attentions:
         projections(attention)
-        if _heads_of(attention) != HEADS:
-            raise CheckFailed(f"the block was made with heads={HEADS}, but an attention has {_heads_of(attention)}")
-    _large(block)
-    _mlp_is_right(_part(block, "mlp"))
+        if heads_of(attention) != HEADS:
+            raise CheckFailed(f"the block was made with heads={HEADS}, but an attention has {heads_of(attention)}")
+    fill_large(block)
+    check_mlp(part_of(block, "mlp"))
     frozen = [name for name, parameter in block.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
@@ -194,7 +194,7 @@ def _examine_block(block, order):
     z = drawn(3, 4, 5, DIM, seed=2)
     learns(lambda block, z: block(z), block, z)
     examine(lambda z: block(z), lambda z: steps(block, z), (z,), dtypes=())  # the gradient of z itself
-    _same_in_train_mode(block, drawn(2, 3, 4, DIM, seed=5))
+    check_train_mode(block, drawn(2, 3, 4, DIM, seed=5))
 
 
 def _branch(block, name, y, *, norm="", attention="", axis=""):
@@ -322,9 +322,9 @@ def _block_mistakes(first, second):
 def check_model3(Model3: Callable) -> None:
     """07.3: Model3(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim) maps clips to logits, as the package's
     model with the same weights does."""
-    model = _module(Model3, CLIP, TUBELET, CLASSES, DIM, DEPTH, HEADS, MLP_DIM)
+    model = built_module(Model3, CLIP, TUBELET, CLASSES, DIM, DEPTH, HEADS, MLP_DIM)
     _check_parts_of_model3(model)
-    _large(model)
+    fill_large(model)
     clips = drawn(4, *CLIP, seed=4).sigmoid()  # in [0, 1]
     examine(
         lambda model, clips: model(clips),
@@ -334,7 +334,7 @@ def check_model3(Model3: Callable) -> None:
         mistakes=MODEL3_MISTAKES,
         what="the logits",
     )
-    _same_in_train_mode(model, clips)
+    check_train_mode(model, clips)
     with torch.no_grad():
         close(model(clips), packaged(model)(clips), what="the logits, compared with the package's,", tolerance=1e-4)
     passed("07.3", "Model 3 gives the logits of the package's with the same weights.")
@@ -342,10 +342,10 @@ def check_model3(Model3: Callable) -> None:
 
 def _check_parts_of_model3(model):
     for name in ("embedding", "head"):
-        _part(model, name)
+        part_of(model, name)
     if isinstance(getattr(model, "blocks", None), (list, tuple)):
         raise CheckFailed("`blocks` is a plain list, whose parameters the optimiser would miss. Use nn.ModuleList")
-    blocks = _part(model, "blocks")
+    blocks = part_of(model, "blocks")
     if len(blocks) != DEPTH or len(set(map(id, blocks))) != DEPTH:
         raise CheckFailed(f"with depth={DEPTH} there are {len(set(map(id, blocks)))} different blocks")
     for name in ("norm", "linear"):
@@ -447,7 +447,7 @@ def check_silence(silence: Callable) -> None:
     for part in ("space_attention", "time_attention"):
         blocks = [finished.FactorisedBlock(8, 2, 16) for _ in range(3)]
         for block in blocks:
-            _large(block)
+            fill_large(block)
         before = [{name: value.clone() for name, value in block.state_dict().items()} for block in blocks]
         call(silence, blocks[:2], part, may_change=(0,))
         for k, (block, old) in enumerate(zip(blocks[:2], before)):
@@ -502,7 +502,7 @@ def _started(start, dim, heads, mlp_dim):
     """The course's block with large weights, after the reader's function; nothing but the time attention may differ."""
     name = getattr(start, "__name__", "your function")
     block = finished.FactorisedBlock(dim, heads, mlp_dim)
-    _large(block)
+    fill_large(block)
     before = {part: value.clone() for part, value in block.state_dict().items()}
     returned = call(start, block, may_change=(0,))
     block = returned if isinstance(returned, nn.Module) else block
@@ -657,7 +657,7 @@ def packaged(model: nn.Module) -> nn.Module:
         tubelet=tuple(tubelet),
         dim=convolution.out_channels,
         depth=len(model.blocks),
-        heads=_heads_of(block.space_attention),
+        heads=heads_of(block.space_attention),
         mlp_dim=next(part for part in block.mlp.modules() if isinstance(part, nn.Linear)).out_features,
     )
     weights = {"positions": model.positions.detach()}
@@ -675,10 +675,10 @@ def packaged(model: nn.Module) -> nn.Module:
 def model3_same_as_package(Model3: Callable) -> None:
     """Compares a Model 3 with the package's that has the same weights, on clips of 28³ voxels."""
     model = Model3((1, 28, 28, 28), (7, 7, 7), 11, dim=64, depth=3, heads=4, mlp_dim=128).eval()
-    _large(model, std=0.2)
+    fill_large(model, std=0.2)
     clips = drawn(2, 1, 28, 28, 28).sigmoid()
     with torch.no_grad():
-        _say_difference("your Model3", "the package's", model(clips), packaged(model)(clips))
+        say_difference("your Model3", "the package's", model(clips), packaged(model)(clips))
 
 
 @torch.no_grad()
@@ -693,7 +693,7 @@ def block_same_as_vit_pytorch(FactorisedBlock: Callable) -> None:
     from vit_pytorch.vivit import FactorizedTransformer
 
     theirs = FactorizedTransformer(dim=64, depth=3, heads=4, dim_head=16, mlp_dim=128).eval()
-    _large(theirs, std=0.2)
+    fill_large(theirs, std=0.2)
     z = drawn(2, 4, 16, 64)
     y = z
     for space, time, mlp in theirs.layers:
@@ -706,7 +706,7 @@ def block_same_as_vit_pytorch(FactorisedBlock: Callable) -> None:
         widen.load_state_dict(mlp.net[1].state_dict())
         narrow.load_state_dict(mlp.net[4].state_dict())
         y = block(y)
-    _say_difference("your blocks", "vit-pytorch's FactorizedTransformer", theirs.norm(y), theirs(z))
+    say_difference("your blocks", "vit-pytorch's FactorizedTransformer", theirs.norm(y), theirs(z))
 
 
 def _copy_attention(norm, attention, theirs):

@@ -22,7 +22,7 @@ from ..ready.ch04 import MultiHead
 from ..ready.ch05 import EncoderBlock
 from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, learns, passed
 from .ch04 import keeps_type, made
-from .ch05 import projections
+from .parity import projections
 
 # ---- 08.1
 

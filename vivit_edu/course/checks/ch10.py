@@ -1,23 +1,81 @@
-"""Checks of chapter 10: the central frame, positions repeated along time, a normalisation folded into filters."""
+"""Checks of chapter 10: filters in tubelets, positions repeated and resized, the surgery of Model 1 and of Model 3's
+block, the test of a loader, and a normalisation folded into filters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from torch import nn
 
+from ...models import build_model
+from ...vivit import Block, FactorisedSelfAttentionBlock, ViViTConfig
 from ..ready import ch10 as finished
-from . import call, close, drawn, examine, exercise, pair, passed
+from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, pair, passed
 
 # ---- 10.1
 
 
 @exercise
-def check_central_frame(central_frame: Callable) -> None:
-    """central_frame(filters [D, C, h, w], t) -> tubelet filters [D, C, t, h, w], zero but at frame ⌊t/2⌋."""
+def check_tubelet_filters(average_frames: Callable, central_frame: Callable) -> None:
+    """10.1: two functions from image filters [D, C, ph, pw] and t to tubelet filters [D, C, pt, ph, pw]."""
+    for check, function in ((_check_average_frames, average_frames), (_check_central_frame, central_frame)):
+        try:
+            check(function)
+        except CheckFailed as failed:
+            raise CheckFailed(f"{check.__name__.removeprefix('_check_')}: {failed}") from None
+    passed("10.1", "on a still clip both give the image filter's answer.")
+
+
+def _check_average_frames(average_frames):
+    examine(
+        average_frames,
+        finished.average_frames,
+        (drawn(4, 3, 2, 5), 6),
+        (drawn(5, 5, 5, 5), 5),  # a shape that tells no axis apart
+        (drawn(2, 1, 4, 3), 3),
+        (drawn(1, 2, 3, 2), 1),
+        mistakes={
+            "every frame holds the whole filter, so a still clip is answered t times as loudly: divide by t": (
+                lambda w, t: repeat(w, "d c h w -> d c t h w", t=t)
+            ),
+            "this is the central frame, which comes next: here every frame holds a t-th of the filter": (
+                lambda w, t: on_frame(w, t, t // 2)
+            ),
+            "only the first frame holds anything: here every frame holds a t-th of the filter": (
+                lambda w, t: on_frame(w / t, t, 0)
+            ),
+            "the frames of a tubelet add up to the filter times t: divide by t once": lambda w, t: repeat(
+                w * t, "d c h w -> d c t h w", t=t
+            ),
+            "divided by t twice": lambda w, t: repeat(w / t**2, "d c h w -> d c t h w", t=t),
+            "divided by the square root of t, but t frames of a still clip add up: divide by t": lambda w, t: repeat(
+                w / t**0.5, "d c h w -> d c t h w", t=t
+            ),
+            "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands last": lambda w, t: repeat(
+                w / t, "d c h w -> d c h w t", t=t
+            ),
+            "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands before the channels": (
+                lambda w, t: repeat(w / t, "d c h w -> d t c h w", t=t)
+            ),
+            "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands first": lambda w, t: repeat(
+                w / t, "d c h w -> t d c h w", t=t
+            ),
+            "the frames were joined with the channels: the result has five axes, [D, C, pt, ph, pw]": lambda w, t: (
+                repeat(w / t, "d c h w -> d (c t) h w", t=t)
+            ),
+            "this is the average over the filter's own pixels: keep its pattern, and spread it over the frames": (
+                lambda w, t: (w.mean(dim=(2, 3), keepdim=True) / t)[:, :, None].expand(-1, -1, t, *w.shape[2:])
+            ),
+        },
+        what="the tubelet's filters",
+    )
+
+
+def _check_central_frame(central_frame):
     generator = torch.Generator().manual_seed(0)
     for t, size in ((3, (4, 5)), (4, (3, 5)), (1, (2, 3)), (5, (5, 5))):  # the last: a shape that tells no axis apart
         filters = torch.randn(6, 2, *size, generator=generator)
@@ -26,7 +84,6 @@ def check_central_frame(central_frame: Callable) -> None:
             found, on_frame(filters, t, t // 2), mistakes_of_central_frame(filters, t), what=f"the result for t = {t}"
         )
     examine(central_frame, finished.central_frame, (drawn(4, 3, 2, 5), 6), (drawn(1, 1, 3, 1), 9), what="the result")
-    passed("10.1", "the image filter stands on the central frame, and the others are zero.")
 
 
 def on_frame(filters: torch.Tensor, t: int, frame: int) -> torch.Tensor:
@@ -45,20 +102,20 @@ def mistakes_of_central_frame(filters: torch.Tensor, t: int) -> dict[str, Any]:
         "but one are zero": everywhere,
         "this is filter inflation, a t-th of the filter on every frame: here all frames but one are zero": everywhere
         / t,
-        "the zeros lie along the width, not along time: of [D, C, t, h, w], time is axis 2, so "
+        "the zeros lie along the width, not along time: of [D, C, pt, ph, pw], time is axis 2, so "
         "write to [:, :, t // 2]": column,
-        "the zeros lie along the height, not along time: of [D, C, t, h, w], time is axis 2": row,
+        "the zeros lie along the height, not along time: of [D, C, pt, ph, pw], time is axis 2": row,
         "the filter was divided by t: on one frame alone it needs all its strength": central / t,
         "of an even number of frames the central one is ⌊t/2⌋, counted from 0: t // 2, not (t - 1) // 2": on_frame(
             filters, t, (t - 1) // 2
         ),
         "the filter stands on the first frame: put it on frame t // 2": on_frame(filters, t, 0),
         "the filter stands on the last frame: put it on frame t // 2": on_frame(filters, t, t - 1),
-        "the new axis is time and stands third, [D, C, t, h, w]: yours stands behind the height": central.transpose(
+        "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands behind the height": central.transpose(
             2, 3
         ),
-        "the new axis is time and stands third, [D, C, t, h, w]: yours stands last": central.movedim(2, -1),
-        "the new axis is time and stands third, [D, C, t, h, w]: yours stands before the channels": central.transpose(
+        "the new axis is time and stands third, [D, C, pt, ph, pw]: yours stands last": central.movedim(2, -1),
+        "the new axis is time and stands third, [D, C, pt, ph, pw]: yours is before the channels": central.transpose(
             1, 2
         ),
     }
@@ -70,7 +127,7 @@ def mistakes_of_central_frame(filters: torch.Tensor, t: int) -> dict[str, Any]:
 @exercise
 def check_repeat_positions(repeat_positions: Callable) -> None:
     """repeat_positions(positions [1, 1 + S, D] with the cls token's first, n_t) -> [1, n_t·S, D], tokens in order
-    (t s)."""
+    (nt s)."""
     generator = torch.Generator().manual_seed(1)
     for n_t, s in ((3, 4), (4, 4), (1, 4), (2, 20)):
         positions = torch.randn(1, 1 + s, 6, generator=generator)
@@ -81,8 +138,8 @@ def check_repeat_positions(repeat_positions: Callable) -> None:
             found,
             expected,
             {
-                "the copies of one place stand side by side, order (s t): Model 1's tokens are "
-                "ordered (t s), all places "
+                "the copies of one place stand side by side, order (s nt): Model 1's tokens are "
+                "ordered (nt s), all places "
                 "of time 0 first. repeat_interleave gives the one, repeat(1, n_t, 1) the other": repeat(
                     patches, "1 s d -> 1 (s t) d", t=n_t
                 ),
@@ -128,8 +185,351 @@ def stretched(positions: torch.Tensor, n_t: int, s: int | None = None) -> torch.
 
 
 @exercise
+def check_resize_grid(resize_grid: Callable) -> None:
+    """10.3: resize_grid(positions [1, S, D], old (nh, nw), new (nh', nw')) -> [1, S', D]."""
+
+    def interpolated(mode="bilinear", **options):
+        def resize(positions, old, new):
+            picture = rearrange(positions, "1 (h w) d -> 1 d h w", h=old[0])
+            return rearrange(F.interpolate(picture, size=new, mode=mode, **options), "1 d h w -> 1 (h w) d")
+
+        return resize
+
+    def along_the_sequence(positions, old, new):
+        stretched = F.interpolate(positions.transpose(1, 2), size=new[0] * new[1], mode="linear")
+        return stretched.transpose(1, 2)
+
+    def over_the_width(positions, old, new):
+        picture = rearrange(positions, "1 (h w) d -> 1 d h w", h=old[0])
+        return rearrange(F.interpolate(picture, size=new, mode="bilinear"), "1 d h w -> 1 (w h) d")
+
+    def read_transposed(positions, old, new):
+        picture = rearrange(positions, "1 (w h) d -> 1 d h w", h=old[0])
+        return rearrange(F.interpolate(picture, size=new, mode="bilinear"), "1 d h w -> 1 (h w) d")
+
+    def reshaped(positions, old, new):
+        picture = positions.reshape(1, -1, *old)
+        return F.interpolate(picture, size=new, mode="bilinear").reshape(1, new[0] * new[1], -1)
+
+    def half_reshaped(positions, old, new):
+        picture = rearrange(positions, "1 (h w) d -> 1 d h w", h=old[0])
+        return F.interpolate(picture, size=new, mode="bilinear").reshape(1, new[0] * new[1], -1)
+
+    examine(
+        resize_grid,
+        finished.resize_grid,
+        (drawn(1, 6, 5), (2, 3), (5, 4)),
+        (drawn(1, 12, 3), (4, 3), (2, 5)),
+        (drawn(1, 6, 7), (3, 2), (3, 2)),
+        (drawn(1, 9, 4), (3, 3), (7, 7)),
+        (drawn(1, 4, 2), (1, 4), (2, 8)),
+        mistakes={
+            "the positions were interpolated along the sequence, across the ends of lines: make a picture of them "
+            "first, [1, D, nh, nw]": along_the_sequence,
+            "the grid was read column by column: tokens are numbered line by line, (nh nw)": read_transposed,
+            "the resized grid was read column by column: put it back as (nh nw)": over_the_width,
+            "a reshape keeps the order in memory, so a vector's D numbers got mixed with those of other places: D has "
+            "to be moved in front first. rearrange moves axes if you name them": reshaped,
+            "resized well, but put back with a reshape: D has to be moved behind the places again": half_reshaped,
+            "every new place copies the nearest old one (F.interpolate's default): use mode='bilinear'": interpolated(
+                "nearest"
+            ),
+            "this is bicubic: the task asks for mode='bilinear'": interpolated("bicubic"),
+            "align_corners=True stretches the outer patches' centres to the edge: leave align_corners away": (
+                interpolated(align_corners=True)
+            ),
+            "the positions were repeated, not resized": lambda p, old, new: p.repeat(1, new[0] * new[1], 1)[
+                :, : new[0] * new[1]
+            ],
+            "the height and the width of the new grid are exchanged": lambda p, old, new: finished.resize_grid(
+                p, old, new[::-1]
+            ),
+            "every new place has the mean of all old ones": lambda p, old, new: p.mean(dim=1, keepdim=True).expand(
+                -1, new[0] * new[1], -1
+            ),
+            "this is the picture [1, D, nh', nw']: turn it into a sequence again": lambda p, old, new: F.interpolate(
+                rearrange(p, "1 (h w) d -> 1 d h w", h=old[0]), size=new, mode="bilinear"
+            ),
+        },
+        what="the resized positions",
+    )
+    passed("10.3", "every new place lies between the old ones around it.")
+
+
+# ---- 10.4
+
+
+PAIR_SIZES = {"dim": 12, "depth": 2, "heads": 3, "mlp_dim": 20}
+
+
+def _pair(frames: int = 6, tubelet: tuple[int, int, int] = (3, 4, 2), channels: int = 2) -> tuple[nn.Module, nn.Module]:
+    """A Model 1 and an image transformer of its width, with large random weights: (video, image)."""
+    shape = (channels, frames, 8, 4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        video = build_model("spacetime", clip_shape=shape, num_classes=5, tubelet=tubelet, **PAIR_SIZES)
+        image = build_model(
+            "spacetime",
+            clip_shape=(channels, 1, 8, 4),
+            num_classes=5,
+            tokenizer="frames",
+            tubelet=(1, *tubelet[1:]),
+            **PAIR_SIZES,
+        )
+        for parameter in (*video.parameters(), *image.parameters()):
+            nn.init.normal_(parameter, std=0.2)
+    return video.eval(), image.eval()
+
+
+@exercise
+def check_surgery(surgery: Callable) -> None:
+    """10.4: surgery(image, video, inflate) -> the state dict of a Model 1 with an image transformer's tensors."""
+    for frames, tubelet in ((6, (3, 4, 2)), (4, (4, 4, 4)), (10, (2, 2, 2))):  # the first: all axes differ
+        for inflate in (finished.central_frame, finished.average_frames):
+            video, image = _pair(frames, tubelet)
+            theirs, ours = dict(image.state_dict()), dict(video.state_dict())
+            del theirs["head.weight"], theirs["head.bias"]  # as of weights without a head
+            found = call(surgery, dict(theirs), dict(ours), inflate)
+            if not isinstance(found, Mapping):
+                raise CheckFailed(f"expected a dict of names to tensors; your function returned {kind(found)}")
+            _right_names(found, ours)
+            expected = finished.surgery(theirs, ours, inflate)
+            for name in ("embedding.projection.weight", "positions", *ours):
+                close(found[name], expected[name], _surgery_mistakes(name, theirs, ours, inflate), what=name)
+    passed("10.4", "every tensor of the image model has its place in Model 1.")
+
+
+def _right_names(found, ours):
+    if missing := [name for name in ours if name not in found]:
+        raise CheckFailed(
+            f"{missing[0]} is missing: the result has every name of `video`, so that load_state_dict accepts it. What "
+            "the image model lacks stays as it is in `video`"
+        )
+    if strange := [name for name in found if name not in ours]:
+        raise CheckFailed(f"{strange[0]!r} is no name of `video`: the result has its names and no others")
+
+
+def _surgery_mistakes(name, theirs, ours, inflate):
+    mistakes = {f"{name} is still that of `video`: where `image` has one of this shape, take it": ours[name]}
+    if name not in theirs:
+        return {
+            f"{name} is not that of `video`: the image model has none, so it stays as it is": torch.zeros_like(
+                ours[name]
+            )
+        }
+    if name == "positions":
+        s, n_t = theirs[name].shape[1], ours[name].shape[1] // theirs[name].shape[1]
+        return mistakes | {
+            "the positions are in the order (s nt), with the copies of a place side by side: all places of the first "
+            "time index come first": theirs[name].repeat_interleave(n_t, dim=1),
+            "the first position was left out: this image model has no cls token, so all S belong to patches": lambda: (
+                theirs[name][:, 1:].repeat(1, n_t, 1)
+            ),
+            "the positions are still the image model's, one for each of the S places: repeat them for every time "
+            "index": theirs[name],
+            "only the first time index has the image's positions": torch.cat((theirs[name], ours[name][:, s:]), dim=1),
+        }
+    if name == "embedding.projection.weight":
+        filters, t = theirs[name], ours[name].shape[2]
+        return mistakes | {
+            "the filters went into the tubelet with another function than `inflate`: call inflate(filters, t)": (
+                finished.average_frames(filters, t)
+                if inflate is finished.central_frame
+                else finished.central_frame(filters, t)
+            ),
+            "the filters are still the image model's, [D, C, ph, pw]": filters,
+            "the filters stand on every frame at full strength: call inflate(filters, t)": repeat(
+                filters, "d c h w -> d c t h w", t=t
+            ),
+        }
+    return mistakes | {f"{name} is zero": torch.zeros_like(ours[name])}
+
+
+# ---- 10.5
+
+
+@exercise
+def check_fill_block(fill_block: Callable) -> None:
+    """10.5: fill_block(block, image_block): Model 3's block starts as the image model's block, in place."""
+    for dim, heads, mlp_dim, shape in ((8, 2, 12, (2, 3, 5)), (12, 3, 20, (1, 4, 2))):
+        config = ViViTConfig(dim=dim, heads=heads, mlp_dim=mlp_dim)
+        block, image_block = FactorisedSelfAttentionBlock(config), Block(config)
+        for parameter in (*block.parameters(), *image_block.parameters()):
+            nn.init.normal_(parameter, std=0.4)
+        before = {name: value.clone() for name, value in block.state_dict().items()}
+        call(fill_block, block, image_block, may_change=(0,))
+        _filled(block, image_block, before)
+        z = drawn(*shape, dim, seed=5)
+        with torch.no_grad():
+            expected = torch.stack([image_block(frame) for frame in z.unbind(1)], dim=1)
+            close(block(z), expected, what="what the filled block makes of tokens [B, nt, S, D]")
+    passed("10.5", "each time index sees what the image model sees, and every matrix learns.")
+
+
+TAKEN = {
+    "space_attention": "attention",
+    "norm_space": "norm_attention",
+    "norm_mlp": "norm_mlp",
+    "mlp": "mlp",
+}
+
+
+def _filled(block, image_block, before):
+    now, theirs = block.state_dict(), image_block.state_dict()
+    if shared := [n for n, p in block.named_parameters() if any(p is q for q in image_block.parameters())]:
+        raise CheckFailed(f"{shared[0]} is the image block's own tensor: copy the values, so that both can learn alone")
+    time = block.time_attention
+    if time.out.weight.any() or time.out.bias.any():
+        if all(now[f"time_attention.{n}"].equal(value) for n, value in image_block.attention.state_dict().items()):
+            raise CheckFailed(
+                "the attention over time is a copy of the image's attention: it mixes the frames from the start. Let "
+                "it add nothing at first"
+            )
+        which = "bias" if not time.out.weight.any() else "weight"
+        raise CheckFailed(
+            f"time_attention.out.{which} is not zero, so the attention over time adds something to the tokens at the "
+            "start: its last map, weight and bias, has to be zero"
+        )
+    for part in ("qkv.weight", "qkv.bias"):
+        if not now[f"time_attention.{part}"].any():
+            raise CheckFailed(
+                f"time_attention.{part} is zero, and W_O is, too: with two zero factors in a row nothing of it ever "
+                "learns (chapter 07). Zero the output projection alone"
+            )
+    for ours, name in TAKEN.items():
+        for leaf in (key.removeprefix(f"{name}.") for key in theirs if key.startswith(f"{name}.")):
+            value, key = now[f"{ours}.{leaf}"], f"{ours}.{leaf}"
+            if value.equal(theirs[f"{name}.{leaf}"]):
+                continue
+            if value.equal(before[key]):
+                raise CheckFailed(f"{key} is as it was: it comes from the image block's {name}.{leaf}")
+            raise CheckFailed(f"{key} is not the image block's {name}.{leaf}")
+    touched = [n for n, value in before.items() if n.startswith("norm_time") and not value.equal(now[n])]
+    if touched:
+        raise CheckFailed(f"{touched[0]} has changed: the image model knows nothing of time, so leave it")
+    if frozen := [n for n, p in block.named_parameters() if not p.requires_grad]:
+        raise CheckFailed(f"{frozen[0]} is frozen, so it would never learn: leave requires_grad alone")
+
+
+# ---- 10.6
+
+
+def filled(change: Callable | None = None) -> Callable:
+    """A loader load(model, image_model): the right one, or one that `change(state, image state)` has spoiled."""
+
+    def load(model, image_model):
+        theirs = image_model.state_dict()
+        state = finished.surgery(theirs, model.state_dict(), finished.average_frames)
+        if change is not None:
+            change(state, theirs)
+        model.load_state_dict(state)
+
+    return load
+
+
+EMBED = "embedding.projection.weight"
+
+
+def _along_width(state, theirs):
+    w, tubelet = theirs[EMBED], state[EMBED].clone().zero_()
+    tubelet[..., w.shape[-1] // 2] = w[:, :, None, :, w.shape[-1] // 2]
+    state[EMBED] = tubelet
+
+
+def _on_the_axis_of_the_same_length(state, theirs):
+    state[EMBED] = state[EMBED].transpose(2, 3).contiguous()
+
+
+def _loudly(state, theirs):
+    state[EMBED] = state[EMBED] * state[EMBED].shape[2]
+
+
+def _places_first(state, theirs):
+    n_t = state["positions"].shape[1] // theirs["positions"].shape[1]
+    state["positions"] = theirs["positions"].repeat_interleave(n_t, dim=1)
+
+
+def _without(*names):
+    def change(state, theirs):
+        for name in names:
+            state[name] = torch.zeros_like(state[name]) if "bias" in name else torch.ones_like(state[name])
+
+    return change
+
+
+def _q_for_k(state, theirs):
+    for name in [name for name in state if name.endswith("qkv.weight")]:
+        q, k, v = state[name].chunk(3)
+        state[name] = torch.cat((v, k, q))
+
+
+def _central(model, image_model):
+    model.load_state_dict(finished.surgery(image_model.state_dict(), model.state_dict(), finished.central_frame))
+
+
+LOADERS = {  # (whether it is faithful, loader): what goes wrong unnoticed if a test calls it right, or the reverse
+    "filter inflation": (True, filled()),
+    "the central frame": (True, _central),
+    "zeros along the width": (False, filled(_along_width)),
+    "time and height exchanged": (False, filled(_on_the_axis_of_the_same_length)),
+    "inflation without 1/t": (False, filled(_loudly)),
+    "positions in the order (s nt)": (False, filled(_places_first)),
+    "no bias in the embedding": (False, filled(_without("embedding.projection.bias"))),
+    "the last LayerNorm forgotten": (False, filled(_without("encoder.norm.weight", "encoder.norm.bias"))),
+    "a block's LayerNorm forgotten": (False, filled(_without("encoder.blocks.0.norm_mlp.weight"))),
+    "queries and values exchanged": (False, filled(_q_for_k)),
+    "nothing is loaded": (False, lambda model, image_model: None),
+}
+HINTS = {
+    "filter inflation": "Rounding alone makes a difference of about 1e-6: compare with a tolerance. Are both models in "
+    "eval mode, and do both see the same picture?",
+    "the central frame": "On a still clip the central frame is as good as any. Does your clip stand still?",
+    "no bias in the embedding": "A fresh bias is zero, so fresh weights can't show that it was forgotten: fill the "
+    "image model with random numbers first.",
+    "the last LayerNorm forgotten": "A fresh LayerNorm has weight 1 and bias 0, so fresh weights can't show that it "
+    "was forgotten: fill the image model with random numbers first.",
+    "a block's LayerNorm forgotten": "A fresh LayerNorm has weight 1, so fresh weights can't show that it was "
+    "forgotten: fill the image model with random numbers first.",
+    "positions in the order (s nt)": "Shapes and sums are right here: only what the whole model computes can show it.",
+    "time and height exchanged": "The tubelet is as long as it is high, so the shapes fit. Only the values can tell.",
+    "zeros along the width": "Shapes fit and nothing raises an error. Compare what the two models compute.",
+}
+
+
+@exercise
+def check_faithful(faithful: Callable) -> None:
+    """10.6: faithful(load, model, image_model) -> whether the loader keeps the image model's answer to a still."""
+    for name, (right, load) in LOADERS.items():
+        video, image = _fresh_pair()
+        found = flag(call(faithful, load, video, image), "what your function returns")
+        if found != right:
+            said = "faithful" if found else "not faithful"
+            raise CheckFailed(f"your test calls this loader {said}: {name}. {HINTS.get(name, 'It is not.')}")
+    passed(
+        "10.6",
+        f"your test tells {sum(right for right, _ in LOADERS.values())} good loaders from "
+        f"{sum(not right for right, _ in LOADERS.values())} bad ones.",
+    )
+
+
+def _fresh_pair():
+    """Models as `build_model` makes them, tubelets as long as they are high and wide."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        video = build_model("spacetime", clip_shape=(1, 8, 8, 8), num_classes=3, tubelet=(4, 4, 4), **PAIR_SIZES)
+        shape = (1, 1, 8, 8)
+        image = build_model(
+            "spacetime", clip_shape=shape, num_classes=3, tokenizer="frames", tubelet=(1, 4, 4), **PAIR_SIZES
+        )
+    return video, image
+
+
+# ---- 10.7
+
+
+@exercise
 def check_fold_normalisation(fold_normalisation: Callable) -> None:
-    """fold_normalisation(weight [D, 3, h, w], bias [D], mean [3], std [3]) -> weight, bias: the normalisation
+    """fold_normalisation(weight [D, 3, ph, pw], bias [D], mean [3], std [3]) -> weight, bias: the normalisation
     inside."""
     generator = torch.Generator().manual_seed(2)
     weight, bias = torch.randn(5, 3, 3, 3, generator=generator), torch.randn(5, generator=generator)  # h = w = C
@@ -147,7 +547,7 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
             * by_channel,
             "std was laid along the width, the last axis (broadcasting counts from the right): "
             "make it [3, 1, 1] first": weight / std,
-            "std was laid along the height: the colours are axis 1 of [D, 3, h, w], so make it [3, 1, 1]": weight
+            "std was laid along the height: the colours are axis 1 of [D, 3, ph, pw], so make it [3, 1, 1]": weight
             / std[:, None],
             "mean was subtracted from the filters: it is subtracted from the image, which moves the bias alone": (
                 weight - centre
@@ -192,4 +592,4 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
     for d, h, w in ((4, 2, 5), (1, 1, 2)):
         case = drawn(d, 3, h, w), drawn(d, seed=1), drawn(3, seed=2), drawn(3, seed=3).abs() + 0.1
         examine(fold_normalisation, finished.fold_normalisation, case, what="weight, bias")
-    passed("10.3", "the new filters answer to the image as it is, as the old ones do to the normalised one.")
+    passed("10.7", "the new filters answer to the image as it is, as the old ones do to the normalised one.")

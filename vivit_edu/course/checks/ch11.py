@@ -1,83 +1,320 @@
-"""Checks of chapter 11: two views at test time, mixup, stochastic depth."""
+"""Checks of chapter 11: shift, mirror, the test of labels that follow a flip, smoothing, mixup, stochastic depth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ...volumes import Mirror
 from ..ready import ch11 as finished
-from . import CheckFailed, call, close, drawn, examine, exercise, learns, pair, passed, same_shape
-
-# ---- 11.1
+from . import CheckFailed, call, close, drawn, draws, examine, exercise, flag, kind, learns, pair, passed, same_shape
 
 SWAP = (0, 2, 1, 4, 3)  # class 0 has no side; 1 and 2 are a pair, so are 3 and 4
 
+# ---- 11.1
+
 
 @exercise
-def check_both_sides(both_sides: Callable) -> None:
-    """both_sides(model, clips [B, C, T, H, W], mirror) -> logits [B, K], the mean over a clip and its mirror image."""
-    generator = torch.Generator().manual_seed(0)
-    clips = torch.rand(6, 2, 3, 4, 5, generator=generator)
-    weights = torch.randn(clips[0].numel(), len(SWAP), generator=generator)
-    swap = list(SWAP)
+def check_shift(shift: Callable) -> None:
+    """11.1: shift(clips [B, C, T, H, W], offsets int [B, 3]) -> clips of the same shape, 0 where nothing came from."""
+    offsets = torch.tensor([[1, -2, 3], [0, 2, -1], [-2, 0, 0]])
+    examine(
+        shift,
+        finished.shift,
+        (drawn(3, 2, 4, 5, 6), offsets),
+        (drawn(1, 1, 3, 5, 4, seed=1), torch.tensor([[2, 0, -3]])),
+        (drawn(2, 1, 3, 4, 5, seed=2), torch.zeros(2, 3, dtype=torch.int64)),
+        (drawn(2, 1, 3, 4, 6, seed=3), torch.tensor([[-3, 1, 0], [0, 0, 7]])),  # out of sight
+        mistakes=_shift_mistakes(),
+        what="the moved clips",
+    )
+    bytes_ = (255 * drawn(2, 1, 3, 4, 5, seed=4).sigmoid()).to(torch.uint8)
+    found = call(shift, bytes_, torch.tensor([[1, 0, -1], [0, 2, 0]]))
+    expected = finished.shift(bytes_, torch.tensor([[1, 0, -1], [0, 2, 0]]))
+    close(found, expected, what="the moved clips of uint8")
+    if found.dtype != torch.uint8:
+        raise CheckFailed(f"clips of uint8 come back as {found.dtype}: keep the type that they have")
+    passed("11.1", "every clip is moved on its own, and what comes in is empty.")
 
-    def model(batch):
-        if batch.shape[1:] != clips.shape[1:]:
-            raise CheckFailed(
-                f"the model was given {list(batch.shape)}: it takes clips [B, C, T, H, W], here {list(clips.shape)}"
-            )
-        return batch.flatten(1) @ weights
 
-    for axis in (3, 1):
-        found = call(both_sides, model, clips, Mirror(axis, SWAP))
-        plain, flipped, wrong_axis = model(clips), model(clips.flip(axis + 1)), model(clips.flip(axis))
-        close(
-            found,
-            (plain + flipped[:, swap]) / 2,
-            {
-                "the logits of the mirrored clips were not swapped back: where the model now "
-                "says left kidney, the clip "
-                "was a right one": (plain + flipped) / 2,
-                "the logits of both were swapped: those of the clips as they are belong where they are": (
-                    plain + flipped
-                )[:, swap]
-                / 2,
-                "the logits of the clips as they are were swapped, those of the mirrored ones were not": (
-                    plain[:, swap] + flipped
-                )
-                / 2,
-                "the flip went along the wrong axis: mirror.axis counts the axes of a clip [C, "
-                "T, H, W], and a batch has "
-                "one more in front": (plain + wrong_axis[:, swap]) / 2,
-                "this is the sum of the two, not their mean": plain + flipped[:, swap],
-                "only the mirrored clips count here: average them with the clips as they are": flipped[:, swap],
-                "only the clips as they are count here: average them with the mirrored ones": plain,
-                "probabilities were averaged: the paper averages logits": lambda: (
-                    (plain.softmax(1) + flipped.softmax(1)[:, swap]) / 2
-                ),
-                "the swap exchanged clips, not classes: index the columns, logits[:, swap]": lambda: (
-                    (plain + flipped[swap + [5]]) / 2
-                ),
-            },
-            what="the logits",
-        )
-    other = Mirror(2, (1, 0, 2))
+def _shift_mistakes() -> dict[str, Callable]:
+    def rolled(clips, offsets):
+        return torch.stack([clip.roll(tuple(by), (1, 2, 3)) for clip, by in zip(clips, offsets.tolist())])
 
-    def small(batch):
-        return batch.flatten(1).sin() @ drawn(batch[0].numel(), 3).to(batch.dtype)
+    def repeated(clips, offsets):
+        moved = []
+        for clip, offset in zip(clips, offsets.tolist()):
+            room = max(map(abs, offset))
+            padded = F.pad(clip[None], [room] * 6, mode="replicate")[0]
+            t, h, w = (slice(room - by, room - by + size) for by, size in zip(offset, clip.shape[1:]))
+            moved.append(padded[:, t, h, w])
+        return torch.stack(moved)
 
-    examine(both_sides, finished.both_sides, (small, drawn(2, 1, 4, 3, 6), other), (small, drawn(1, 2, 2, 5, 3), other))
-    passed("11.1", "two views of a clip, and each class is read where it stands.")
+    def right(change):
+        return lambda clips, offsets: finished.shift(clips, change(offsets))
+
+    return {
+        "what leaves on one side comes in on the other, as torch.roll does it: 0 must come in": rolled,
+        "the clips were moved the other way: a positive offset moves the content towards higher indices": right(
+            lambda offsets: -offsets
+        ),
+        "the offsets were read in the order W, H, T: they are given along T, H, W (F.pad counts from the last axis)": (
+            right(lambda offsets: offsets.flip(1))
+        ),
+        "all clips were moved by the first one's offset: each has its own": right(
+            lambda offsets: offsets[:1].expand_as(offsets)
+        ),
+        "the edge was repeated where nothing came from: 0 must come in": repeated,
+        "only the last axis was moved": right(lambda offsets: offsets * torch.tensor([0, 0, 1])),
+        "nothing was moved along T: the offsets are along T, H, W": right(
+            lambda offsets: offsets * torch.tensor([0, 1, 1])
+        ),
+        "nothing was moved": lambda clips, offsets: clips,
+    }
 
 
 # ---- 11.2
 
 
 @exercise
+def check_mirror(mirror: Callable) -> None:
+    """11.2: mirror(clips [B, C, T, H, W], labels [B], sides, generator) -> clips, labels; a coin for each clip."""
+    for axis, sizes in ((3, (40, 2, 3, 4, 5)), (1, (40, 1, 5, 3, 4))):
+        clips, labels = drawn(*sizes, seed=axis), torch.arange(40) % len(SWAP)
+        sides = Mirror(axis, SWAP)
+        pair(call(mirror, clips, labels, sides, torch.Generator().manual_seed(0)), "clips, labels")
+        results = draws(mirror, lambda generator: (clips, labels, sides, generator), count=8, what="clips and labels")
+        flips = torch.stack([_flipped(result, clips, labels, sides) for result in results])  # [8, B]
+        _fair(flips)
+    _single_clips(mirror)
+    one = drawn(1, 2, 3, 4, 5, seed=7)
+    other = Mirror(2, (1, 0, 2))
+    for seed in range(6):
+        given = one.double(), torch.tensor([0]), other
+        found = pair(call(mirror, *given, torch.Generator().manual_seed(seed)), "clips, labels")
+        _flipped(found, *given)
+        if found[0].dtype != torch.float64:
+            raise CheckFailed(f"clips of float64 come back as {found[0].dtype}: keep the type that they have")
+    passed("11.2", "a mirrored right organ is called a left one, and each clip has a coin of its own.")
+
+
+def _flipped(result, clips, labels, sides):
+    """Which clips were flipped, bool [B], after clips and labels have been held against each other."""
+    found, told = pair(result, "clips, labels")
+    same_shape(found, clips, "the clips")
+    same_shape(told, labels, "the labels")
+    image, swap = clips.flip(sides.axis + 1), torch.tensor(sides.permutation)
+    stayed, turned = (_each_equal(found, other) for other in (clips, image))
+    if not (stayed | turned).all():
+        wrong = clips.flip(sides.axis) if sides.axis > 1 else None
+        if wrong is not None and (stayed | _each_equal(found, wrong)).all():
+            raise CheckFailed(
+                "the flip went along the wrong axis: sides.axis counts the axes of a clip [C, T, H, W], and a batch "
+                "has one more in front"
+            )
+        if any((stayed | _each_equal(found, clips.flip(axis))).all() for axis in (2, 3, 4)):
+            raise CheckFailed("the flip went along another axis than sides.axis, counted in a clip [C, T, H, W]")
+        if _each_equal(found, clips.flip(0)).any():
+            raise CheckFailed("clips have changed places: flip an axis of space, not the batch")
+        raise CheckFailed("a clip came back that is neither the one given nor its mirror image along sides.axis")
+    right = torch.where(turned, swap[labels], labels)
+    told = told.long()
+    if torch.equal(told, right):
+        return turned
+    if torch.equal(told, labels):
+        raise CheckFailed(
+            "clips were flipped and their labels stayed: a mirrored right kidney is a left one. "
+            "sides.permutation[k] is what class k becomes"
+        )
+    if torch.equal(told, swap[labels]):
+        raise CheckFailed("all labels were swapped: only those of the clips that were flipped may change")
+    if torch.equal(told, torch.where(turned, labels, swap[labels])):
+        raise CheckFailed("the labels of the clips that stayed were swapped, and those of the flipped ones were not")
+    raise CheckFailed(
+        "clips and labels were not changed together: toss one coin per clip, and use it for the clip and for its label"
+    )
+
+
+def _each_equal(one, other):
+    return (one == other).flatten(1).all(dim=1) if one.shape == other.shape else torch.zeros(len(one)).bool()
+
+
+def _fair(flips):
+    """flips: bool [runs, B], of which about a half are True, and not in step."""
+    if not flips.any():
+        raise CheckFailed("no clip was ever flipped: each is flipped with probability 1/2")
+    if flips.all():
+        raise CheckFailed("every clip was flipped: each is flipped with probability 1/2")
+    if (flips == flips[:, :1]).all():
+        raise CheckFailed("one coin decided for the whole batch: each clip has a coin of its own")
+    share = flips.float().mean().item()
+    if abs(share - 0.5) > 0.15:
+        raise CheckFailed(f"{share:.0%} of the clips were flipped, expected is about a half")
+    if (flips.sum(dim=1) == flips[0].sum()).all():
+        raise CheckFailed("every batch has the same number of flipped clips: each clip is a draw of its own")
+
+
+def _single_clips(mirror):
+    """Batches of one clip: both things must happen."""
+    clip, label = drawn(1, 1, 2, 3, 4, seed=5), torch.tensor([3])
+    sides, flips = Mirror(2, SWAP), []
+    for seed in range(40):
+        found = call(mirror, clip, label, sides, torch.Generator().manual_seed(seed))
+        flips.append(bool(_flipped(found, clip, label, sides)))
+    if not 8 <= sum(flips) <= 32:
+        raise CheckFailed(f"of 40 batches of one clip {sum(flips)} were flipped, expected is about a half")
+
+
+# ---- 11.3
+
+
+@exercise
+def check_labels_follow(labels_follow: Callable) -> None:
+    """11.3: labels_follow(augmentation, clips, labels, sides) -> whether every label is the one that belongs there."""
+    clips, labels, sides = drawn(10, 1, 3, 4, 5, seed=3), torch.arange(10) % len(SWAP), Mirror(3, SWAP)
+    for good in (True, False):
+        for name, augmentation in _augmentations(sides, good).items():
+            found = flag(call(labels_follow, augmentation, clips, labels, sides), "the result")
+            if found != good:
+                said = "passes" if found else "refuses"
+                what = "wrong" if found else "right"
+                raise CheckFailed(f"your test {said} an augmentation that is {what}: {name}")
+    other = Mirror(1, (1, 0, 2))
+    if not flag(call(labels_follow, _thorough(other), clips, labels % 3, other), "the result"):
+        raise CheckFailed(
+            "your test refuses a right augmentation of other classes and another axis: take both from `sides`"
+        )
+    count = sum(len(_augmentations(sides, good)) for good in (True, False)) + 1
+    passed("11.3", f"your test tells right from wrong for {count} augmentations out of {count}.")
+
+
+def _thorough(sides):
+    return lambda clips, labels, generator: finished.mirror(clips, labels, sides, generator)
+
+
+def _augmentations(sides: Mirror, good: bool) -> dict[str, Callable]:
+    """Right or wrong augmentations by what they do."""
+    swap = torch.tensor(sides.permutation)
+
+    def toss(clips, generator):
+        return torch.rand(len(clips), generator=generator) < 0.5
+
+    def made(new_clips=None, new_labels=None):
+        def augmentation(clips, labels, generator):
+            coin = toss(clips, generator)
+            image = clips.flip(sides.axis + 1)
+            found = torch.where(coin.reshape(-1, 1, 1, 1, 1), image, clips)
+            told = torch.where(coin, swap[labels], labels)
+            if new_clips is not None:
+                found = new_clips(clips, coin, generator)
+            if new_labels is not None:
+                told = new_labels(labels, coin, generator)
+            return found, told
+
+        return augmentation
+
+    if good:
+        return {
+            "each clip has its coin": _thorough(sides),
+            "it never flips, and leaves every label": lambda clips, labels, generator: (clips.clone(), labels.clone()),
+            "it flips every clip and swaps every label": lambda clips, labels, generator: (
+                clips.flip(sides.axis + 1),
+                swap[labels],
+            ),
+            "one coin decides for the whole batch, for clips and labels alike": lambda clips, labels, generator: (
+                (clips.flip(sides.axis + 1), swap[labels])
+                if torch.rand((), generator=generator) < 0.5
+                else (clips, labels)
+            ),
+        }
+
+    def cycled(labels, coin, generator):  # the next class: right for the first of each pair, wrong for the second
+        return torch.where(coin, torch.where(labels % 2 == 1, labels + 1, labels), labels)
+
+    def rarely(labels, coin, generator):  # as it should be, but for one batch in four
+        told = torch.where(coin, swap[labels], labels)
+        return labels if torch.rand((), generator=generator) < 0.25 else told
+
+    def liver_too(labels, coin, generator):
+        return torch.where(coin & (labels == 0), 1, torch.where(coin, swap[labels], labels))
+
+    def other_axis(clips, coin, generator):
+        return torch.where(coin.reshape(-1, 1, 1, 1, 1), clips.flip(sides.axis), clips)
+
+    def shuffled(clips, coin, generator):
+        found = torch.where(coin.reshape(-1, 1, 1, 1, 1), clips.flip(sides.axis + 1), clips)
+        return found.roll(1, 0)
+
+    return {
+        "it flips clips and leaves their labels": made(new_labels=lambda labels, coin, generator: labels),
+        "it swaps labels and leaves the clips": made(new_clips=lambda clips, coin, generator: clips),
+        "it swaps the labels of the clips that were not flipped": made(
+            new_labels=lambda labels, coin, generator: torch.where(coin, labels, swap[labels])
+        ),
+        "it swaps all labels, whichever clips were flipped": made(
+            new_labels=lambda labels, coin, generator: swap[labels]
+        ),
+        "it tosses one coin for a clip and another one for its label": made(
+            new_labels=lambda labels, coin, generator: torch.where(toss(labels, generator), swap[labels], labels)
+        ),
+        "it turns every right into a left, and leaves a mirrored left as it was": made(new_labels=cycled),
+        "in one batch out of four it forgets the labels": made(new_labels=rarely),
+        "it calls a mirrored organ without a side by another name": made(new_labels=liver_too),
+        "it flips along another axis than `sides.axis`, and swaps the labels": made(new_clips=other_axis),
+        "it gives each clip the label of its neighbour": made(new_clips=shuffled),
+    }
+
+
+# ---- 11.4
+
+
+@exercise
+def check_smooth(smooth: Callable) -> None:
+    """11.4: smooth(labels int [B], classes, s) -> targets [B, classes]."""
+    labels = torch.tensor([2, 0, 4, 2])
+
+    def others(labels, classes, s):
+        hard = F.one_hot(labels, classes).float()
+        return (1 - s) * hard + (1 - hard) * s / (classes - 1)
+
+    examine(
+        smooth,
+        finished.smooth,
+        (labels, 5, 0.2),
+        (torch.tensor([1]), 3, 0.45),
+        (torch.tensor([6, 3]), 7, 0.0),
+        (torch.tensor([0, 1]), 4, 1.0),
+        mistakes={
+            "the share s was spread over the other classes only: all K classes get s / K, the right one too": others,
+            "the rows do not sum to 1: what the classes get has to be taken from the label": lambda y, k, s: (
+                F.one_hot(y, k) + s / k
+            ),
+            "every class got the whole share s: spread it, s / K each": lambda y, k, s: (1 - s) * F.one_hot(y, k) + s,
+            "the label kept the share s, and the rest was spread: `s` is the share that is spread": lambda y, k, s: (
+                s * F.one_hot(y, k) + (1 - s) / k
+            ),
+            "nothing was spread": lambda y, k, s: (1 - s) * F.one_hot(y, k).float(),
+            "these are hard targets: s was not used": lambda y, k, s: F.one_hot(y, k).float(),
+            "the share was divided by the number of clips: K is the number of classes": lambda y, k, s: (
+                (1 - s) * F.one_hot(y, k) + s / len(y)
+            ),
+        },
+        what="the targets",
+        gradients=False,
+        dtypes=(),
+    )
+    passed("11.4", "the label keeps most, and every class gets the same share of the rest.")
+
+
+# ---- 11.5
+
+
+@exercise
 def check_mixup(mixup: Callable) -> None:
-    """mixup(clips [B, C, T, H, W], targets [B, K], weight [B]) -> clips, targets, clip i blended with clip i - 1."""
+    """11.5: mixup(clips [B, C, T, H, W], targets [B, K], weight [B]) -> both, clip i blended with clip i - 1."""
     generator = torch.Generator().manual_seed(1)
     clips = torch.rand(4, 2, 3, 5, 4, generator=generator)  # W = B, so that a weight laid along W goes unnoticed
     targets = torch.eye(6)[[5, 0, 2, 3]]
@@ -123,7 +360,7 @@ def check_mixup(mixup: Callable) -> None:
     )
     if isinstance(found_targets, torch.Tensor) and found_targets.shape == (4,):
         raise CheckFailed(
-            "the targets are one number a clip: half a liver and half a spleen is no third class. "
+            "the targets are one number per clip: half a liver and half a spleen is not a third class. "
             "Blend the rows [B, K] as you blend the clips"
         )
     same_shape(found_targets, targets, "the targets")
@@ -147,35 +384,55 @@ def check_mixup(mixup: Callable) -> None:
         (drawn(1, 2, 3, 2, 2), drawn(1, 4, seed=1).softmax(1), one),
         what="clips, targets",
     )
-    passed("11.2", "clips and targets are blended in the same parts, with the same partner.")
+    passed("11.5", "clips and targets are blended in the same parts, with the same partner.")
 
 
-# ---- 11.3
+# ---- 11.7
 
 
 @exercise
-def check_drop_path(drop_path: Callable) -> None:
-    """drop_path(branch [B, N, D], rate, training) -> [B, N, D]."""
+def check_stochastic_depth(StochasticDepth: Callable) -> None:
+    """11.7: StochasticDepth(rate) maps a branch [B, ...] to the same shape, in training with some clips dropped."""
+    _is_a_module(StochasticDepth)
+
+    def drop_path(branch, rate, training):
+        return StochasticDepth(rate).train(training)(branch)
+
     branch, rate = torch.rand(4000, 3, 2, generator=torch.Generator().manual_seed(2)) + 0.5, 0.3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         calm = call(drop_path, branch, rate, False)
-        same_shape(calm, branch, "the result with training=False")
+        same_shape(calm, branch, "the result in eval mode")
         check_evaluation(calm, branch, rate)
         found = call(drop_path, branch, rate, True)
         again = call(drop_path, branch, rate, True)
         whole = call(drop_path, branch, 0.0, True)
-    same_shape(found, branch, "the result with training=True")
+        module = StochasticDepth(rate).train()
+        of_one_module = call(module, branch), call(module, branch)
+    same_shape(found, branch, "the result in train mode")
     close(whole, branch, what="the result at rate 0, which drops nothing,")
     check_training(found, branch, rate)
-    if torch.equal(found, again):
+    if torch.equal(found, again) or torch.equal(*of_one_module):
         raise CheckFailed("two calls dropped the same clips: each step must draw anew, so set no seed inside")
     check_single_clips(drop_path)
     learns(drop_path, branch, rate, True)
-    found = call(drop_path, branch[:5].double(), 0.6, True)
-    if found.dtype != torch.float64:
-        raise CheckFailed(f"a branch of float64 comes back as {found.dtype}: keep the type that it has")
-    passed("11.3", "a clip skips the branch or passes it whole, scaled so that the expectation stays.")
+    grid = call(drop_path, drawn(6, 2, 3, 4, seed=6).abs() + 1, 0.5, True)  # Model 3's grid has four axes
+    same_shape(grid, (6, 2, 3, 4), "the result for a branch [B, nt, S, D]")
+    if not ((grid == 0).flatten(1).all(1) | (grid != 0).flatten(1).all(1)).all():
+        raise CheckFailed("in a branch [B, nt, S, D] parts of a clip were dropped: one draw per clip, for all its axes")
+    for dtype in (torch.float64, torch.bfloat16):
+        found = call(drop_path, branch[:5].to(dtype), 0.6, True)
+        if found.dtype != dtype:
+            raise CheckFailed(f"a branch of {dtype} comes back as {found.dtype}: keep the type that it has")
+    passed("11.7", "a clip skips the branch or passes it whole, scaled so that the expectation stays.")
+
+
+def _is_a_module(cls: Callable) -> None:
+    module = call(cls, 0.25)
+    if not isinstance(module, nn.Module):
+        raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(module)}")
+    if list(module.parameters()):
+        raise CheckFailed("the module has parameters, but there is nothing to learn here: keep the rate as a number")
 
 
 def check_single_clips(drop_path: Callable) -> None:
@@ -216,9 +473,9 @@ def check_evaluation(found: torch.Tensor, branch: torch.Tensor, rate: float) -> 
         }
         if not (found == 0).any()
         else {
-            "with training=False clips were dropped: at evaluation every clip passes": found,
+            "in eval mode clips were dropped: at evaluation every clip passes": found,
         },
-        what="the result with training=False",
+        what="the result in eval mode",
     )
 
 
@@ -227,10 +484,10 @@ def check_training(found: torch.Tensor, branch: torch.Tensor, rate: float) -> No
     dropped = zero.flatten(1).all(1)  # [B]
     share = zero.float().mean().item()
     if share == 0:
-        raise CheckFailed("with training=True and rate=0.3 nothing was dropped")
+        raise CheckFailed("in train mode at rate=0.3 nothing was dropped")
     if share == 1:
         raise CheckFailed(
-            "with training=True everything was dropped, or one coin decided for the whole batch: draw one a clip"
+            "in train mode everything was dropped, or one coin decided for the whole batch: draw one per clip"
         )
     if not torch.equal(zero, dropped.reshape(-1, 1, 1).expand_as(zero)):
         token = zero.all(2)

@@ -252,3 +252,29 @@ def _shades(colour) -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shades", ["white", colour])
+
+
+def recorded_curves(rows: Sequence[Mapping], levels: tuple[float, float]) -> Figure:
+    """Training loss and validation accuracy per epoch of recorded runs, a line per seed in the colour of the model.
+
+    rows: those of a recorded table, each with `row`, the model's name, and `history`: loss and val_acc per seed.
+    levels: a loss and an accuracy that dotted lines mark.
+    """
+    figure = new_figure(9.5, 3.4)
+    panels = figure.subplots(1, 2)
+    ends = []
+    for row in rows:
+        name, history = row["row"], row["history"]
+        title = model_class(name).title.split(",")[0]
+        for axes, key in zip(panels, ("loss", "val_acc")):
+            for run, style in zip(history[key], ("-", "--", "-.")):
+                label = title if style == "-" else None
+                axes.plot(range(1, len(run) + 1), run, style, color=MODEL_COLOURS[name], linewidth=1.4, label=label)
+        ends.append(f"{title}: {', '.join(f'{run[-1]:.2f}' for run in history['val_acc'])}")
+    for axes, level, what, top in zip(panels, levels, ("training loss", "validation accuracy"), (None, 1.02)):
+        axes.axhline(level, color=GREY, linestyle=":", linewidth=1.5)
+        axes.set(xlabel="epoch", ylabel=what, ylim=(0, top))
+        axes.grid(alpha=0.3)
+    panels[1].legend(loc="lower right", fontsize=9)
+    figure.alt_text = f"Training loss and validation accuracy by epoch. Validation accuracy ends at {'; '.join(ends)}."
+    return figure

@@ -36,6 +36,8 @@ from ...explain.faithfulness import (
 from ...support.places import checkout
 from ...volumes import Split, Volumes
 from ..ablate import spread
+from ..code import code_of_functions
+from ..records import write_record
 from ..runs import describe_device, versions, write_json
 from ..trained import load_trained, weights_path
 
@@ -61,6 +63,7 @@ def make_table(runs: dict[str, list[dict]], volumes: Volumes, device: str | torc
         "results": {name: sum_up_seeds(of_model) for name, of_model in runs.items()},
         "device": describe_device(torch.device(device)),
         "versions": versions(),
+        "code": code_of_functions(score_maps, make_table),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -86,6 +89,7 @@ def sum_up_seeds(runs: list[dict]) -> dict:
     return {
         **figures,
         "commands": [run["command"] for run in runs],
+        "weights": [run["sha256"] for run in runs],
         "seconds": {name: round(statistics.median(run["seconds"][name] for run in runs), 4) for name in METHODS},
         "methods": methods,
     }
@@ -208,7 +212,7 @@ def score_and_write(arguments: Sequence[str] | None = None) -> None:
     flags += [] if tuple(options.seeds) == SEEDS else ["--seeds", *map(str, options.seeds)]
     flags += [] if options.dataset == "organphantom3d" else ["--dataset", options.dataset]
     command = " ".join(["python -m vivit_edu.experiments.bench.maps", options.path.as_posix(), *flags])
-    write_json(options.path, {"command": command} | table)
+    write_record(options.path, {"command": command} | table)
 
 
 if __name__ == "__main__":
