@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
-LIMITS = {"12": 180}  # seconds a chapter may take on two cores; the others:
+LIMITS = {"12": 180, "14": 180}  # seconds a chapter may take on two cores; the others:
 LIMIT = 90
 LIMIT_TOGETHER = 12 * 60
 LARGEST_FILE = 1_500_000  # bytes
