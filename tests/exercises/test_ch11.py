@@ -593,43 +593,41 @@ def of_three_axes(branch, rate, training):
     return branch * (torch.rand(len(branch), 1, 1) >= rate) / (1 - rate)
 
 
-WRONG_DEPTHS = {
-    "exactly a share": (exact_share, "on its own|same number"),
-    "numpy's generator": (by_numpy, "the draw is not torch's"),
-    "scaled by what stayed": (dropped(scale=lambda r: 1), "not scaled"),
-    "detached": (lambda b, r, t: by_comparison(b.detach(), r, t), "no gradient reaches"),
-    "the notebook's rate": (lambda b, r, t: by_comparison(b, 0.3 if r else r, t), "at rate=0.8, "),
-    "a generator with a seed": (own_generator, "two calls dropped the same clips"),
-    "float32 whatever comes": (
-        lambda b, r, t: by_comparison(b.float(), r, t),
-        "float64 comes back as torch.float32",
-    ),
-    "single values, as dropout": (lambda b, r, t: nn.functional.dropout(b, r, t), "single values"),
-    "tokens": (dropped(lambda b: (*b.shape[:2], 1)), "tokens were dropped"),
-    "one coin for all": (dropped(lambda b: ()), "one coin|nothing was dropped"),
-    "not scaled": (dropped(scale=lambda r: 1), "not scaled"),
-    "multiplied": (dropped(scale=lambda r: 1 - r), "multiplied by 1 - rate"),
-    "divided by rate": (dropped(scale=lambda r: 1 / r), "divided by rate"),
-    "rate is what stays": (dropped(keeps=lambda u, r: u < r), "70 % of the clips"),
-    "half of them": (dropped(keeps=lambda u, r: u < 0.5), "expected were about 30%"),
-    "at evaluation, too": (lambda b, r, t: by_comparison(b, r, True), "clips were dropped: at evaluation"),
-    "scaled at evaluation": (lambda b, r, t: b * (1 - r) if not t else by_comparison(b, r, t), "older form"),
-    "divided at evaluation": (
-        lambda b, r, t: b / (1 - r) if not t else by_comparison(b, r, t),
-        "only training scales",
-    ),
-    "never": (lambda b, r, t: b, "nothing was dropped"),
-    "the same clips always": (seeded, "set no seed"),
-    "in place": (written_into, "changes the .* that it was given"),
-    "no return": (lambda *_: None, "None"),
-}
-
-
 test_stochastic_depth = run_cases(
     ch11.check_stochastic_depth,
     right=[Package, *map(module, (by_comparison, by_bernoulli, by_dropout))],
-    wrong={name: (module(function), message) for name, (function, message) in WRONG_DEPTHS.items()}
-    | {
+    wrong={
+        "exactly a share": (module(exact_share), "on its own|same number"),
+        "numpy's generator": (module(by_numpy), "the draw is not torch's"),
+        "scaled by what stayed": (module(dropped(scale=lambda r: 1)), "not scaled"),
+        "detached": (module(lambda b, r, t: by_comparison(b.detach(), r, t)), "no gradient reaches"),
+        "the notebook's rate": (module(lambda b, r, t: by_comparison(b, 0.3 if r else r, t)), "at rate=0.8, "),
+        "a generator with a seed": (module(own_generator), "two calls dropped the same clips"),
+        "float32 whatever comes": (
+            module(lambda b, r, t: by_comparison(b.float(), r, t)),
+            "float64 comes back as torch.float32",
+        ),
+        "single values, as dropout": (module(lambda b, r, t: nn.functional.dropout(b, r, t)), "single values"),
+        "tokens": (module(dropped(lambda b: (*b.shape[:2], 1))), "tokens were dropped"),
+        "one coin for all": (module(dropped(lambda b: ())), "one coin|nothing was dropped"),
+        "not scaled": (module(dropped(scale=lambda r: 1)), "not scaled"),
+        "multiplied": (module(dropped(scale=lambda r: 1 - r)), "multiplied by 1 - rate"),
+        "divided by rate": (module(dropped(scale=lambda r: 1 / r)), "divided by rate"),
+        "rate is what stays": (module(dropped(keeps=lambda u, r: u < r)), "70 % of the clips"),
+        "half of them": (module(dropped(keeps=lambda u, r: u < 0.5)), "expected were about 30%"),
+        "at evaluation, too": (module(lambda b, r, t: by_comparison(b, r, True)), "clips were dropped: at evaluation"),
+        "scaled at evaluation": (
+            module(lambda b, r, t: b * (1 - r) if not t else by_comparison(b, r, t)),
+            "older form",
+        ),
+        "divided at evaluation": (
+            module(lambda b, r, t: b / (1 - r) if not t else by_comparison(b, r, t)),
+            "only training scales",
+        ),
+        "never": (module(lambda b, r, t: b), "nothing was dropped"),
+        "the same clips always": (module(seeded), "set no seed"),
+        "in place": (module(written_into), "changes the .* that it was given"),
+        "no return": (module(lambda *_: None), "None"),
         "a rate that learns": (WithParameter, "has parameters"),
         "drawn once": (DrawsWhenItIsMade, "dropped the same clips|at rate"),
         "no module": (lambda rate: by_comparison, "inherits from nn.Module"),

@@ -359,16 +359,6 @@ def test_every_table_builds_its_models(table, tiny_volumes):
         build_model(row.recipe.model, **row.recipe.options)
 
 
-def test_the_regularisation_table_is_cumulative():
-    """Each row changes one thing and keeps all above it."""
-    kept = {}
-    for row in make_rows("regularisation"):
-        now = {**vars(row.recipe.augmentation), "drop_path": row.recipe.options.get("drop_path", 0.0)}
-        assert all(now[name] == value for name, value in kept.items()), row.name
-        kept = {name: value for name, value in now.items() if value}
-    assert {"mirror", "shift", "gain", "drop_path", "rand_layers", "rand_magnitude", "smoothing", "mixup"} == set(kept)
-
-
 def test_the_recipe_table_has_the_presets_and_names_what_was_recorded():
     example, quick, shorter, full = (row.recipe for row in make_rows("recipe"))
     assert quick == training.Recipe.preset("quick") and full == training.Recipe.preset("full")

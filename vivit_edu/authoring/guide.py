@@ -82,7 +82,7 @@ def exercise_rows(master: Master, wrong: dict[str, list[tuple[str, str]]]) -> li
 
 
 def capstone(master: Master) -> dict | None:
-    """A chapter's open task, whose points are given by hand: title, minutes and points; None where it has none."""
+    """A chapter's capstone, whose points are given by hand: title, minutes and points; None where it has none."""
     text = "\n".join(cell.source for _, cell in master.text)
     heading = CAPSTONE.search(text)
     if not heading:
@@ -91,7 +91,7 @@ def capstone(master: Master) -> dict | None:
     graded = [
         cell.metadata["nbgrader"]["points"]
         for _, cell in master.text
-        if cell.metadata.get("nbgrader", {}).get("points")
+        if "capstone" in cell.metadata.get("nbgrader", {}).get("grade_id", "")
     ]
     return {"title": heading["title"], "minutes": minutes[1] if minutes else "–", "points": sum(graded)}
 
