@@ -125,30 +125,30 @@ def images() -> list[Row]:
     from .many_images import train_from_images
     from .pretraining import TASK
 
-    every, some = (5, 10, 25, 50, 100), (5, 25, 100)  # % of the training patients
+    every = (5, 10, 25, 50, 100)  # % of the training patients
     starts = {
         "nothing pretrained": (small(), train_run, every),
         "tubelets, central frame": (small("central"), train_from_images, every),
-        "tubelets, filter inflation": (small("average"), train_from_images, some),
-        "tubelets, random": (small("random"), train_from_images, some),
-        "uniform frame sampling": (small("central", tokenizer="frames"), train_from_images, some),
-        "central frame, without labels": (small("central"), partial(train_from_images, task=TASK), some),
+        "tubelets, filter inflation": (small("average"), train_from_images, every),
+        "tubelets, random": (small("random"), train_from_images, every),
+        "uniform frame sampling": (small("central", tokenizer="frames"), train_from_images, every),
+        "central frame, without labels": (small("central"), partial(train_from_images, task=TASK), every),
         "nothing pretrained, 4 times as long": (replace(small(), epochs=4 * small().epochs), train_run, (25, 100)),
     }
     return rows_on_shares(starts)
 
 
 def images_models() -> list[Row]:
-    """Models 2, 3 and 4 in the situation of `images`, on a quarter of the patients."""
+    """Models 2, 3 and 4 in the situation of `images`, on three shares of the patients."""
     from .many_images import train_from_images
 
-    rows = []
+    shares, rows = (5, 25, 100), []
     for model in [name for name in PAPER if name != "spacetime"]:
         starts = {
-            f"{model}, nothing pretrained": (small(model=model), train_run, (25,)),
-            f"{model}, tubelets random": (small("random", model=model), train_from_images, (25,)),
-            f"{model}, filter inflation": (small("average", model=model), train_from_images, (25,)),
-            f"{model}, central frame": (small("central", model=model), train_from_images, (25,)),
+            f"{model}, nothing pretrained": (small(model=model), train_run, shares),
+            f"{model}, tubelets random": (small("random", model=model), train_from_images, shares),
+            f"{model}, filter inflation": (small("average", model=model), train_from_images, shares),
+            f"{model}, central frame": (small("central", model=model), train_from_images, shares),
         }
         rows += rows_on_shares(starts)
     return rows
