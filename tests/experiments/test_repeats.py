@@ -201,7 +201,8 @@ def test_a_sample_is_the_same_for_a_seed_and_leaves_out_long_runs(results):
     assert drawn == [[(run.row, run.seed) for run in sample_runs(3, seed, 120)] for seed in range(8)]
     assert len({*map(tuple, drawn)}) > 1 and all(len({*one}) == 3 for one in drawn)
     assert len(sample_runs(99, 0, 120)) == 4
-    rewritten(results, lambda content: content["rows"][0]["seconds"].__setitem__("runs", [500, 5]))
+    for row, seconds in enumerate(([500, 5], [5, 5])):  # tiny runs may round to 0
+        rewritten(results, lambda content: content["rows"][row]["seconds"].__setitem__("runs", seconds))
     assert ("all", 0) not in [(run.row, run.seed) for run in sample_runs(99, 0, 120)]
     with pytest.raises(ConfigError, match="--most-seconds"):
         sample_runs(1, 0, 1e-9)

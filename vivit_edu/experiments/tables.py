@@ -60,7 +60,7 @@ def regularisation() -> list[Row]:
     """What each regulariser gives a small Model 1 on an eighth of the patients: each one alone, then all together.
 
     One at a time, unlike the paper's table on EPIC-Kitchens, where each row keeps all above it: so that each is
-    compared with the same row, which has learned its clips by heart. The strengths are chosen on validation clips; the
+    compared with the same row, which has memorised its clips. The strengths are chosen on validation clips; the
     paper's (drop .2, magnitude 15, smoothing .2, mixup .1) are for a model hundreds of times as large.
     """
     tried = {

@@ -8,6 +8,7 @@ adds machine and versions.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from statistics import median
 
 import torch
@@ -17,7 +18,7 @@ from ...augment import augment_batch
 from ...cost import count_flops, count_parameters, measure, peak_memory
 from ...errors import ConfigError
 from ...models import build_model
-from ...training import Recipe
+from ...training import GENTLE, Recipe
 from ...volumes import Volumes
 from ..runs import choose_device, describe_device, versions
 from ..tables import make_rows
@@ -35,7 +36,7 @@ def augment(device: torch.device, volumes: Volumes | None = None) -> Table:
     recipe, generator = Recipe.preset("quick"), torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (recipe.batch_size, 1, 28, 28, 28), generator=generator, dtype=torch.uint8).to(device)
     labels = (torch.arange(recipe.batch_size) % 11).to(device)
-    strongest = make_rows("regularisation")[-1].recipe.augmentation
+    strongest = replace(GENTLE, rand_layers=2, rand_magnitude=5, smoothing=0.1, mixup=0.1)
     model = build_model(recipe.model, **recipe.options).to(device)
     step = make_step(model, recipe, clips.float() / 255, labels)
     seconds = measure(
@@ -44,7 +45,7 @@ def augment(device: torch.device, volumes: Volumes | None = None) -> Table:
             "augmentation, preset quick": lambda: augment_batch(
                 recipe.augmentation, clips, labels, 11, ORGAN_MIRROR, generator
             ),
-            "augmentation, all of the regularisation table": lambda: augment_batch(
+            "augmentation, with random augment, smoothing and mixup": lambda: augment_batch(
                 strongest, clips, labels, 11, ORGAN_MIRROR, generator
             ),
         },
