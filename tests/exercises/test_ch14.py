@@ -896,7 +896,7 @@ def test_what_is_said_of_the_moving_shapes():
 def test_what_is_said_of_starts():
     names = ("tubelets, central frame", "nothing pretrained", "nothing pretrained, 4 times as long")
     central, short, long = (of_row("images_organphantom3d.json", f"100 %, {name}")["acc"] for name in names)
-    assert [round(found["mean"], 3) for found in (central, short, long)] == [0.895, 0.657, 0.741]
+    assert [round(found["mean"], 3) for found in (central, short, long)] == [0.895, 0.647, 0.75]
     assert decided(central["runs"], long["runs"])
 
 
