@@ -16,7 +16,7 @@ from ..training import GENTLE, Recipe
 from ..volumes import Volumes
 from .plateau import train_tuned_to_plateau
 from .probes import probe
-from .runs import choose_device, load_model, train_run
+from .runs import load_model, train_run
 from .strengths import train_at_best_strengths, train_at_chosen_strengths
 from .tuning import train_at_best_rate
 
@@ -124,23 +124,6 @@ def tubelets() -> list[Row]:
 def temporal_depths() -> list[Row]:
     """Layers of Model 2's temporal encoder; 0 averages over time (the paper: 75.8, 78.6, 78.8, 78.8, 78.9)."""
     return [Row(f"{depth} layers", base(model="factorised_encoder", temporal_depth=depth)) for depth in (0, 1, 4, 8)]
-
-
-def initialisations() -> list[Row]:
-    """Model 1 from an image transformer of slices: the paper's ways of embedding tubelets, and nothing pretrained."""
-    frames = base(tokenizer="frames")
-    return [
-        Row("nothing pretrained", base()),
-        Row("tubelets, random", replace(base(), inflate="random"), train_from_slices),
-        Row("tubelets, filter inflation", replace(base(), inflate="average"), train_from_slices),
-        Row("tubelets, central frame", base(), train_from_slices),
-        Row("uniform frame sampling", frames, train_from_slices),
-    ]
-
-
-def data_shares() -> list[Row]:
-    """How much data training needs, from random weights and from slices of the same patients and no others."""
-    return on_shares({"random": (base(), train_run), "slices": (base(), train_from_slices)})
 
 
 def images() -> list[Row]:
@@ -308,8 +291,6 @@ TABLES = {
     "all-models": all_models,
     "tubelet": tubelets,
     "temporal-depth": temporal_depths,
-    "init": initialisations,
-    "data": data_shares,
     "images": images,
     "images-models": images_models,
     "images-rates": image_rates,
@@ -329,25 +310,6 @@ def train_and_probe(
     metrics = train_run(volumes, recipe, out=out, device=device, **rest)
     model = load_model(out, volumes, device=device)
     return metrics | {"probes": probe(model, volumes, bfloat16=recipe.bfloat16)}
-
-
-def train_from_slices(
-    volumes: Volumes,
-    recipe: Recipe,
-    *,
-    out: Path | str,
-    seed: int,
-    device: str | torch.device = "auto",
-    **rest: object,
-) -> dict:
-    """`train_run` from an image transformer of this seed, pretrained once for all rows on the same volumes."""
-    from .pretraining import pretrain_to
-
-    weights = Path(out).parent / f"slices-of-{len(volumes.train)}-seed{seed}.safetensors"
-    if not weights.exists():
-        pretrain_to(weights, volumes, recipe, seed=seed, device=choose_device(device))
-    recipe = replace(recipe, pretrained=str(weights))
-    return train_run(volumes, recipe, out=out, seed=seed, device=device, **rest)
 
 
 def train_on_share(
