@@ -77,6 +77,13 @@ def test_steps_are_compared_with_the_row_above_and_with_the_first():
     assert smoothing.split() == ["smoothing", *".520 ± .010 -0.085 ± 0.035 * +0.020 ± 0.042".split()]
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_sign():
+    level = table()
+    level["rows"][1]["test"]["acc"] = figure(0.3999, 0.5998)
+    told = regularisers.gains_by_step(level, "acc")
+    assert "+0.000 ± 0.000 *" in told and "-0.000" not in told
+
+
 def test_what_piles_up_is_drawn_in_the_order_of_the_table():
     left, right = regularisers.piled_up({"a set": table()}, {"a set": "acc"}).axes
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["nothing", "mixup", "smoothing"]

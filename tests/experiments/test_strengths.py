@@ -112,6 +112,17 @@ def test_each_row_of_the_cumulative_table_keeps_all_above_it():
     assert {*names[-1]} == {*strengths.CHOSEN["organphantom3d"]} == {*strengths.CHOSEN["adrenalmnist3d"]}
 
 
+@pytest.mark.parametrize("name", ["organphantom3d"])
+def test_the_recorded_cumulative_table_is_of_these_rows_and_of_the_strengths_chosen(name):
+    table = recorded(f"ablation_regularisation_cumulative_{name}.json")
+    rows = make_rows("regularisation-cumulative", bfloat16=True)
+    assert [row["row"] for row in table["rows"]] == [row.name for row in rows] and len(table["seeds"]) >= 3
+    for found, row in zip(table["rows"], rows):
+        assert found["recipe"] == plain(asdict(row.recipe)) and len(found["test"]["acc"]["runs"]) == len(table["seeds"])
+        names = row.train.keywords["names"]
+        assert found["strengths"] == {field: {"chosen": strengths.CHOSEN[name][field]} for field in names}
+
+
 def test_the_recorded_table_is_of_these_rows_and_of_the_best_strengths():
     table = recorded("ablation_regularisation_organphantom3d.json")
     rows = make_rows("regularisation", table["epochs"], bfloat16=True)

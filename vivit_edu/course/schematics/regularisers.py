@@ -259,7 +259,8 @@ def gains_by_step(table: dict, figure_of: str) -> str:
 
     def said(values: Sequence[float]) -> str:
         mean, sd = np.mean(values), np.std(values, ddof=1)
-        return f"{mean:+.3f} ± {sd:.3f}{' *' if abs(mean) > 2 * sd else ''}"
+        # + 0.0: a mean that rounds to nothing has no sign
+        return f"{round(mean, 3) + 0.0:+.3f} ± {sd:.3f}{' *' if abs(mean) > 2 * sd else ''}"
 
     gains = [paired(table, figure_of, above=above) for above in (True, False)]
     rows = [
