@@ -69,7 +69,7 @@ def regularisation() -> list[Row]:
         "mixup": {"mixup": (0.2, 1.0)},
         "random augment": {"rand_magnitude": (5.0, 12.0)},
     }
-    recipe, train = memorising(), partial(train_at_best_strengths, percent=12.5)
+    recipe, train = recipe_that_memorises(), partial(train_at_best_strengths, percent=12.5)
     gentle = replace(recipe, augmentation=GENTLE)
     everything = {name: strengths for one in tried.values() for name, strengths in one.items()}
     return [
@@ -83,7 +83,7 @@ def regularisation() -> list[Row]:
 def regularisation_cumulative() -> list[Row]:
     """The regularisers of `regularisation` piled up as in the paper's table on EPIC-Kitchens: each row keeps all above
     it. At the strengths that `regularisation` chose for each alone, and longer, for the last rows learn slowly."""
-    recipe, names, rows = memorising(epochs=160), [], []
+    recipe, names, rows = recipe_that_memorises(epochs=160), [], []
     gentle = replace(recipe, augmentation=GENTLE)
     train = partial(train_at_chosen_strengths, percent=12.5)
     added = {
@@ -99,7 +99,7 @@ def regularisation_cumulative() -> list[Row]:
     return [Row("nothing", recipe, train), Row("+ shift, gain, mirror", gentle, train), *rows]
 
 
-def memorising(epochs: int = 80) -> Recipe:
+def recipe_that_memorises(epochs: int = 80) -> Recipe:
     """A Model 1 of two layers that soon knows an eighth of the patients by heart, without augmentation."""
     small = {"tubelet": (14, 7, 7), "depth": 2, "dim": 64, "mlp_dim": 256}
     return Recipe(options=small, epochs=epochs, batch_size=16, lr=3e-3, optimiser="muon")
