@@ -112,7 +112,7 @@ def test_each_row_of_the_cumulative_table_keeps_all_above_it():
     assert {*names[-1]} == {*strengths.CHOSEN["organphantom3d"]} == {*strengths.CHOSEN["adrenalmnist3d"]}
 
 
-@pytest.mark.parametrize("name", ["organphantom3d"])
+@pytest.mark.parametrize("name", strengths.CHOSEN)
 def test_the_recorded_cumulative_table_is_of_these_rows_and_of_the_strengths_chosen(name):
     table = recorded(f"ablation_regularisation_cumulative_{name}.json")
     rows = make_rows("regularisation-cumulative", bfloat16=True)
