@@ -90,15 +90,20 @@ def light(phantom, monkeypatch, tmp_path):
         shapes = generate()
         return replace(shapes, train=shapes.train.subset(slice(0, 96)))
 
-    whole = data.load_volumes("organphantom3d")
+    def few_volumes(name="organphantom3d", *, load=data.load_volumes, **options):
+        """Every second training clip, and the first 200 of the others."""
+        whole = load(name, **options)
+        parts = {"train": slice(None, None, 2), "val": slice(0, 200), "test": slice(0, 200)}
+        return replace(whole, **{part: getattr(whole, part).subset(clips) for part, clips in parts.items()})
+
     find_spec = importlib.util.find_spec
     absent = {"av", "transformers", "vit_pytorch"}  # optional: their cells compare what the masters' runs compare
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name in absent else find_spec(name, *rest)
     )
-    half = replace(whole, train=whole.train.subset(slice(None, None, 2)))
     monkeypatch.setattr(vivit_edu, "fit", short_fit, raising=False)
-    monkeypatch.setattr(vivit_edu, "course_volumes", lambda size=28: half, raising=False)
+    monkeypatch.setattr(vivit_edu, "load_volumes", few_volumes, raising=False)
+    monkeypatch.setattr(vivit_edu, "course_volumes", lambda size=28: few_volumes(), raising=False)
     monkeypatch.setattr(training.Recipe, "preset", small_preset)
     monkeypatch.setattr(culmination, "small_shapes", few_shapes)
     monkeypatch.setattr(culmination, "fit", short_fit)
