@@ -25,8 +25,8 @@ from ..records import write_record
 from ..runs import describe_device, versions
 
 RATES, SEEDS = (0.001, 0.003, 0.01), (0, 1, 2)
-SMALL = {"tubelet": (2, 7, 7), "dim": 64, "depth": 6, "heads": 4, "mlp_dim": 128}
-TOY = Recipe(options=SMALL, epochs=6, lr=0.01, warmup=0.2, ema=0.9)
+STUCK_SIZES = {"tubelet": (2, 7, 7), "dim": 64, "depth": 6, "heads": 4, "mlp_dim": 128}
+TOY = Recipe(options=STUCK_SIZES, epochs=6, lr=0.01, warmup=0.2, ema=0.9)
 
 
 def plain_loop(model: torch.nn.Module, volumes: Volumes, recipe: Recipe, seed: int) -> list[float]:
