@@ -793,8 +793,8 @@ def check_similarity_map(similarity_map: Callable) -> None:
         cosines = unit @ unit[number]  # [N]
         nt, nh, nw = grid
 
-        def other(i, j, k, unit=unit, grid=grid):
-            n = (i % grid[0] * grid[1] + j % grid[1]) * grid[2] + k % grid[2]
+        def other(t, row, column, unit=unit, grid=grid):
+            n = (t % grid[0] * grid[1] + row % grid[1]) * grid[2] + column % grid[2]
             return (unit @ unit[n]).view(grid)
 
         found = call(similarity_map, positions, grid, place)
@@ -831,8 +831,10 @@ def check_similarity_map(similarity_map: Callable) -> None:
                 "the map has still one axis: give it the grid, [nt, nh, nw]": lambda: cosines,
                 "all pairs are compared: the map is for the one place that is given": lambda: unit @ unit.T,
                 "space is one axis: give it the grid, [nt, nh, nw]": lambda: cosines.view(nt, nh * nw),
-                "looks as if the place were read in reverse: it is (t, row, column), time first": lambda: other(*place[::-1]),
-                "looks as if the place's number were i + j + k: a step in time passes nh · nw places": lambda: (
+                "looks as if the place were read in reverse: it is (t, row, column), time first": (
+                    lambda: other(*place[::-1])
+                ),
+                "looks as if the place's number were t + row + column: a step in time passes nh · nw places": lambda: (
                     unit @ unit[sum(place)]
                 ).view(grid),
             },
