@@ -1,6 +1,6 @@
 """Decoded clips kept in a file, so that a second run decodes nothing, and mapped: they need not fit into memory.
 
-One file holds the clips of one data set, frame number and size: rows uint8 [N, 3, T, H, W] in the order of the splits,
+One file holds the clips of one data set, frame number and size: rows uint8 [B, 3, T, H, W] in the order of the splits,
 behind them an index as JSON, its length (8 bytes) and a mark. The index says of each row which part of which file it
 is, that file's size, time of change and SHA-256, and the row's CRC-32. A file of other content is decoded anew, and so
 is a row that is damaged; all other rows are copied. Nothing in here knows about videos but the word.
@@ -95,7 +95,7 @@ def short_hash(content: object) -> str:
 def kept_clips(
     rows: Sequence[ClipRow], place: Place, decode: Callable[[str, int], np.ndarray], progress: Callable[[], object]
 ) -> tuple[np.ndarray, list[str], int]:
-    """(clips uint8 [N, *shape] of these rows, mapped from a file; the SHA-256 of each row's file; rows decoded now).
+    """(clips uint8 [B, *shape] of these rows, mapped from a file; the SHA-256 of each row's file; rows decoded now).
 
     Every row that is on the disk is checked. If all are there, in this order, nothing is decoded; otherwise a new file
     is written, whole or, where it is stopped, with what was decoded until then, so that the next run goes on from it.

@@ -111,7 +111,7 @@ def in_memory(
     decode: Callable[[str, int], np.ndarray],
     progress: Callable[[int], object],
 ) -> tuple[np.ndarray, list[str]]:
-    """The clips [N, *shape] of these rows, decoded, and the SHA-256 of each row's file."""
+    """The clips [B, *shape] of these rows, decoded, and the SHA-256 of each row's file."""
     clips, hashes = np.empty((len(rows), *shape), np.uint8), [""] * len(rows)
     slots: dict[str, list[int]] = {}
     for slot, row in enumerate(rows):
