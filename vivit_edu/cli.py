@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .volumes import Volumes
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
+FEW_CLIPS = 50  # of a split: below it one clip is more than two points of accuracy
 NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch puts it
 ROOT_HELP = "folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
 
@@ -460,6 +461,15 @@ def say_shared(volumes: Volumes) -> None:
             print(told)
 
 
+def say_few(volumes: Volumes) -> None:
+    """Says below the figures how much a single clip counts in them, where there are few."""
+    if (few := min(len(volumes.val), len(volumes.test))) < FEW_CLIPS:
+        print(
+            f"These figures rest on {len(volumes.val)} clips for validation and {len(volumes.test)} for the test: one "
+            f"clip more or less is {100 / few:.0f} points. Add files, or give --val and --test."
+        )
+
+
 def run_data(options: argparse.Namespace) -> None:
     """Shows what is in a data set and draws a montage of it."""
     from pathlib import Path
@@ -493,7 +503,13 @@ def run_train(options: argparse.Namespace) -> None:
     out = options.out or on_first(default_folder, volumes, recipe, options.seed)
     if is_first():
         clips = f"{volumes.name} ({len(volumes.train)} clips)"
-        print(f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.", *remarks, *more, sep="\n")
+        print(
+            f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.",
+            *remarks,
+            *more,
+            sep="\n",
+            flush=True,
+        )
     try:
         metrics = train_run(
             volumes,
@@ -510,6 +526,7 @@ def run_train(options: argparse.Namespace) -> None:
         raise
     if is_first():
         print_metrics(metrics)
+        say_few(volumes)
         say_shared(volumes)
         print(f"Figures, metrics and checkpoint: {out}")
     leave()

@@ -205,7 +205,7 @@ def test_without_room_or_right_clips_are_held_in_memory_if_they_fit(source, deco
         int(path.read_bytes()[0])
         for path in (source / name for name, told in volumes.files.items() if told[:2] == "tr")
     )
-    monkeypatch.setattr(video, "machine_memory", lambda: 2000)
+    monkeypatch.setattr(video, "usable_memory", lambda: 2000)
     with pytest.raises(DataError, match="GiB of memory.*cannot be kept.*VIVIT_EDU_CACHE"):
         load_videos(source, frames=2, size=4)
     (tmp_path / "cache").unlink()
@@ -284,8 +284,8 @@ def test_rows_of_one_file_may_lie_apart(tmp_path):
         calls.append((name, parts))
         return np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1, 1).repeat(3, 1)
 
-    clips, hashes, fresh = kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "c"), decode, lambda: None)
+    clips, hashes, fresh = kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "c"), decode, lambda count: None)
     assert clips[:, 0, 0, 0, 0].tolist() == [2, 0, 1] and len(set(hashes)) == 1 and fresh == 3 and len(calls) == 1
     (tmp_path / "file").write_text("")
     with pytest.raises(NoRoomError):
-        kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "file" / "c"), decode, lambda: None)
+        kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "file" / "c"), decode, lambda count: None)

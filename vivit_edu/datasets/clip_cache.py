@@ -93,22 +93,23 @@ def short_hash(content: object) -> str:
 
 
 def kept_clips(
-    rows: Sequence[ClipRow], place: Place, decode: Callable[[str, int], np.ndarray], progress: Callable[[], object]
+    rows: Sequence[ClipRow], place: Place, decode: Callable[[str, int], np.ndarray], progress: Callable[[int], object]
 ) -> tuple[np.ndarray, list[str], int]:
     """(clips uint8 [N, *shape] of these rows, mapped from a file; the SHA-256 of each row's file; rows decoded now).
 
     Every row that is on the disk is checked. If all are there, in this order, nothing is decoded; otherwise a new file
     is written, whole or, where it is stopped, with what was decoded until then, so that the next run goes on from it.
-    decode: (path, parts) -> uint8 [parts, *shape], all parts of a file. progress: called once for each row.
-    Raises NoRoomError where the folder cannot be written to, or its disk has no room, and what `decode` raises.
+    decode: (path, parts) -> uint8 [parts, *shape], all parts of a file. progress: called for each row, after it was
+    checked or decoded; with a negative number where rows that were checked have to be written again.
+    Before anything is decoded, raises NoRoomError where the folder cannot be written to or its disk has no room, and
+    DataError where the system does not map so much. Raises what `decode` raises.
     """
     path, row_bytes = place.path(rows), prod(place.shape)
-    sums, decoded = good_rows(path, row_bytes), 0
+    check_mappable(len(rows) * row_bytes)
+    sums, decoded = good_rows(path, row_bytes, progress), 0
     if [sums.get(slot, (None,))[0] for slot in range(len(rows))] != list(rows):
+        progress(-len(sums))
         sums, decoded = fill_file(path, rows, place, decode, progress)
-    else:
-        for _ in rows:
-            progress()
     with suppress(OSError):  # Windows removes no file that somebody reads
         for old in place.files():
             if old != path:
@@ -124,16 +125,37 @@ def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     the system does not map that much.
     """
     size = prod(shape)
+    with open(path, "rb") as file:
+        memory = map_file(file.fileno(), size)
+    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def map_file(number: int, size: int) -> mmap.mmap:
+    """So many bytes of an open file, by its number, as memory of this process alone; -1: of no file."""
     try:
-        with open(path, "rb") as file:
-            if sys.platform == "win32":
-                memory = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
-            else:
-                flags = mmap.MAP_PRIVATE | (NO_RESERVE if sys.platform == "linux" else 0)
-                memory = mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        if sys.platform == "win32":
+            return mmap.mmap(number, size, access=mmap.ACCESS_COPY)
+        flags = mmap.MAP_PRIVATE | (NO_RESERVE if sys.platform == "linux" else 0)
+        return mmap.mmap(number, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     except (OSError, ValueError, OverflowError) as error:
         raise NoRoomError(f"{size / 2**30:.3g} GiB cannot be mapped: {error}") from error
-    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def check_mappable(size: int) -> None:
+    """Raises DataError where the system does not map so many bytes: it is tried, on Linux, before anything is decoded.
+
+    Elsewhere a mapping of no file reserves memory, so it is not tried.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        map_file(-1, size).close()
+    except NoRoomError as error:
+        raise DataError(
+            f"the decoded clips take {size / 2**30:.3g} GiB, and the system lets this process map only a part of that: "
+            "ask for fewer frames or a smaller size, or raise the limit (ulimit -v unlimited; under strict "
+            "overcommitting, more swap)"
+        ) from error
 
 
 def fill_file(
@@ -141,7 +163,7 @@ def fill_file(
     rows: Sequence[ClipRow],
     place: Place,
     decode: Callable[[str, int], np.ndarray],
-    progress: Callable[[], object],
+    progress: Callable[[int], object],
 ) -> tuple[dict[int, tuple[ClipRow, str]], int]:
     """Writes the file of these rows: copied where another file has them, else decoded.
 
@@ -166,7 +188,7 @@ def fill_file(
             file.seek(slot * row_bytes)
             file.write(clip)
             index[slot] = (rows[slot], sha, zlib.crc32(clip))
-            progress()
+            progress(1)
 
         try:
             for (name, parts), places in slots.items():
@@ -217,8 +239,13 @@ def read_index(file: BinaryIO, row_bytes: int) -> Iterator[tuple[int, ClipRow, s
         return
 
 
-def good_rows(path: Path, row_bytes: int) -> dict[int, tuple[ClipRow, str]]:
-    """{slot: (row, SHA-256 of its file)} of the rows in a file that are as they were written; {} without a file."""
+def good_rows(
+    path: Path, row_bytes: int, progress: Callable[[int], object] | None = None
+) -> dict[int, tuple[ClipRow, str]]:
+    """{slot: (row, SHA-256 of its file)} of the rows in a file that are as they were written; {} without a file.
+
+    progress: called with 1 for each of them.
+    """
     found = {}
     try:
         with open(path, "rb") as file:
@@ -226,7 +253,11 @@ def good_rows(path: Path, row_bytes: int) -> dict[int, tuple[ClipRow, str]]:
                 file.seek(slot * row_bytes)
                 if zlib.crc32(file.read(row_bytes)) == crc:
                     found[slot] = (row, sha)
+                    if progress:
+                        progress(1)
     except OSError:
+        if progress:
+            progress(-len(found))
         return {}
     return found
 

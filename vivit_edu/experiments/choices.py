@@ -19,7 +19,8 @@ from ..data import SIZES
 from ..errors import ConfigError
 from ..models import build_model, is_vivit, model_class, model_options
 from ..support.checkpoint import plain, read_newest
-from ..support.devices import cpu_has_bfloat16, machine_memory
+from ..support.devices import cpu_has_bfloat16
+from ..support.memory import usable_memory
 from ..training import Recipe
 from .runs import check_memory, memory_needed, read_run
 
@@ -207,7 +208,7 @@ def for_memory(recipe: Recipe, shape: tuple[int, int, int, int], device: str) ->
     On a CPU a step took 1.2 to 1.5 times what `memory_needed` counts (Models 1 and 2, clips of 16×112×112 and
     32×224×224). It may take half of the memory; of a GPU's, where this was not measured, too.
     """
-    memory = machine_memory()
+    memory = usable_memory()
     if device == "cuda":
         import torch
 
