@@ -462,8 +462,8 @@ def say_shared(volumes: Volumes) -> None:
 
 
 def say_few(volumes: Volumes) -> None:
-    """Says below the figures how much a single clip counts in them, where there are few."""
-    if (few := min(len(volumes.val), len(volumes.test))) < FEW_CLIPS:
+    """Says below the figures of own videos how much a single clip counts in them, where there are few."""
+    if volumes.files and (few := min(len(volumes.val), len(volumes.test))) < FEW_CLIPS:
         print(
             f"These figures rest on {len(volumes.val)} clips for validation and {len(volumes.test)} for the test: one "
             f"clip more or less is {100 / few:.0f} points. Add files, or give --val and --test."
@@ -489,6 +489,8 @@ def run_train(options: argparse.Namespace) -> None:
     from .experiments.choices import for_few_clips, resumed, started
     from .experiments.runs import choose_device, claim, default_folder, train_run
     from .support.processes import is_first, join, leave, on_first, processes
+    from .support.step_bar import steps_shown
+    from .training import steps_per_epoch
 
     device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
     choose = resumed if options.resume else started
@@ -510,17 +512,19 @@ def run_train(options: argparse.Namespace) -> None:
             sep="\n",
             flush=True,
         )
+    steps = recipe.epochs * steps_per_epoch(len(volumes.train), recipe)
     try:
-        metrics = train_run(
-            volumes,
-            recipe,
-            out=out,
-            seed=options.seed,
-            resume=options.resume,
-            device=device,
-            root=options.root,
-            **extra,
-        )
+        with steps_shown(steps, wanted=is_first() and not options.resume):
+            metrics = train_run(
+                volumes,
+                recipe,
+                out=out,
+                seed=options.seed,
+                resume=options.resume,
+                device=device,
+                root=options.root,
+                **extra,
+            )
     except KeyboardInterrupt:
         say(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}")
         raise

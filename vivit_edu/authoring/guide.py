@@ -155,7 +155,8 @@ def lectures_markdown(folder: Path) -> str:
         lines = [f"<details><summary>{title}: {counted}</summary>", "", "| section | show | ask first | solve |"]
         lines.append("|---|---|---|---|")
         for row in plan:
-            shown, asked, solved = ("<br>".join(row[kind]) for kind in ("figures", "guesses", "exercises"))
+            shown = "<br>".join(f"· {caption}" for caption in row["figures"])
+            asked, solved = ("<br>".join(row[kind]) for kind in ("guesses", "exercises"))
             lines.append(f"| {row['section']} | {shown} | {asked} | {solved} |")
         parts.append("\n".join([*lines, "", "</details>"]))
     return "\n\n".join(parts)
@@ -170,7 +171,7 @@ def lecture_plan(master: Master) -> list[dict]:
             for line in re.findall(r"^#{2,3} .*$", cell.source, re.M):
                 if exercise := heading_parts(line):
                     kind = f", {exercise['kind']}" if exercise["kind"] != "build" else ""
-                    rows[-1]["exercises"].append(f"{exercise['number']} ({exercise['minutes']} min{kind})")
+                    rows[-1]["exercises"].append(f"{exercise['number']} ({exercise['minutes']}\u00a0min{kind})")
                 elif line.startswith("## "):
                     rows.append({"section": line.lstrip("# "), "figures": [], "guesses": [], "exercises": []})
         elif cell.cell_type == "code":
@@ -179,9 +180,10 @@ def lecture_plan(master: Master) -> list[dict]:
                 if "caption" in words:
                     rows[-1]["figures"].append(in_table(plain_text(words["caption"])))
                 elif ast.unparse(call.func) in CLICKED:
-                    rows[-1]["figures"].append(f"`{ast.unparse(call.func)}`, to click on")
+                    rows[-1]["figures"].append(f"What `{ast.unparse(call.func)}` draws.")
                 elif ast.unparse(call.func) == "predict" and len(call.args) > 1:
-                    rows[-1]["guesses"].append(in_table(plain_text(call.args[1])))
+                    question = in_table(plain_text(call.args[1]))
+                    rows[-1]["guesses"].append(question[:1].upper() + question[1:])
     return [row for row in rows if row["figures"] or row["guesses"] or row["exercises"]]
 
 
