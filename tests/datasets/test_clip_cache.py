@@ -222,6 +222,19 @@ def test_without_room_or_right_clips_are_held_in_memory_if_they_fit(source, deco
     assert not (tmp_path / "cache").exists()
 
 
+def test_what_a_killed_run_left_half_written_goes_after_a_day(source, decoded, tmp_path):
+    load(source)
+    (store,) = stores(tmp_path)
+    old, new = (store.with_name(f".{store.name}.{name}.part") for name in ("old", "new"))
+    of_another = store.with_name(".0123456789abcdef-0123456789abcdef.clips.x.part")
+    for part in (old, new, of_another):
+        part.write_bytes(b"half")
+    for part in (old, of_another):
+        os.utime(part, (1, 1))
+    load(source)
+    assert set(stores(tmp_path)) == {store, new, of_another}  # the new one may still be written to
+
+
 def test_nothing_is_kept_where_that_is_not_wanted(source, decoded, tmp_path):
     first, second = (load_videos(source, frames=2, size=4, cache=cache) for cache in (False, True))
     assert torch.equal(first.train.clips, second.train.clips) and first.files == second.files

@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ END_MARK = b"vivit-edu clips\n"
 NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which the module mmap has from Python 3.13 on
 STORE_VERSION = 1  # a higher number makes all files of before unknown
 MOST_INDEX = 1 << 30  # bytes
+DAY = 24 * 60 * 60  # seconds
 
 
 class NoRoomError(DataError):
@@ -80,6 +82,11 @@ class Place:
         found = self.home.glob(f"{self.prefix}-*.clips")
         return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
+    def left_over(self) -> list[Path]:
+        """What runs that were killed left half written: nobody has written to it for a day."""
+        found = self.home.glob(f".{self.prefix}-*.part")
+        return [path for path in found if time.time() - path.stat().st_mtime > DAY]
+
 
 def cache_folder() -> Path:
     """$VIVIT_EDU_CACHE if it is set, else the folder `videos` in the user's cache."""
@@ -114,6 +121,8 @@ def kept_clips(
         for old in place.files():
             if old != path:
                 old.unlink()
+        for part in place.left_over():
+            part.unlink()
     return mapped(path, (len(rows), *place.shape)), [sums[slot][1] for slot in range(len(rows))], decoded
 
 
