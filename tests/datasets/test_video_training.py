@@ -121,9 +121,9 @@ def test_batches_are_halved_until_they_fit_into_the_memory(monkeypatch):
     recipe, shape = Recipe.preset("quick", options={"tubelet": (2, 16, 16), "depth": 4}), (3, 16, 112, 112)
     model = choices.built_for(recipe, shape)
     needed = {size: memory_needed(model, shape, size) for size in (32, 8, 4)}
-    monkeypatch.setattr(choices, "usable_memory", lambda: 3 * needed[32])
+    monkeypatch.setattr(choices, "usable_memory", lambda: choices.PROGRAM_MEMORY + 3 * needed[32])
     assert for_memory(recipe, shape, "cpu") == (recipe, [])
-    monkeypatch.setattr(choices, "usable_memory", lambda: 3 * needed[8] + 3)
+    monkeypatch.setattr(choices, "usable_memory", lambda: choices.PROGRAM_MEMORY + 3 * needed[8] + 3)
     smaller, (said,) = for_memory(recipe, shape, "cpu")
     assert smaller.batch_size == 8 and re.match(
         r"Batches of 8 clips in place of 32: a step takes about [\d.]+ GiB", said
