@@ -24,7 +24,7 @@ def optimisers():
 
 
 def test_on_a_terminal_each_step_of_the_run_is_counted_once_with_the_time_left(optimisers, monkeypatch):
-    monkeypatch.setattr(step_bar, "PATIENCE", 0)
+    monkeypatch.setattr(step_bar, "HIDDEN_FOR", 0)
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with steps_shown(4) as bar:
         bar.mininterval = 0
@@ -39,7 +39,7 @@ def test_on_a_terminal_each_step_of_the_run_is_counted_once_with_the_time_left(o
 
 @pytest.mark.parametrize("kind, wanted", [(io.StringIO, True), (Terminal, False)])
 def test_a_log_and_the_other_processes_show_nothing(optimisers, monkeypatch, kind, wanted):
-    monkeypatch.setattr(step_bar, "PATIENCE", 0)
+    monkeypatch.setattr(step_bar, "HIDDEN_FOR", 0)
     monkeypatch.setattr(sys, "stderr", stream := kind())
     with steps_shown(2, wanted=wanted):
         optimisers[1].step()

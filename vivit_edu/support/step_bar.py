@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-PATIENCE = 10  # seconds without it: a short run needs none
+HIDDEN_FOR = 10  # seconds without it: a short run needs none
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def steps_shown(total: int, *, wanted: bool = True) -> Iterator["tqdm"]:
     from tqdm.auto import tqdm
 
     shown = wanted and sys.stderr is not None and sys.stderr.isatty()
-    options = {"desc": "steps", "unit": "step", "position": 1, "leave": False, "delay": PATIENCE}
+    options = {"desc": "steps", "unit": "step", "position": 1, "leave": False, "delay": HIDDEN_FOR}
     with tqdm(total=total, disable=not shown, **options) as bar:
         hook = register_optimizer_step_post_hook(lambda made, *_: bar.update() if isinstance(made, AdamW) else None)
         try:
