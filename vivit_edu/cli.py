@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -128,11 +129,27 @@ def unforeseen(error: Exception) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser to whose options an empty text, as of a shell's variable that was never set, is not a value."""
+    """A parser to whose options an empty text, as of a shell's variable that was never set, is not a value.
 
-    def __init__(self, **options: object):
+    tell: what else its --help says at the end, asked for only then; what it imports may be heavy.
+    """
+
+    def __init__(self, tell: Callable[[], str] | None = None, **options: object):
         super().__init__(**options)
+        self.tell = tell
         self.register("type", None, text)  # of every argument that names no other type
+
+    def format_help(self) -> str:
+        """The help of --help, which ends with what `tell` says."""
+        self.epilog = self.tell() if self.tell else self.epilog
+        return super().format_help()
+
+
+def tables_there() -> str:
+    """The tables of `ablate`, in words."""
+    from .experiments.tables import TABLES
+
+    return f"The tables are {', '.join(TABLES)}."
 
 
 def text(value: str) -> str:
@@ -264,13 +281,9 @@ def make_parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=run_predict)
 
     ablate = commands.add_parser(
-        "ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd"
+        "ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd", tell=tables_there
     )
-    ablate.add_argument(
-        "table",
-        help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe, hunger, motion or "
-        "four-models",
-    )
+    ablate.add_argument("table", help="its name, one of those below")
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
     ablate.add_argument("--root", type=place, help=ROOT_HELP)
     ablate.add_argument(
