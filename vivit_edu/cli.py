@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .volumes import Volumes
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
+FEW_CLIPS = 50  # of a split: below it one clip is more than two points of accuracy
 NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch puts it
 ROOT_HELP = "folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
 
@@ -473,6 +474,15 @@ def say_shared(volumes: Volumes) -> None:
             print(told)
 
 
+def say_few(volumes: Volumes) -> None:
+    """Says below the figures of own videos how much a single clip counts in them, where there are few."""
+    if volumes.files and (few := min(len(volumes.val), len(volumes.test))) < FEW_CLIPS:
+        print(
+            f"These figures rest on {len(volumes.val)} clips for validation and {len(volumes.test)} for the test: one "
+            f"clip more or less is {100 / few:.0f} points. Add files, or give --val and --test."
+        )
+
+
 def run_data(options: argparse.Namespace) -> None:
     """Shows what is in a data set and draws a montage of it."""
     from pathlib import Path
@@ -492,6 +502,8 @@ def run_train(options: argparse.Namespace) -> None:
     from .experiments.choices import for_few_clips, resumed, started
     from .experiments.runs import choose_device, claim, default_folder, train_run
     from .support.processes import is_first, join, leave, on_first, processes
+    from .support.step_bar import steps_shown
+    from .training import steps_per_epoch
 
     device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
     choose = resumed if options.resume else started
@@ -506,23 +518,32 @@ def run_train(options: argparse.Namespace) -> None:
     out = options.out or on_first(default_folder, volumes, recipe, options.seed)
     if is_first():
         clips = f"{volumes.name} ({len(volumes.train)} clips)"
-        print(f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.", *remarks, *more, sep="\n")
-    try:
-        metrics = train_run(
-            volumes,
-            recipe,
-            out=out,
-            seed=options.seed,
-            resume=options.resume,
-            device=device,
-            root=options.root,
-            **extra,
+        print(
+            f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.",
+            *remarks,
+            *more,
+            sep="\n",
+            flush=True,
         )
+    steps = recipe.epochs * steps_per_epoch(len(volumes.train), recipe)
+    try:
+        with steps_shown(steps, wanted=is_first() and not options.resume):
+            metrics = train_run(
+                volumes,
+                recipe,
+                out=out,
+                seed=options.seed,
+                resume=options.resume,
+                device=device,
+                root=options.root,
+                **extra,
+            )
     except KeyboardInterrupt:
         say(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}")
         raise
     if is_first():
         print_metrics(metrics)
+        say_few(volumes)
         say_shared(volumes)
         print(f"Figures, metrics and checkpoint: {out}")
     leave()
