@@ -25,7 +25,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..support.files import check_space, written_whole
+from ..support.files import check_regular, check_space, written_whole
 from ..support.places import user_cache
 
 END_MARK = b"vivit-edu clips\n"
@@ -221,12 +221,13 @@ def good_rows(path: Path, row_bytes: int) -> dict[int, tuple[ClipRow, str]]:
     """{slot: (row, SHA-256 of its file)} of the rows in a file that are as they were written; {} without a file."""
     found = {}
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             for slot, row, sha, crc in list(read_index(file, row_bytes)):
                 file.seek(slot * row_bytes)
                 if zlib.crc32(file.read(row_bytes)) == crc:
                     found[slot] = (row, sha)
-    except OSError:
+    except (OSError, DataError):
         return {}
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,7 +169,7 @@ def located(folder: Path, name: str) -> Path | None:
     for written in (name, name.replace("\\", "/")):
         try:
             place = folder / Path(written).expanduser()
-            if written and place.is_file():
+            if written and os.path.lexists(place) and not place.is_dir():  # a pipe is there, to be called what it is
                 return place
         except (OSError, RuntimeError, ValueError):  # too long, no such user, a byte 0
             continue

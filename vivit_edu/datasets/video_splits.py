@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from ..support.files import shown
+from ..support.files import check_regular, shown
 from ..support.options import check_path, check_seed, check_whole
 from ..volumes import SPLITS
 from .decoding import check_numbers
@@ -130,7 +130,7 @@ def found_in(place: Path, left_out: Counter, without: Sequence[Path] = ()) -> Po
     """The videos of a folder or of a list by split and class. without: folders inside it that are not classes."""
     if place.is_dir():
         return in_folder(place, left_out, without)
-    if not place.exists():
+    if not os.path.lexists(place):
         raise DataError(
             f"{place} is not a folder: name one that holds a sub-folder of videos for each class, or a list of paths "
             "and labels (a CSV file or a text)"
@@ -138,6 +138,7 @@ def found_in(place: Path, left_out: Counter, without: Sequence[Path] = ()) -> Po
     pools: Pools = {}
     for row in read_list(place, left_out):
         try:
+            check_regular(row.path)
             reason = NO_VIDEO.get(row.path.suffix.lower()) or why_no_video(row.path)
         except DataError as error:
             raise DataError(f"{shown(place)}, line {row.line}: {error}") from error

@@ -6,7 +6,9 @@ who holds it, and is removed afterwards.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -41,10 +43,12 @@ def alone(lock: Path | str, place: Path | str) -> Iterator[None]:
         return
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
+        if not _is_ours(lock):
+            raise FileExistsError(errno.EEXIST, f"its {lock.name} is not a lock of ours")
         file, says = _take(lock, place)
     except OSError as error:
         raise ConfigError(
-            f"nothing can be written to {shown(place)} ({error.strerror or error}): choose another place with --out"
+            f"nothing can be written to {shown(place)} ({error.strerror or error}): choose another place"
         ) from error
     _held[lock] = says
     try:
@@ -82,6 +86,13 @@ def check_alone(folder: Path | str) -> None:
         )
 
 
+def _is_ours(lock: Path) -> bool:
+    """Whether there is no such file yet, or one that a process of ours wrote, if only for a moment still empty."""
+    if not os.path.lexists(lock):
+        return True
+    return lock.is_file() and not lock.is_symlink() and re.match(rb"process \d+ on |\Z", _read(lock)) is not None
+
+
 def _take(lock: Path, place: Path | str) -> tuple[BinaryIO, bytes]:
     """The lock's open file, locked, and what was written into it."""
     while True:
@@ -99,7 +110,7 @@ def _take(lock: Path, place: Path | str) -> tuple[BinaryIO, bytes]:
             file.close()
             who = _read(lock).decode(errors="replace") or "another process"
             raise ConfigError(
-                f"{who} is writing to {shown(place)}: wait until it has ended, or choose another place with --out"
+                f"{who} is writing to {shown(place)}: wait until it has ended, or choose another place"
             ) from None
         except BaseException:
             file.close()
