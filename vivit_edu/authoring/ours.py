@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..support.files import kind_of, read_json, shown, written_whole
+from ..support.files import kind_of, read_json, shown, why_no_folder, written_whole
 from ..support.locks import alone
 
 MARK = ".vivit-edu"  # in the folder: what it is, and the digests of every file that we wrote there
@@ -57,7 +57,8 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", dir=folder.parent))
     except OSError as error:
         raise ConfigError(
-            f"{shown(folder)} cannot be written ({error.strerror or error}): make its folder writable, or name another."
+            f"{shown(folder)} cannot be written ({why_no_folder(error, folder)}): make its folder writable, or name "
+            "another."
         ) from None
     try:
         with alone(beside.with_name(f".{folder.name[:40]}.lock"), folder):

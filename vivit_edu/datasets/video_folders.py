@@ -30,6 +30,11 @@ def visible(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in LEFT_BEHIND
 
 
+def real(path: Path) -> Path:
+    """Where a path leads. `Path.resolve` would raise a RuntimeError for a link that leads to itself."""
+    return Path(os.path.realpath(path))
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The visible folders directly inside this one, sorted by name."""
     return sorted(p for p in folder.iterdir() if p.is_dir() and visible(p.name))

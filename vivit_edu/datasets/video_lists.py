@@ -57,7 +57,7 @@ def read_list(path: Path, left_out: Counter) -> list[Listed]:
     listed = rows_by_title(path, lines, *titled, left_out) if titled else rows_without_titles(path, lines)
     seen: dict[str, Listed] = {}
     for row in listed:
-        before = seen.setdefault(str(row.path.resolve()), row)
+        before = seen.setdefault(os.path.realpath(row.path), row)
         if (before.label, before.split) != (row.label, row.split):
             differing = "labels" if before.label != row.label else "splits"
             raise DataError(

@@ -18,7 +18,7 @@ from ..support.files import check_regular, shown
 from ..support.options import check_path, check_seed, check_whole
 from ..volumes import SPLITS
 from .decoding import check_numbers
-from .video_folders import NO_VIDEO, files_in, subfolders, videos_in, why_no_video
+from .video_folders import NO_VIDEO, files_in, real, subfolders, videos_in, why_no_video
 from .video_lists import read_list
 
 HELD_OUT = {"val": 0.15, "test": 0.15}  # of the files of each class, at least one
@@ -86,7 +86,7 @@ def list_videos(
             check_path(split, place, "a folder of videos")
             held[split] = Path(place)
     held = {split: place for split, place in held.items() if place is not None}
-    pools = found_in(folder, left_out, [place.resolve() for place in held.values()])
+    pools = found_in(folder, left_out, [real(place) for place in held.values()])
     for split, place in held.items():
         if split in pools:
             raise DataError(f"{folder} has the split {split} already, and {place} was given for it: give one of them")
@@ -111,8 +111,8 @@ def list_videos(
             raise DataError(f"{where} has classes that train does not have: {', '.join(sorted(strangers))}")
     names = only_once(pools, left_out)
     splits = dealt(pools, class_names, {split: held.get(split, folder) for split in pools}, seed, clips)
-    told = f"videos-{folder.resolve().name if folder.is_dir() else folder.stem}"
-    seen = " ".join(str(place.resolve()) for place in (folder, *held.values()))
+    told = f"videos-{real(folder).name if folder.is_dir() else folder.stem}"
+    seen = " ".join(str(real(place)) for place in (folder, *held.values()))
     files = VideoFiles(told, class_names, folder, splits, names, dict(left_out), seen)
     used, unused = len(names), sum(left_out.values())
     if unused:
@@ -150,7 +150,7 @@ def found_in(place: Path, left_out: Counter, without: Sequence[Path] = ()) -> Po
 
 def in_folder(folder: Path, left_out: Counter, without: Sequence[Path]) -> Pools:
     """The videos of a folder: in train/, val/ and test/, or, where these are not there, in folders of the classes."""
-    inside = [place for place in subfolders(folder) if place.resolve() not in without]
+    inside = [place for place in subfolders(folder) if real(place) not in without]
     there = [split for split in SPLITS if folder / split in inside]
     others = [place.name for place in inside if place.name.lower() in (*SPLITS, "valid", "validation")]
     given = "train" in there and len(there) in (len(inside), len(SPLITS))
@@ -184,7 +184,7 @@ def in_folder(folder: Path, left_out: Counter, without: Sequence[Path]) -> Pools
     }
     classes = [home for places in homes.values() for home in places.values()]
     for path in files_in(folder):
-        elsewhere = any(path.resolve().is_relative_to(place) for place in without)
+        elsewhere = any(real(path).is_relative_to(place) for place in without)
         if (
             not elsewhere
             and not any(path.is_relative_to(home) for home in classes)

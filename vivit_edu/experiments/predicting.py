@@ -272,6 +272,8 @@ def read_volume(path: Path) -> torch.Tensor:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except DataError:
             raise
+        except OSError as error:
+            raise DataError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
         except Exception as error:  # whatever a damaged header makes NumPy raise
             reason = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise DataError(f"{shown(path)} cannot be read as an array: {reason}") from error

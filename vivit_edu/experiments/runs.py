@@ -46,7 +46,7 @@ from ..support.checkpoint import (
     remove_half_written,
 )
 from ..support.devices import choose_device, describe_device, machine_memory
-from ..support.files import check_space, read_json, written_whole
+from ..support.files import check_space, read_json, why_no_folder, written_whole
 from ..support.identity import identity, identity_hash, other_data
 from ..support.locks import alone_in, check_alone
 from ..support.options import check_path, check_seed
@@ -442,7 +442,7 @@ def claim(out: Path | str, resume: bool) -> None:
             pass
     except OSError as error:
         raise ConfigError(
-            f"nothing can be written to {out} ({error.strerror}): choose another folder with --out"
+            f"nothing can be written to {out} ({why_no_folder(error, out)}): choose another folder with --out"
         ) from error
 
 

@@ -57,6 +57,13 @@ def check_regular(path: Path | str, most: int | None = None) -> int:
     return size
 
 
+def why_no_folder(error: OSError, folder: Path | str) -> str:
+    """What keeps a folder from being made or written to: what stands in its place, else what the system says."""
+    folder = Path(folder).absolute()
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    return error.strerror or str(error) if there.is_dir() else f"{shown(there)} is {kind_of(there)}"
+
+
 def check_space(folder: Path | str, needed: int) -> None:
     """Raises DataError where the disk of a folder, which need not be there yet, has no room for so many bytes."""
     there = next(place for place in (Path(folder).absolute(), *Path(folder).absolute().parents) if place.is_dir())
@@ -122,7 +129,7 @@ def _why_not_written(error: OSError, path: Path) -> tuple[str, str]:
         return "the disk is full", "Free some space"
     if path.is_dir():
         return "a folder of this name is in the way", "Move that folder away"
-    return f"the folder cannot be written to ({error.strerror or error})", "Make the folder writable"
+    return f"the folder cannot be written to ({why_no_folder(error, path.parent)})", "Make the folder writable"
 
 
 # what a file begins with that is often found in the place of a data file

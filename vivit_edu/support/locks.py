@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CheckpointError, ConfigError
-from .files import shown
+from .files import shown, why_no_folder
 from .options import check_path
 from .processes import on_first
 
@@ -48,7 +48,7 @@ def alone(lock: Path | str, place: Path | str) -> Iterator[None]:
         file, says = _take(lock, place)
     except OSError as error:
         raise ConfigError(
-            f"nothing can be written to {shown(place)} ({error.strerror or error}): choose another place"
+            f"nothing can be written to {shown(place)} ({why_no_folder(error, lock.parent)}): choose another place"
         ) from error
     _held[lock] = says
     try:
