@@ -207,7 +207,7 @@ def predict_files(
     """
     check_whole("views", views, 1)
     check_whole("top", top, 1)
-    files = [file for path in paths for file in (files_in(Path(path)) if Path(path).is_dir() else [Path(path)])]
+    files = [file for path in paths for file in (files_in(Path(path)) if os.path.isdir(path) else [Path(path)])]
     if not files:
         raise DataError(f"there is no file in {', '.join(map(str, paths))}: expected videos, .npy or .npz volumes")
     rows, failed = [], {}

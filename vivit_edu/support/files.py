@@ -41,6 +41,8 @@ def kind_of(path: Path | str) -> str:
         if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ELOOP):
             return "a link that leads nowhere"
         raise
+    except ValueError as error:  # a name with a byte 0 in it
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
 
 
 def check_regular(path: Path | str, most: int | None = None) -> int:
