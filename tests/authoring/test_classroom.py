@@ -15,11 +15,13 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+from tests.damage import NO_FILES, no_file
 from vivit_edu.authoring.classroom import classroom, lead_out, source_notebook
 from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
 from vivit_edu.authoring.masters import master_paths, notebook_text, read
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
+from vivit_edu.support.files import kind_of
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 MASTERS = master_paths(FOLDER)
@@ -176,6 +178,36 @@ def test_what_cannot_be_a_course_is_refused(tmp_path, capsys, monkeypatch):
         classroom(tmp_path / "mine.txt" / "below")
     assert main(["classroom", str(tmp_path / "new"), "--chapters", "77"]) == 2
     assert "no chapter 77" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+def test_what_is_no_folder_and_no_file_is_called_what_it_is_and_left(kind, words, tmp_path, capsys):
+    path = no_file(kind, tmp_path / "there")
+    if kind != "folder":
+        with pytest.raises(ConfigError, match=f"there is {words}; expected the name of a new folder"):
+            classroom(path, "03")
+        with pytest.raises(ConfigError, match=rf"cannot be written \(.*there is {words}\)"):
+            classroom(path / "below", "03")
+    classroom(tmp_path / "class", "03")
+    readme = no_file(kind, tmp_path / "class" / "README.md")
+    classroom(tmp_path / "class", "03")  # which waits for no pipe
+    assert kind_of(readme) == words and "README.md was changed" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, as POSIX has it")
+def test_two_commands_do_not_build_in_one_folder(tmp_path, monkeypatch):
+    from tests.support.test_locks import other
+
+    monkeypatch.setattr("vivit_edu.support.locks.IN_FOLDER", ".class.lock")
+    process, pipe, _ = other(tmp_path)  # as a `classroom` next to this one, which is building
+    with pytest.raises(ConfigError, match=f"process {process.pid} on .* is writing to .*class: wait"):
+        classroom(tmp_path / "class", "03")
+    assert not (tmp_path / "class").exists() and [p.name for p in tmp_path.iterdir()] == [".class.lock"]
+    pipe.send("end")
+    process.join()
+    classroom(tmp_path / "class", "03")
+    assert [p.name for p in tmp_path.iterdir()] == ["class"]
 
 
 def test_a_build_that_fails_touches_nothing(tmp_path, monkeypatch):

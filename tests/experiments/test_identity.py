@@ -343,3 +343,28 @@ def test_identity_is_of_clips_and_labels_and_not_of_names():
     volumes = make_tiny_volumes()
     assert identity(volumes) == identity(replace(volumes, name="other")) != identity(changed(volumes, "order"))
     assert list(identity(volumes)) == ["the split train", "the split val", "the split test"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{GRINNING FACE}" * 63, "short"])
+def test_the_folder_of_a_run_has_a_name_that_can_be_made(name, tmp_path, monkeypatch):
+    """A folder of videos gives its name to the data set, and that to the run."""
+    monkeypatch.chdir(tmp_path)
+    out = runs.default_folder(replace(make_tiny_volumes(), name=f"videos-{name}"), tiny_recipe(), 0)
+    out.mkdir(parents=True)
+    assert out.name.startswith(f"videos-{name[:10]}") and "-spacetime-0-" in out.name
+
+
+def test_a_table_whose_folder_is_gone_trains_no_further_row(tmp_path, monkeypatch):
+    from vivit_edu.experiments import ablate
+
+    made = []
+
+    def write_run(path, row, *_):
+        made.append(row.name)
+        shutil.rmtree(tmp_path / "table")
+
+    monkeypatch.setattr(ablate, "write_run", write_run)
+    rows = [Row("one", tiny_recipe()), Row("two", tiny_recipe())]
+    with pytest.raises(CheckpointError, match="table was removed or replaced while"):
+        ablate.run_table("steps", rows, make_tiny_volumes(), seeds=1, out=tmp_path / "table", device="cpu")
+    assert made == ["one"]

@@ -226,3 +226,28 @@ def test_a_file_system_without_locks_is_no_reason_to_stop(tmp_path, monkeypatch,
     with alone(tmp_path / "lock", tmp_path):
         check_alone(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("theirs", ["mine", "\n", "processed", "a link", "a link to nothing", "a folder"])
+def test_a_lock_that_is_not_ours_is_left_alone(theirs, tmp_path):
+    lock, kept = tmp_path / "run" / IN_FOLDER, tmp_path / "kept"
+    lock.parent.mkdir()
+    kept.write_text("mine")
+    if theirs.startswith("a link"):
+        lock.symlink_to("../nothing" if "nothing" in theirs else "../kept")
+    elif theirs == "a folder":
+        lock.mkdir()
+    else:
+        lock.write_text(theirs)
+    with pytest.raises(ConfigError, match=r"its \.lock is not a lock of ours"), alone_in(lock.parent):
+        pytest.fail("it was taken")
+    assert kept.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == ["kept", "run"]
+    assert not lock.is_file() or lock.read_text() in (theirs, "mine")
+
+
+@pytest.mark.parametrize("left", ["", "process 7 on elsewhere since 2026-11-29 12:00:00"])
+def test_a_lock_that_a_dead_process_left_is_taken(left, tmp_path):
+    (tmp_path / IN_FOLDER).write_text(left)
+    with alone_in(tmp_path):
+        assert (tmp_path / IN_FOLDER).read_text().startswith(f"process {os.getpid()} on ")
+    assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ NO_VIDEO = {
 }
 # what file managers and archives leave behind counts neither as a file nor as a class; nor do names that begin with "."
 LEFT_BEHIND = {"__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
-LEFT_BEHIND |= {"#recycle", "lost+found", "system volume information"}
+LEFT_BEHIND |= {"#recycle", "icon\r", "lost+found", "system volume information"}
 
 
 def visible(name: str) -> bool:

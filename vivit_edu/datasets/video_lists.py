@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..support.files import MOST_TEXT, check_regular, shown
+from ..support.files import MOST_TEXT, check_regular, mistaken_for, shown
 from .video_folders import files_in
 
 PATH_TITLES = ("path", "video_path", "file_path", "filepath", "file", "filename", "file_name", "video", "clip")
@@ -53,6 +53,8 @@ def read_list(path: Path, left_out: Counter) -> list[Listed]:
     lines = [(number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip()]
     if not lines:
         raise DataError(f"{shown(path)} is empty: expected a line with a path and a label for each video")
+    if kind := mistaken_for(path):
+        raise DataError(f"{shown(path)} is no list of videos: it is {kind}")
     titled = find_titles(lines[0][1])
     listed = rows_by_title(path, lines, *titled, left_out) if titled else rows_without_titles(path, lines)
     seen: dict[str, Listed] = {}

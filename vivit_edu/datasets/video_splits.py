@@ -113,6 +113,7 @@ def list_videos(
     splits = dealt(pools, class_names, {split: held.get(split, folder) for split in pools}, seed, clips)
     told = f"videos-{real(folder).name if folder.is_dir() else folder.stem}"
     seen = " ".join(str(real(place)) for place in (folder, *held.values()))
+    class_names, told = tuple(map(in_utf8, class_names)), in_utf8(told)
     files = VideoFiles(told, class_names, folder, splits, names, dict(left_out), seen)
     used, unused = len(names), sum(left_out.values())
     if unused:
@@ -192,6 +193,11 @@ def in_folder(folder: Path, left_out: Counter, without: Sequence[Path]) -> Pools
         ):
             left_out[f"{path.suffix.lower() or 'without an ending'}: in no folder of a class"] += 1
     return pools
+
+
+def in_utf8(name: str) -> str:
+    """The name with bytes that are not UTF-8 written out, as no figure and no file of ours takes them otherwise."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ def absolute(place: Path | str) -> str:
 
 def default_folder(volumes: Volumes, recipe: Recipe, seed: int) -> Path:
     """runs/NAME-MODEL-SEED-TIME, below the folder one works in; a long NAME, as of a folder of videos, is cut."""
-    name = volumes.name.encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
+    name = volumes.name.encode()[:100].decode("utf-8", "ignore")
     return Path("runs") / f"{name}-{recipe.model}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
