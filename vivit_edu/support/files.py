@@ -158,5 +158,5 @@ def mistaken_for(path: Path | str, *, binary: bool = False) -> str | None:
         return "an empty file"
     known = next((kind for begin, kind in _BEGINNINGS.items() if start.lower().startswith(begin)), None)
     if known is None and binary and not start.translate(None, _TEXT):
-        return f"a text, which begins with {start[:40].decode()!r}"
+        return f"a text, which begins with {start[:40].strip().decode()!r}"
     return known
