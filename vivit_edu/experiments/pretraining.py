@@ -221,7 +221,8 @@ def check_can_be_written(path: Path | str) -> None:
     if path.suffix != ".safetensors":
         raise ConfigError(f"weights are written as .safetensors, got {path.name!r}: name the file FILE.safetensors")
     if os.path.lexists(path) and not is_ours(path):
-        raise ConfigError(cannot_be_written(path, f"there is {kind_of(path)} of this name, not written by pretraining"))
+        there = f"there is {kind_of(path)} of this name that pretraining did not write"
+        raise ConfigError(cannot_be_written(path, there))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
