@@ -21,7 +21,7 @@ from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
 from vivit_edu.authoring.masters import master_paths, notebook_text, read
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
-from vivit_edu.support.files import kind_of
+from vivit_edu.support.files import what_is
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 MASTERS = master_paths(FOLDER)
@@ -192,7 +192,7 @@ def test_what_is_no_folder_and_no_file_is_called_what_it_is_and_left(kind, words
     classroom(tmp_path / "class", "03")
     readme = no_file(kind, tmp_path / "class" / "README.md")
     classroom(tmp_path / "class", "03")  # which waits for no pipe
-    assert kind_of(readme) == words and "README.md was changed" in capsys.readouterr().out
+    assert what_is(readme) == words and "README.md was changed" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, as POSIX has it")

@@ -11,7 +11,7 @@ import torch
 from tests.damage import NO_FILES, no_file
 from vivit_edu.errors import DataError
 from vivit_edu.support import files
-from vivit_edu.support.files import check_regular, kind_of, mistaken_for, read_json, shown, written_whole
+from vivit_edu.support.files import check_regular, mistaken_for, read_json, shown, what_is, written_whole
 from vivit_edu.support.torch_files import write_torch
 
 
@@ -165,7 +165,7 @@ posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with n
 @pytest.mark.parametrize("kind, words", NO_FILES.items())
 def test_what_is_no_file_is_called_what_it_is_before_it_is_opened(kind, words, tmp_path):
     path = no_file(kind, tmp_path / "it")
-    assert kind_of(path) == words
+    assert what_is(path) == words
     with pytest.raises(DataError, match=f"it is {words}, not a file"):
         check_regular(path)
     with pytest.raises(DataError, match=f"it is {words}, not a file"):
@@ -178,7 +178,7 @@ def test_what_is_no_file_is_called_what_it_is_before_it_is_opened(kind, words, t
 def test_a_file_is_one_and_nothing_is_nothing(tmp_path):
     write(tmp_path / "file", b"12345")
     (tmp_path / "link").symlink_to("file")
-    assert kind_of(tmp_path / "link") == "a file" and check_regular(tmp_path / "link", 5) == 5
+    assert what_is(tmp_path / "link") == "a file" and check_regular(tmp_path / "link", 5) == 5
     with pytest.raises(DataError, match="link has 5 bytes; of such a file at most 4 are read"):
         check_regular(tmp_path / "link", 4)
     for name in ("nothing", "file/below", "with\0byte", "x" * 300):

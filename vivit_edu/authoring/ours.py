@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..support.files import kind_of, read_json, shown, why_no_folder, written_whole
+from ..support.files import read_json, shown, what_is, why_no_folder, written_whole
 from ..support.locks import alone
 
 MARK = ".vivit-edu"  # in the folder: what it is, and the digests of every file that we wrote there
@@ -24,7 +24,7 @@ def marked(folder: Path, kind: str) -> dict[str, list[str]]:
     kind: what the folder must be, "site" or "classroom". Raises ConfigError where it holds anything else.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"{shown(folder)} is {kind_of(folder)}; expected the name of a new folder for the {kind}.")
+        raise ConfigError(f"{shown(folder)} is {what_is(folder)}; expected the name of a new folder for the {kind}.")
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
     try:

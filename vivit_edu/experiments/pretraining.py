@@ -24,7 +24,7 @@ from torch import nn
 from ..embedding import fit_to_grid
 from ..errors import ConfigError, DataError, TrainingError
 from ..models import build_model, is_vivit
-from ..support.files import check_regular, check_space, kind_of, shown, written_whole
+from ..support.files import check_regular, check_space, shown, what_is, written_whole
 from ..support.locks import alone
 from ..support.options import check_seed, check_whole
 from ..training import Recipe, learning_rate, make_optimiser
@@ -221,7 +221,7 @@ def check_can_be_written(path: Path | str) -> None:
     if path.suffix != ".safetensors":
         raise ConfigError(f"weights are written as .safetensors, got {path.name!r}: name the file FILE.safetensors")
     if os.path.lexists(path) and not is_ours(path):
-        there = f"there is {kind_of(path)} of this name that pretraining did not write"
+        there = f"there is {what_is(path)} of this name that pretraining did not write"
         raise ConfigError(cannot_be_written(path, there))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

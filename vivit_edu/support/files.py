@@ -30,7 +30,7 @@ MOST_TEXT = 2**26  # bytes of a file of JSON; a hundred times what we write
 _KINDS = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
-def kind_of(path: Path | str) -> str:
+def what_is(path: Path | str) -> str:
     """What is at a path: "a file", "a folder", "a pipe", "a socket", "a device" or "a link that leads nowhere".
 
     Raises FileNotFoundError where nothing is there, or another OSError.
@@ -49,9 +49,9 @@ def check_regular(path: Path | str, most: int | None = None) -> int:
     """The size of a file in bytes, to be asked for before it is opened: a pipe may keep us waiting for ever.
 
     Raises DataError, saying what is there, for anything but a file, and for more than `most` bytes; OSError as
-    `kind_of` does.
+    `what_is` does.
     """
-    if (kind := kind_of(path)) != "a file":
+    if (kind := what_is(path)) != "a file":
         raise DataError(f"{shown(path)} is {kind}, not a file")
     size = os.stat(path).st_size
     if most is not None and size > most:
@@ -63,7 +63,7 @@ def why_no_folder(error: OSError, folder: Path | str) -> str:
     """What keeps a folder from being made or written to: what stands in its place, else what the system says."""
     folder = Path(folder).absolute()
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    return error.strerror or str(error) if there.is_dir() else f"{shown(there)} is {kind_of(there)}"
+    return error.strerror or str(error) if there.is_dir() else f"{shown(there)} is {what_is(there)}"
 
 
 def check_space(folder: Path | str, needed: int) -> None:
