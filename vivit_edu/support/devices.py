@@ -42,7 +42,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     }
     try:
         device = torch.device(str(name))
-    except (RuntimeError, UnicodeError):  # torch knows no kind of device with this name
+    except RuntimeError:  # torch knows no kind of device with this name
         device = torch.device("meta")
     if (device.index or 0) >= counts.get(device.type, 0):
         here = [kind if count == 1 else f"{kind}:{k}" for kind, count in counts.items() for k in range(count)]
