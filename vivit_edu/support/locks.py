@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -88,9 +89,11 @@ def check_alone(folder: Path | str) -> None:
 
 def _is_ours(lock: Path) -> bool:
     """Whether there is no such file yet, or one that a process of ours wrote, if only for a moment still empty."""
-    if not os.path.lexists(lock):
+    try:
+        mode = os.lstat(lock).st_mode  # asked for once: who holds it may remove it at any moment
+    except FileNotFoundError:
         return True
-    return lock.is_file() and not lock.is_symlink() and re.match(rb"process \d+ on |\Z", _read(lock)) is not None
+    return stat.S_ISREG(mode) and re.match(rb"process \d+ on |\Z", _read(lock)) is not None
 
 
 def _take(lock: Path, place: Path | str) -> tuple[BinaryIO, bytes]:

@@ -96,10 +96,11 @@ class Noting:
 def check_pickle(path: Path | str, pickled: bytes) -> None:
     """Refuses what torch would spend memory or time on before it returns anything.
 
-    That are names that are not torch's (`bytearray(n)`, for one, which torch would call, takes n bytes), and tuples
-    that hold tuples several times: a tuple that is the key of a dict is hashed part by part, each as often as it is
-    met, so that forty tuples of two take a trillion steps. The pickle is followed here without making anything of it:
-    of each tuple on its stack we keep how many parts it has once it is written out, of all else that it is one part.
+    That are names that are not torch's (`bytearray(n)`, for one, which torch would call, takes n bytes); classes of
+    tensors, which it would call on lists that hold each other (2³⁰ numbers in 300 bytes); and tuples that hold tuples
+    several times: a tuple that is the key of a dict is hashed part by part, each as often as it is met, so that forty
+    tuples of two take a trillion steps. The pickle is followed here without making anything of it: of each tuple on
+    its stack we keep how many parts it has once it is written out, of all else that it is one part.
     """
     parts, stack, kept, marks = 0, [], {}, []
     for operation, argument, _ in pickletools.genops(pickled):
