@@ -60,6 +60,14 @@ def test_the_checkpoint_of_another_run_is_refused(other, says, names, finished, 
         train(run, resume=True)
 
 
+def test_the_checkpoint_of_a_run_on_other_data_is_refused(run, tmp_path):
+    """With the same recipe and seed, so that nothing else tells it from the run's own."""
+    train(tmp_path / "other", changed(make_tiny_volumes(), "a voxel"))
+    shutil.copy(tmp_path / "other" / LATEST, run / LATEST)
+    with pytest.raises(CheckpointError, match="than its run.json says: it was trained on other data"):
+        evaluate_run(run, device="cpu")
+
+
 def test_a_checkpoint_of_more_epochs_than_the_run_is_refused(run):
     said = json.loads((run / "run.json").read_text())
     said["recipe"]["epochs"] = 1
