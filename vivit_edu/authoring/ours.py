@@ -49,7 +49,6 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
     another process builds there, saying who.
     """
     folder = folder.absolute()
-    marked(folder, kind)  # refused before anything is written
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.is_dir() and not os.access(folder, os.W_OK):
@@ -88,9 +87,12 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
 
 def _may_replace(folder: Path, name: str, known: list[str], built: dict[str, str]) -> bool:
     """Whether the file is not there, is as we wrote it, or is already what it should become."""
-    path = folder / name
-    above = [folder.joinpath(*path.relative_to(folder).parts[:n]) for n in range(1, len(Path(name).parts))]
-    if ".." in Path(name).parts or Path(name).is_absolute() or any(p.is_symlink() or p.is_file() for p in above):
+    path, parts = folder / name, Path(name).parts
+    if ".." in parts or Path(name).is_absolute():
+        return False
+    if any(
+        place.is_symlink() or place.is_file() for place in (folder.joinpath(*parts[:n]) for n in range(1, len(parts)))
+    ):
         return False
     if not os.path.lexists(path):
         return True
