@@ -14,7 +14,7 @@ import torch
 from tests.damage import NO_FILES, no_file
 from vivit_edu import load_clip, load_videos
 from vivit_edu.cli import main
-from vivit_edu.datasets import decoding, video
+from vivit_edu.datasets import decoding, video, video_folders
 from vivit_edu.errors import ConfigError, DataError
 from vivit_edu.volumes import describe
 
@@ -497,6 +497,14 @@ def test_what_is_no_file_is_called_what_it_is(kind, words, folder, tmp_path):
             video.list_videos(no_file(kind, tmp_path / "l.csv"), frames=2, size=8)
         with pytest.raises(DataError, match=f"l.csv is {words}"):
             video.list_videos(place, frames=2, size=8, val=tmp_path / "l.csv")
+
+
+def test_a_folder_that_links_back_is_entered_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").touch()
+    (tmp_path / "a" / "up").symlink_to("..", target_is_directory=True)
+    (tmp_path / "a" / "again").symlink_to(".", target_is_directory=True)
+    assert video_folders.files_in(tmp_path) == [tmp_path / "a" / "x"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names that are not UTF-8")
