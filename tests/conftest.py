@@ -29,7 +29,7 @@ sys.modules.setdefault("rfc3987_syntax", None)
 def seed(name: str) -> None:
     """Seeds what tests draw from without a generator of their own: by what is tested, whatever ran before it.
 
-    With another VIVIT_EDU_TEST_SEED everything is drawn anew.
+    With another VIVIT_EDU_TEST_SEED everything is drawn anew, by the checks of exercises too.
     """
     import numpy as np
     import torch
@@ -40,6 +40,13 @@ def seed(name: str) -> None:
     torch.default_generator.manual_seed(number)  # in a microsecond; torch.manual_seed asks for every device there is
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)
+
+
+def pytest_sessionstart(session):
+    if other := os.environ.get("VIVIT_EDU_TEST_SEED"):
+        from vivit_edu.course.checks import calling
+
+        calling.DRAW = int(other)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -60,8 +67,10 @@ def pytest_runtest_call(item):
 
 # What takes longest is started first, so that no process is left with a long one at the end. The first two go to two
 # processes: chapter 12 waits for the phantom to be generated, a classroom does not need it.
-LONG = ("12_full", "test_classroom", "runs_again", "test_browser", "test_site", "test_distributed", "test_project")
-LONG += ("test_unsolved", "test_cli", "test_phantom", "test_bad_files", "test_video", "test_pretrain", "test_colab")
+LONG = ("runs_again_to_the_same_outputs[12_", "/test_classroom.py", "runs_again", "/test_other_data.py")
+LONG += ("/test_browser.py", "/test_site.py", "/test_distributed.py", "/test_project.py", "/test_unsolved.py")
+LONG += ("/test_cli.py", "/test_phantom.py", "/test_bad_files.py", "/test_video", "/test_pretrain", "/test_colab.py")
+LONG += ("/test_training",)
 
 
 def pytest_collection_modifyitems(items):

@@ -91,7 +91,7 @@ LINES = {
     ),
     "ablate": line(
         "ablate",
-        st.sampled_from([["tubelet"], ["init"], []]) | WORDS.map(lambda word: [word]),
+        st.sampled_from([["tubelet"], ["motion"], []]) | WORDS.map(lambda word: [word]),
         NAME,
         maybe("--seeds", "1"),
         maybe("--epochs", "1"),

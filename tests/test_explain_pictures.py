@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.test_explain import S, T, sharp
-from vivit_edu import plots
+from vivit_edu import build_model, plots
 from vivit_edu.explain.faithfulness import contrast_map
 from vivit_edu.explain.pictures import YELLOW, clips_figure, film, maps_figure, middle_frames, overlay, puzzle_figure
 
@@ -32,6 +32,12 @@ def mask():
     found = torch.zeros(8, 8, 8, dtype=torch.uint8)
     found[2:4, 4:, :4] = 1  # the voxels of time 1, row 1, column 0
     return found
+
+
+def test_a_clip_in_colour_has_frames_and_no_slices(clip, scores):
+    video = build_model("spacetime", clip_shape=(3, 8, 8, 8), tubelet=(2, 4, 4), dim=8, depth=1, heads=2, mlp_dim=8)
+    figure = maps_figure(video, clip.repeat(3, 1, 1, 1), {"map": scores}, title="running")
+    assert [axes.get_title() for axes in figure.axes[:T]] == ["frame 1", "frame 3", "frame 5", "frame 7"]
 
 
 def colours(axes):

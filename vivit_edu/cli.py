@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .volumes import Volumes
 
 DATASETS = "one of the six MedMNIST3D sets (organmnist3d, adrenalmnist3d, …), organphantom3d or movingshapes"
+FEW_CLIPS = 50  # of a split: below it one clip is more than two points of accuracy
 NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch puts it
 ROOT_HELP = "folder that holds or gets the data files (default: $VIVIT_EDU_DATA, else data/)"
 
@@ -142,11 +144,27 @@ def unforeseen(error: Exception) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser to whose options an empty text, as of a shell's variable that was never set, is not a value."""
+    """A parser to whose options an empty text, as of a shell's variable that was never set, is not a value.
 
-    def __init__(self, **options: object):
+    tell: what else its --help says at the end, asked for only then; what it imports may be heavy.
+    """
+
+    def __init__(self, tell: Callable[[], str] | None = None, **options: object):
         super().__init__(**options)
+        self.tell = tell
         self.register("type", None, text)  # of every argument that names no other type
+
+    def format_help(self) -> str:
+        """The help of --help, which ends with what `tell` says."""
+        self.epilog = self.tell() if self.tell else self.epilog
+        return super().format_help()
+
+
+def tables_there() -> str:
+    """The tables of `ablate`, in words."""
+    from .experiments.tables import TABLES
+
+    return f"The tables are {', '.join(TABLES)}."
 
 
 def text(value: str) -> str:
@@ -278,13 +296,9 @@ def make_parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=run_predict)
 
     ablate = commands.add_parser(
-        "ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd"
+        "ablate", help="train a table of recipes with several seeds, resumably; print mean ± sd", tell=tables_there
     )
-    ablate.add_argument(
-        "table",
-        help="regularisation, model, all-models, tubelet, temporal-depth, init, data, recipe, hunger, motion or "
-        "four-models",
-    )
+    ablate.add_argument("table", help="its name, one of those below")
     ablate.add_argument("name", nargs="?", metavar="DATASET", help=DATASETS + "; by default the one the course uses")
     ablate.add_argument("--root", type=place, help=ROOT_HELP)
     ablate.add_argument(
@@ -475,6 +489,15 @@ def say_shared(volumes: Volumes) -> None:
             print(told)
 
 
+def say_few(volumes: Volumes) -> None:
+    """Says below the figures of own videos how much a single clip counts in them, where there are few."""
+    if volumes.files and (few := min(len(volumes.val), len(volumes.test))) < FEW_CLIPS:
+        print(
+            f"These figures rest on {len(volumes.val)} clips for validation and {len(volumes.test)} for the test: one "
+            f"clip more or less is {100 / few:.0f} points. Add files, or give --val and --test."
+        )
+
+
 def run_data(options: argparse.Namespace) -> None:
     """Shows what is in a data set and draws a montage of it."""
     from pathlib import Path
@@ -494,6 +517,8 @@ def run_train(options: argparse.Namespace) -> None:
     from .experiments.choices import for_few_clips, resumed, started
     from .experiments.runs import choose_device, claim, default_folder, train_run
     from .support.processes import is_first, join, leave, on_first, processes
+    from .support.step_bar import steps_shown
+    from .training import steps_per_epoch
 
     device = join(choose_device(options.device))  # of one process or, started by torchrun, of several
     choose = resumed if options.resume else started
@@ -508,23 +533,32 @@ def run_train(options: argparse.Namespace) -> None:
     out = options.out or on_first(default_folder, volumes, recipe, options.seed)
     if is_first():
         clips = f"{volumes.name} ({len(volumes.train)} clips)"
-        print(f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.", *remarks, *more, sep="\n")
-    try:
-        metrics = train_run(
-            volumes,
-            recipe,
-            out=out,
-            seed=options.seed,
-            resume=options.resume,
-            device=device,
-            root=options.root,
-            **extra,
+        print(
+            f"Training {recipe.model} on {clips}, {recipe.epochs} epochs, on {device}.",
+            *remarks,
+            *more,
+            sep="\n",
+            flush=True,
         )
+    steps = recipe.epochs * steps_per_epoch(len(volumes.train), recipe)
+    try:
+        with steps_shown(steps, wanted=is_first() and not options.resume):
+            metrics = train_run(
+                volumes,
+                recipe,
+                out=out,
+                seed=options.seed,
+                resume=options.resume,
+                device=device,
+                root=options.root,
+                **extra,
+            )
     except KeyboardInterrupt:
         say(f"\nFinished epochs are kept. To go on: vivit-edu train --resume --out {out}")
         raise
     if is_first():
         print_metrics(metrics)
+        say_few(volumes)
         say_shared(volumes)
         print(f"Figures, metrics and checkpoint: {out}")
     leave()

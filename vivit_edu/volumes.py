@@ -71,7 +71,7 @@ def find_mirror_axis(split: Split, right: int, left: int) -> int:
 
     Raises `DataError` where a class has no clips or no axis wins clearly.
     """
-    rights, lefts = (split.clips[split.labels == k].float() for k in (right, left))  # [N, C, T, H, W]
+    rights, lefts = (split.clips[split.labels == k].float() for k in (right, left))  # [B, C, T, H, W]
     for k, clips in ((right, rights), (left, lefts)):
         if len(clips) == 0:
             raise DataError(f"Left and right cannot be told apart: the split has no clip of class {k}.")
@@ -81,8 +81,8 @@ def find_mirror_axis(split: Split, right: int, left: int) -> int:
         flipped_right, flipped_left = rights.mean(0).flip(axis), lefts.mean(0).flip(axis)
         of_means.append(_correlation(lefts.mean(0, keepdim=True), flipped_right))  # [1]
         each = _correlation(lefts, flipped_right), _correlation(rights, flipped_left)
-        of_clips.append(torch.cat(each))  # [N]
-    likeness, choice = torch.stack(of_clips).topk(2, dim=0)  # [2, N]: the best axis of each clip and the next
+        of_clips.append(torch.cat(each))  # [B]
+    likeness, choice = torch.stack(of_clips).topk(2, dim=0)  # [2, B]: the best axis of each clip and the next
     votes = torch.bincount(choice[0][likeness[0] - likeness[1] > 1e-4], minlength=3)  # [3]
     best = int(torch.cat(of_means).argmax())
     ours, runner_up = int(votes[best]), max(votes[:best].tolist() + votes[best + 1 :].tolist())

@@ -16,7 +16,6 @@ from tests.course.test_checks import fresh  # noqa: F401  (each test begins with
 from vivit_edu.authoring.classroom import classroom, part_by_part, parts_of, source_notebook
 from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
 from vivit_edu.authoring.masters import checkout, load_definitions, master_paths, notebook_text, read
-from vivit_edu.authoring.restore import HideTests, points_last
 from vivit_edu.course.checks import CheckFailed, by_parts, ch04, progress, ready
 from vivit_edu.course.ready import load
 
@@ -189,12 +188,16 @@ def test_an_own_helper_and_an_explicit_super_are_tried_as_they_are():
 
 
 def test_the_line_that_gives_points_is_the_last_one_also_under_hidden_tests():
+    from vivit_edu.authoring.restore import points_last
+
     hidden = "### BEGIN HIDDEN TESTS\nassert MultiHead\n### END HIDDEN TESTS"
     assert points_last(f"import x\nby_parts('04.5', x)\n{hidden}") == f"import x\n{hidden}\nby_parts('04.5', x)"
     assert points_last(f"ch03.check_cut(cut)\n{hidden}") == f"ch03.check_cut(cut)\n{hidden}"
 
 
 def test_the_page_that_comes_back_tells_of_parts_and_not_of_hidden_tests():
+    from vivit_edu.authoring.restore import HideTests  # loads nbgrader: not while tests are collected
+
     check = nbformat.v4.new_code_cell("by_parts('04.5', x)\n### BEGIN HIDDEN TESTS\nprint(7)\n### END HIDDEN TESTS")
     check.outputs = [nbformat.v4.new_output("stream", text="Passed 04.5, a: 1\nNot passed 04.5, b, 0 of 2: wrong\n7\n")]
     nb, _ = HideTests().preprocess(nbformat.v4.new_notebook(cells=[check]), {})

@@ -44,7 +44,7 @@ def test_the_capstone_stands_there_with_the_points_that_its_rubric_gives():
     assert guide.capstone(read(next(FOLDER.glob("03_*.ipynb")))) is None
     masters = [read(path) for path in master_paths(FOLDER)]
     given = sum(cell.metadata.get("nbgrader", {}).get("points") or 0 for master in masters for cell in master.nb.cells)
-    assert f"\n{given} points in {len(masters)} chapters" in TEXT
+    assert f"\n{given} points in {len(masters)} chapters." in TEXT
 
 
 def test_mistakes_are_read_with_the_words_of_their_message(tmp_path):
@@ -68,6 +68,30 @@ def test_the_ideas_for_the_board_are_cases_of_the_tests():
         master = read(next(FOLDER.glob(f"{chapter}_*.ipynb")))
         row = guide.exercise_rows(master, guide.mistakes(TESTS / f"test_ch{chapter}.py"))[int(k) - 1]
         assert name in [mistake for mistake, _ in row["mistakes"]], f"{chapter}.{k} has no wrong answer {name!r}"
+
+
+def test_the_lecture_plan_has_every_figure_guess_and_exercise_of_every_chapter():
+    plan = TEXT.split(guide.LECTURE_BEGIN)[1].split(guide.LECTURE_END)[0]
+    assert plan.count("<details>") == plan.count("</details>") == len(master_paths(FOLDER))
+    for path, text in zip(master_paths(FOLDER), plan.split("<details>")[1:]):
+        master = read(path)
+        code = "\n".join(cell.source for _, cell in master.code)
+        rows = guide.lecture_plan(master)
+        figures, guesses = (sum(len(row[kind]) for row in rows) for kind in ("figures", "guesses"))
+        assert (
+            figures == len(re.findall(r"\bcaption=", code)) + len(re.findall(r"^(?!film)\w+_strip\(", code, re.M)) > 3
+        )
+        assert guesses == len(re.findall(r"^predict\(", code, re.M))
+        assert re.findall(rf"\b{master.chapter}\.\d(?= \()", text) == [
+            row["number"] for row in guide.exercise_rows(master, {})
+        ]
+
+
+def test_every_question_to_explain_stands_there_with_how_it_is_marked():
+    for path in master_paths(FOLDER):
+        for row in guide.exercise_rows(read(path), {}):
+            if row["kind"] == "explain":
+                assert len(row["marking"]) > 80 and f"by hand: {row['marking']}" in TEXT
 
 
 def test_its_links_lead_somewhere():

@@ -109,4 +109,4 @@ def test_what_the_figure_shows_is_said_in_words():
 def test_heads_that_find_and_that_follow_are_counted():
     on_shape, elsewhere = torch.tensor([[10.0, 9.0], [1.0, 3.1]]), torch.tensor([[8.0, 1.0], [1.0, 2.9]])
     said = figures.heads_in_words(on_shape, elsewhere)
-    assert "of 4 heads 1 find the shape" in said and said.endswith("layer 0 head 1")
+    assert "1 of the 4 heads find the shape" in said and said.endswith("layer 0 head 1")

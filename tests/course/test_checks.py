@@ -13,6 +13,7 @@ from vivit_edu.course import checks, journal
 from vivit_edu.course.checks import (
     CheckFailed,
     call,
+    calling,
     close,
     exercise,
     flag,
@@ -161,6 +162,51 @@ def test_a_global_seed_is_named_and_not_set(seed):
     assert "sets the global seed" in message(call, seed)
     assert before[0] == torch.initial_seed() and torch.equal(before[1], torch.get_rng_state())
     call(lambda: torch.Generator().manual_seed(0))  # one's own generator may have one
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1), lambda: np.random.rand(), random.random])
+def test_a_draw_from_any_global_generator_is_seen_where_one_is_given(draw):
+    text = message(call, lambda generator: draw(), torch.Generator())
+    assert text.startswith("your function draws from the global generator")
+    call(draw)
+
+
+def draw_of_all():
+    return torch.rand(3).tolist(), np.random.rand(), random.random()
+
+
+def test_a_check_draws_the_same_each_time_and_the_programs_own_draws_go_on_as_if_without_it(monkeypatch):
+    """Also where it refuses the answer, or another check runs inside it."""
+    drawn, inner = [], []
+
+    @exercise
+    def check_inner():
+        inner.append(draw_of_all())
+
+    @exercise
+    def check_lucky(function):
+        drawn.append(draw_of_all())
+        check_inner()
+        drawn[-1] += (draw_of_all(),)
+        if (found := call(function)) > 0.5:
+            raise CheckFailed(f"{found}")
+        passed("00.1", "it was small")
+
+    verdicts = set()
+    for own in range(20):
+        torch.manual_seed(own), np.random.seed(own), random.seed(own)
+        initial, expected = torch.initial_seed(), draw_of_all()
+        torch.manual_seed(own), np.random.seed(own), random.seed(own)
+        try:
+            verdicts.add(check_lucky(lambda: torch.rand(1).item()))
+        except CheckFailed as failed:
+            verdicts.add(str(failed))
+        assert (torch.initial_seed(), draw_of_all()) == (initial, expected)
+    assert len(verdicts) == 1 and all(one == drawn[0] for one in drawn) and all(one == inner[0] for one in inner)
+    assert inner[0] != drawn[0][:3], "each check has numbers of its own"
+    monkeypatch.setattr(calling, "DRAW", 1)
+    check_inner()
+    assert inner[-1] != inner[0]
 
 
 def test_what_can_be_changed_without_harm():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.tiny import make_tiny_volumes, tiny_recipe
 from vivit_edu import Recipe, fit, load_volumes, plots
 from vivit_edu.augment import Augmentation
 from vivit_edu.authoring.masters import checkout, read, tags
@@ -13,6 +14,7 @@ from vivit_edu.course import culmination, run_figures
 from vivit_edu.course.ready import ch12 as finished
 from vivit_edu.course.recorded import load_own, own_run, recorded
 from vivit_edu.errors import ConfigError
+from vivit_edu.experiments.bench import loops
 from vivit_edu.training import build_seeded
 
 SMALL = {"tubelet": (7, 7, 7), "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32}
@@ -177,3 +179,55 @@ def test_chapter_12_in_the_branch_of_a_gpu(plain, here, few, small_presets, tmp_
     said = capsys.readouterr().out
     assert "VIVIT_EDU_FULL is set" in said and f"From here on: your run in runs/{folder.name}" in said
     assert (tmp_path / f"chapter12-{few.name}-quick-1-epochs" / "metrics.json").is_file()  # the rival
+
+
+def test_muon_against_adamw_is_as_the_chapter_says():
+    adamw, muon = recorded("optimisers_organphantom3d.json")["rows"]
+    for row in (adamw, muon):
+        losses = dict(zip(row["rates"]["lr"], row["rates"]["val_loss"]))
+        best = min(losses, key=losses.get)
+        assert best not in (min(losses), max(losses)), "the best rate is not at the end of those that were tried"
+        assert len(row["test"]["acc"]["runs"]) == 3
+    lead = muon["test"]["acc"]["mean"] - adamw["test"]["acc"]["mean"]
+    assert lead > 4 * max(adamw["test"]["acc"]["sd"], muon["test"]["acc"]["sd"])  # "by far more than twice the spread"
+    assert 2.6 < adamw["loss"]["mean"] / muon["loss"]["mean"] < 3.4  # "about three times as high"
+
+
+def test_the_figure_of_the_optimisers_shows_what_is_recorded():
+    rows = recorded("optimisers_organphantom3d.json")["rows"]
+    left, right = run_figures.optimiser_curves(rows).axes
+    for row, line in zip(rows, left.lines, strict=True):
+        assert [list(line.get_xdata()), list(line.get_ydata())] == [row["rates"]["lr"], row["rates"]["val_loss"]]
+    drawn = [list(line.get_ydata()) for line in right.lines]
+    assert drawn == [losses for row in rows for losses in row["history"]["loss"]]
+
+
+def test_the_two_loops_are_as_the_chapter_says():
+    rows = recorded("loops_movingshapes.json")["rows"]
+    plain, whole = ([row for row in rows if row["loop"] == name] for name in dict.fromkeys(row["loop"] for row in rows))
+    apart = [
+        abs(one["val_loss"]["mean"] - two["val_loss"]["mean"]) / max(one["val_loss"]["sd"], two["val_loss"]["sd"])
+        for one, two in zip(plain, whole)
+    ]
+    assert [row["lr"] for row in plain] == [0.001, 0.003, 0.01]
+    assert max(plain[0]["loss"]["runs"]) < min(whole[0]["loss"]["runs"]) < 1.5, "at .001 the plain one ends lower"
+    assert apart[0] < 1 and apart[1] > 2, "level on validation clips, then decided"
+    assert abs(whole[1]["val_loss"]["mean"] - whole[0]["val_loss"]["mean"]) < whole[1]["val_loss"]["sd"], "as good"
+    assert min(plain[2]["val_loss"]["mean"], whole[2]["val_loss"]["mean"]) > 2, "at .01 both are near guessing"
+    assert sorted(end > 2 for end in whole[2]["loss"]["runs"]) == [False, False, True]
+    figure = run_figures.loops_over_rates(rows, classes=8)
+    for axes, key in zip(figure.axes, ("loss", "val_loss")):
+        assert list(axes.lines[0].get_ydata()) == [row[key]["mean"] for row in plain]
+
+
+def test_loops_are_compared_from_the_same_weights_at_each_rate():
+    seen = []
+
+    def loop(model, volumes, recipe, seed):
+        seen.append((recipe.lr, seed, round(sum(p.sum().item() for p in model.parameters()), 4)))
+        return [2.0, 1.0 + seed]
+
+    rows = loops.compare_loops(make_tiny_volumes(), tiny_recipe(), (0.1, 0.2), (0, 1), {"one": loop, "two": loop})
+    assert [(row["loop"], row["lr"]) for row in rows] == [("one", 0.1), ("one", 0.2), ("two", 0.1), ("two", 0.2)]
+    assert rows[0]["loss"]["runs"] == [1.0, 2.0] and len(rows[0]["val_loss"]["runs"]) == 2
+    assert seen[:4] == seen[4:] and len(set(seen)) == 4 and len({weights for _, _, weights in seen}) == 2

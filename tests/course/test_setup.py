@@ -43,7 +43,7 @@ def test_all_there(monkeypatch, capsys):
     installed(monkeypatch, torch="2.15.0+cu128", numpy="2.0.1")
     assert setup.setup_check()
     text = capsys.readouterr().out
-    assert "All is there." in text and "pip" not in text and "MISSING" not in text
+    assert "Everything is installed." in text and "pip" not in text and "MISSING" not in text
     assert re.search(r"GPU", text) and "phantom" in text
 
 

@@ -205,7 +205,7 @@ def test_without_room_or_right_clips_are_held_in_memory_if_they_fit(source, deco
         int(path.read_bytes()[0])
         for path in (source / name for name, told in volumes.files.items() if told[:2] == "tr")
     )
-    monkeypatch.setattr(video, "machine_memory", lambda: 2000)
+    monkeypatch.setattr(video, "usable_memory", lambda: 2000)
     with pytest.raises(DataError, match="GiB of memory.*cannot be kept.*VIVIT_EDU_CACHE"):
         load_videos(source, frames=2, size=4)
     (tmp_path / "cache").unlink()
@@ -220,6 +220,19 @@ def test_without_room_or_right_clips_are_held_in_memory_if_they_fit(source, deco
     with pytest.raises(DataError, match="its disk has 0 MiB free"):
         load_videos(source, frames=2, size=4)
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_a_killed_run_left_half_written_goes_after_a_day(source, decoded, tmp_path):
+    load(source)
+    (store,) = stores(tmp_path)
+    old, new = (store.with_name(f".{store.name}.{name}.part") for name in ("old", "new"))
+    of_another = store.with_name(".0123456789abcdef-0123456789abcdef.clips.x.part")
+    for part in (old, new, of_another):
+        part.write_bytes(b"half")
+    for part in (old, of_another):
+        os.utime(part, (1, 1))
+    load(source)
+    assert set(stores(tmp_path)) == {store, new, of_another}  # the new one may still be written to
 
 
 def test_nothing_is_kept_where_that_is_not_wanted(source, decoded, tmp_path):
@@ -284,8 +297,8 @@ def test_rows_of_one_file_may_lie_apart(tmp_path):
         calls.append((name, parts))
         return np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1, 1).repeat(3, 1)
 
-    clips, hashes, fresh = kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "c"), decode, lambda: None)
+    clips, hashes, fresh = kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "c"), decode, lambda count: None)
     assert clips[:, 0, 0, 0, 0].tolist() == [2, 0, 1] and len(set(hashes)) == 1 and fresh == 3 and len(calls) == 1
     (tmp_path / "file").write_text("")
     with pytest.raises(NoRoomError):
-        kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "file" / "c"), decode, lambda: None)
+        kept_clips(rows, Place("x", (3, 1, 1, 1), tmp_path / "file" / "c"), decode, lambda count: None)

@@ -1,5 +1,6 @@
 """Real video files of several kinds, encoded here: which frames are taken, faults by name, training on a folder."""
 
+import gc
 import json
 import os
 import struct
@@ -116,6 +117,20 @@ def test_a_long_file_is_never_held_in_memory(tmp_path, monkeypatch):
 
 
 # ---- the picture
+
+
+def test_decoded_frames_are_freed_at_once(tmp_path):
+    """PyAV ties a frame whose side data are looked at into a cycle: of 4K videos the frames would fill gigabytes before
+    Python looks for cycles."""
+    path = encode(tmp_path / "a.mp4", ramp(20))
+    load_clip(path, frames=16, size=32)
+    gc.collect()
+    gc.disable()
+    try:
+        load_clip(path, frames=16, size=32)
+        assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) <= 1
+    finally:
+        gc.enable()
 
 
 def test_colours_are_rgb_and_the_middle_is_taken(tmp_path):

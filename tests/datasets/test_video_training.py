@@ -51,6 +51,7 @@ def test_a_run_at_112_decodes_once_and_is_evaluated_and_predicts(films, tmp_path
     assert "Clips of 16×112×112: tubelets of 2×16×16 in place of 7×7×7, 392 tokens." in out
     assert "Batches of 2 clips in place of 32, for 8 clips to train on." in out
     assert "12 clips decoded, 0 taken from before; kept in" in err and len(decodes) == 12
+    assert "rest on 2 clips for validation and 2 for the test: one clip more or less is 50 points" in out
     metrics = json.loads((first / "metrics.json").read_text())
     assert list(metrics["options"]["clip_shape"]) == [3, 16, 112, 112] and metrics["recipe"]["batch_size"] == 2
     assert (first / "attention.png").exists()
@@ -120,21 +121,21 @@ def test_batches_are_halved_until_they_fit_into_the_memory(monkeypatch):
     recipe, shape = Recipe.preset("quick", options={"tubelet": (2, 16, 16), "depth": 4}), (3, 16, 112, 112)
     model = choices.built_for(recipe, shape)
     needed = {size: memory_needed(model, shape, size) for size in (32, 8, 4)}
-    monkeypatch.setattr(choices, "machine_memory", lambda: 3 * needed[32])
+    monkeypatch.setattr(choices, "usable_memory", lambda: choices.PROGRAM_MEMORY + 3 * needed[32])
     assert for_memory(recipe, shape, "cpu") == (recipe, [])
-    monkeypatch.setattr(choices, "machine_memory", lambda: 3 * needed[8] + 3)
+    monkeypatch.setattr(choices, "usable_memory", lambda: choices.PROGRAM_MEMORY + 3 * needed[8] + 3)
     smaller, (said,) = for_memory(recipe, shape, "cpu")
     assert smaller.batch_size == 8 and re.match(
         r"Batches of 8 clips in place of 32: a step takes about [\d.]+ GiB", said
     )
-    monkeypatch.setattr(choices, "machine_memory", lambda: 1)
+    monkeypatch.setattr(choices, "usable_memory", lambda: 1)
     assert for_memory(recipe, shape, "cpu")[0].batch_size == 1
-    monkeypatch.setattr(choices, "machine_memory", lambda: None)  # the system does not say
+    monkeypatch.setattr(choices, "usable_memory", lambda: None)  # the system does not say
     assert for_memory(recipe, shape, "cpu") == (recipe, [])
 
 
 def test_a_batch_size_that_was_asked_for_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(choices, "machine_memory", lambda: 2**30)  # a clip fits, 32 do not
+    monkeypatch.setattr(choices, "usable_memory", lambda: 2**30)  # a clip fits, 32 do not
     assert chosen(tmp_path, "--size", 112)[1].batch_size < 32
     for words in (["--batch-size", 32], ["--set", "batch_size=32"]):
         options, recipe, *_ = chosen(tmp_path, "--size", 112, *words)

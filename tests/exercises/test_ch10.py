@@ -139,35 +139,35 @@ test_central_frame = run_cases(
 # ---- 10.2
 
 
-def by_einops(positions, n_t):
-    return repeat(positions[:, 1:], "1 s d -> 1 (t s) d", t=n_t)
+def by_einops(positions, nt):
+    return repeat(positions[:, 1:], "1 s d -> 1 (t s) d", t=nt)
 
 
-def by_torch(positions, n_t):
-    return positions[:, 1:].repeat(1, n_t, 1)
+def by_torch(positions, nt):
+    return positions[:, 1:].repeat(1, nt, 1)
 
 
-def by_tokens(positions, n_t):
-    tokens = [positions[0, 1 + s] for t in range(n_t) for s in range(positions.shape[1] - 1)]
+def by_tokens(positions, nt):
+    tokens = [positions[0, 1 + s] for t in range(nt) for s in range(positions.shape[1] - 1)]
     return torch.stack(tokens).unsqueeze(0)
 
 
-def interpolated(positions, n_t):
-    tokens = n_t * (positions.shape[1] - 1)
+def interpolated(positions, nt):
+    tokens = nt * (positions.shape[1] - 1)
     return F.interpolate(positions.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
 
 
-def interpolated_patches(positions, n_t):
-    return interpolated(torch.cat([positions[:, 1:], positions[:, :1]], 1)[:, :-1], n_t)
+def interpolated_patches(positions, nt):
+    return interpolated(torch.cat([positions[:, 1:], positions[:, :1]], 1)[:, :-1], nt)
 
 
-def regrouped(positions, n_t):
+def regrouped(positions, nt):
     patches = positions[:, 1:]
-    return patches.transpose(1, 2).repeat(1, 1, n_t).reshape(1, -1, positions.shape[2])
+    return patches.transpose(1, 2).repeat(1, 1, nt).reshape(1, -1, positions.shape[2])
 
 
-def zeroed(positions, n_t):
-    repeated = by_einops(positions, n_t)
+def zeroed(positions, nt):
+    repeated = by_einops(positions, nt)
     positions[:, :1] = 0
     return repeated
 
@@ -185,7 +185,7 @@ test_repeat_positions = run_cases(
         "cls in front": (lambda p, n: torch.cat([p[:, :1], by_torch(p, n)], 1), "still stands in front"),
         "last left out": (lambda p, n: p[:, :-1].repeat(1, n, 1), "last position was left out"),
         "not repeated": (lambda p, n: p[:, 1:], "nothing repeated"),
-        "divided": (lambda p, n: by_torch(p, n) / n, "divided by n_t"),
+        "divided": (lambda p, n: by_torch(p, n) / n, "divided by nt"),
         "Model 3's grid": (lambda p, n: repeat(p[:, 1:], "1 s d -> 1 t s d", t=n), "Models 3 and 4"),
         "along the batch": (lambda p, n: p[:, 1:].repeat(n, 1, 1), "along the batch"),
         "without the batch": (lambda p, n: by_torch(p, n)[0], "batch axis is lost"),

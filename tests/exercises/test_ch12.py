@@ -16,7 +16,7 @@ from vivit_edu.course.checks import ch12
 from vivit_edu.course.culmination import epoch_batches, precision
 from vivit_edu.training import grad_scaler, learning_rate, make_optimiser
 
-from .cases import run_cases
+from .cases import resumed_here, run_cases
 
 
 def unwritten(*_):
@@ -768,6 +768,9 @@ def loaded_into_a_new_optimiser(path, model, average, optimiser):
 
 
 def check_resume(solution):  # by this name the guide finds the mistakes
+    if solution.__name__ in ("save_list", "save_objects"):  # save_dict and what keeps copies go to a real one
+        with resumed_here():
+            return ch12.check_resume(*solution())
     ch12.check_resume(*solution())
 
 

@@ -374,7 +374,14 @@ def test_the_recipe_table_has_the_presets_and_names_what_was_recorded():
 
 def test_an_unknown_table_is_answered_with_the_tables(capsys):
     assert main(["ablate", "luck", "organphantom3d"]) == 2
-    assert "regularisation, model, all-models, tubelet" in capsys.readouterr().err
+    assert ", model, all-models, tubelet" in capsys.readouterr().err
+
+
+def test_the_help_names_every_table(capsys):
+    with pytest.raises(SystemExit):
+        main(["ablate", "--help"])
+    told = " ".join(capsys.readouterr().out.replace("-\n", "-").split())
+    assert told.endswith(f"The tables are {', '.join(TABLES)}.")
 
 
 def test_the_command_runs_a_table_and_goes_on_where_it_stopped(tiny_volumes, tmp_path, monkeypatch, capsys):

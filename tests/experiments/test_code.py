@@ -10,9 +10,10 @@ from tests.tiny import tiny_recipe
 from vivit_edu.data import NAMES
 from vivit_edu.experiments import code
 from vivit_edu.experiments.code import CHANGED, code_of, same_code, told, what_changed
+from vivit_edu.experiments.many_images import train_from_images
 from vivit_edu.experiments.records import write_record
 from vivit_edu.experiments.runs import train_run
-from vivit_edu.experiments.tables import TABLES, train_and_probe, train_from_slices, train_on_share
+from vivit_edu.experiments.tables import TABLES, train_and_probe, train_on_share
 from vivit_edu.models import MODELS
 from vivit_edu.training import Recipe
 
@@ -84,21 +85,21 @@ def test_a_run_depends_on_its_own_model_and_data():
 
 def test_a_pretrained_run_depends_on_how_weights_are_read():
     assert {"pretrained", "weights.layouts"} <= parts(pretrained="torchvision:vit_b_16")
-    slices = parts(train=train_from_slices)
-    assert {"experiments.tables.train_from_slices", "experiments.pretraining.masked_slices"} <= slices
-    assert "experiments.tables.train_on_share" not in slices
+    images = parts(train=train_from_images)
+    assert {"experiments.many_images.train_from_images", "experiments.pretraining.MaskedSlices"} <= images
+    assert "experiments.tables.train_on_share" not in images
 
 
 def test_a_row_depends_on_what_it_settles_and_on_nothing_else_of_its_file():
     """What other tables do may change; a share of 5 % is not one of 10 %."""
     found = [
         code_of(partial(train_on_share, percent=percent, train=train), tiny_recipe(), "organphantom3d")
-        for percent, train in ((5, train_run), (10, train_run), (5, train_from_slices))
+        for percent, train in ((5, train_run), (10, train_run), (5, train_from_images))
     ]
     assert found[0]["arguments"] != found[1]["arguments"] and found[0] == found[1] | {
         "arguments": found[0]["arguments"]
     }
-    assert "experiments.tables.train_from_slices" in found[2].keys() - found[0].keys()
+    assert "experiments.many_images.train_from_images" in found[2].keys() - found[0].keys()
     assert not {"experiments.tables.hunger", "experiments.tables.TABLES"} & found[2].keys()
     probed = code_of(train_and_probe, tiny_recipe(), "organphantom3d")
     assert {"experiments.probes.shuffle_frames", "experiments.probes.add_noise"} <= probed.keys()

@@ -374,23 +374,3 @@ def test_a_share_takes_whole_patients_and_the_same_ones_for_both_starts(tiny_vol
         train_on_share(volumes, tiny_recipe(), percent=percent, train=keep, seed=seed)
     assert all(len(set(owners)) * 4 == clips for (_, clips), owners in seen.items())
     assert set(seen[0, 12]) < set(seen[0, 24]) and seen[0, 12] != seen[1, 12] and (0, 4) in seen
-
-
-def test_rows_start_from_slices_made_once_a_seed(tiny_volumes, tmp_path, monkeypatch):
-    import vivit_edu.experiments.pretraining
-    from vivit_edu.experiments.ablate import run_table
-    from vivit_edu.experiments.tables import Row, train_from_slices
-
-    made, make = [], vivit_edu.experiments.pretraining.pretrain_to
-    monkeypatch.setattr(
-        vivit_edu.experiments.pretraining,
-        "pretrain_to",
-        lambda *a, seed, **o: made.append(seed) or make(*a, seed=seed, **(o | {"epochs": 1})),
-    )
-    rows = [Row(method, tiny_recipe(epochs=1, inflate=method), train_from_slices) for method in ("central", "average")]
-    run_table("starts", rows, tiny_volumes, seeds=2, out=tmp_path, device="cpu")
-    assert made == [0, 1]
-    run = json.loads((tmp_path / "01-average-seed1.json").read_text())
-    assert run["first_weights"]["inflate"] == "average" and run["first_weights"]["weights"].endswith(
-        "seed1.safetensors"
-    )

@@ -55,6 +55,25 @@ def test_strengths_are_chosen_without_the_test_split(tiny_volumes, tmp_path):
     assert 0 <= auc <= 1
 
 
+def test_piled_up_regularisers_have_the_strengths_chosen_for_their_data_set(tiny_volumes, tmp_path):
+    volumes = replace(tiny_volumes, name="adrenalmnist3d")
+    train = partial(strengths.train_at_chosen_strengths, names=("smoothing", "drop_path"), percent=50)
+    (row,) = run_table("sample", [Row("both", tiny_recipe(epochs=1), train)], volumes, seeds=1, out=tmp_path)["rows"]
+    run = read_json(tmp_path / "00-both-seed0.json")
+    assert run["recipe"]["augmentation"]["smoothing"] == 0.1 and run["recipe"]["options"]["drop_path"] == 0.4
+    assert run["recipe"]["augmentation"]["mixup"] == 0 == run["recipe"]["augmentation"]["rand_layers"]
+    assert row["strengths"] == {"smoothing": {"chosen": 0.1}, "drop_path": {"chosen": 0.4}}
+    assert "experiments.strengths.CHOSEN" in run["code"]
+    with pytest.raises(ConfigError, match="not for tiny"):
+        train(replace(tiny_volumes, name="tiny"), tiny_recipe(), seed=0, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", strengths.CHOSEN)
+def test_the_strengths_written_down_are_those_that_the_recorded_table_chose(name):
+    last = recorded(f"ablation_regularisation_{name}.json")["rows"][-1]
+    assert {field: tuned["chosen"] for field, tuned in last["strengths"].items()} == strengths.CHOSEN[name]
+
+
 def test_it_runs(tiny_volumes, tmp_path):
     """For real, at tiny size, through to the table."""
     content = tuned(tiny_volumes, tmp_path, tried={"rand_magnitude": (5.0, 10.0)})
@@ -79,6 +98,29 @@ def test_each_row_has_one_regulariser_and_the_last_has_all():
     for name, values in tried[-1].items():
         for value in values:
             strengths.strengthened(gentle.recipe, name, value)  # each is in its range
+
+
+def test_each_row_of_the_cumulative_table_keeps_all_above_it():
+    nothing, gentle, *more = rows = make_rows("regularisation-cumulative")
+    assert nothing.recipe.augmentation == Augmentation() and "drop_path" not in nothing.recipe.options
+    assert [row.recipe for row in (gentle, *more)] == 5 * [
+        replace(nothing.recipe, augmentation=make_rows("regularisation")[-1].recipe.augmentation)
+    ]
+    names = [row.train.keywords["names"] for row in rows]
+    assert names[:2] == [(), ()] and [len(one) for one in names[2:]] == [1, 2, 3, 4]
+    assert all(after[: len(before)] == before for before, after in zip(names, names[1:]))
+    assert {*names[-1]} == {*strengths.CHOSEN["organphantom3d"]} == {*strengths.CHOSEN["adrenalmnist3d"]}
+
+
+@pytest.mark.parametrize("name", strengths.CHOSEN)
+def test_the_recorded_cumulative_table_is_of_these_rows_and_of_the_strengths_chosen(name):
+    table = recorded(f"ablation_regularisation_cumulative_{name}.json")
+    rows = make_rows("regularisation-cumulative", bfloat16=True)
+    assert [row["row"] for row in table["rows"]] == [row.name for row in rows] and len(table["seeds"]) >= 3
+    for found, row in zip(table["rows"], rows):
+        assert found["recipe"] == plain(asdict(row.recipe)) and len(found["test"]["acc"]["runs"]) == len(table["seeds"])
+        names = row.train.keywords["names"]
+        assert found["strengths"] == {field: {"chosen": strengths.CHOSEN[name][field]} for field in names}
 
 
 def test_the_recorded_table_is_of_these_rows_and_of_the_best_strengths():

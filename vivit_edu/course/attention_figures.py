@@ -312,8 +312,9 @@ def heads_in_words(on_shape: torch.Tensor, elsewhere: torch.Tensor, much: float 
         return ", ".join(f"layer {layer} head {head}" for layer, head in chosen.nonzero().tolist()) or "none"
 
     return (
-        f"of {on_shape.numel()} heads {int(finds.sum())} find the shape for both kinds of queries ({much:g} times "
-        f"chance or more)\nfollow it (from the shape at least twice as much as from elsewhere): {named(follows)}"
+        f"{int(finds.sum())} of the {on_shape.numel()} heads find the shape for both kinds of query (at {much:g} times "
+        "chance or more).\nThese follow it (queries on the shape attend to it at least twice as much as the others "
+        f"do): {named(follows)}"
     )
 
 

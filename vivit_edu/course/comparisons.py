@@ -1,6 +1,6 @@
 """Figures of chapter 14: models side by side, with their seeds, from recorded tables and live measurements.
 
-ViViTs are purple and CNNs grey in all of them.
+Models 1 to 4 have their colours and numbers, and CNNs are grey, in all of them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..models import is_vivit
-from ..plots import GREY, PURPLE, SMALLEST, new_figure
+from ..cost import PAPER
+from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 MARKS = "os^Dv<>Pp"
 
 
-def family_colour(name: str) -> str:
+def colour_of(name: str) -> str:
     """The colour of a model's dots and lines, by its name; what follows a comma is ignored."""
-    return PURPLE if is_vivit(name.split(",")[0]) else GREY
+    return MODEL_COLOURS.get(name.split(",")[0], GREY)
+
+
+def title_of(name: str) -> str:
+    """A model as figures name it: "Model 1" to "Model 4", and CNNs by their names; what follows a comma is kept."""
+    model, comma, rest = name.partition(",")
+    return (f"Model {list(PAPER).index(model) + 1}" if model in PAPER else model) + comma + rest
 
 
 def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: float | None = None) -> Figure:
@@ -36,11 +42,13 @@ def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: floa
     """
     known = sorted((name for name in runs if len(runs[name])), key=lambda name: np.mean(runs[name]), reverse=True)
     names = [*known, *(name for name in runs if not len(runs[name]))]
-    told = "; ".join(f"{name} {np.mean(runs[name]):.2f}" for name in known)
-    figure = new_figure(7.2, 0.7 + 0.3 * len(names), f"Dot plot of {label}, sorted, ViViTs purple, CNNs grey. {told}.")
+    told = "; ".join(f"{title_of(name)} {np.mean(runs[name]):.2f}" for name in known)
+    figure = new_figure(
+        7.2, 0.7 + 0.3 * len(names), f"Dot plot of {label}, sorted, Models 1 to 4 in their colours, CNNs grey. {told}."
+    )
     axes = figure.subplots()
     for place, name in enumerate(names):
-        values, colour = np.asarray(runs[name], dtype=float), family_colour(name)
+        values, colour = np.asarray(runs[name], dtype=float), colour_of(name)
         if not len(values):
             axes.text(0.02, place, "not trained to the end here", va="center", color=GREY, fontsize=SMALLEST)
             continue
@@ -50,7 +58,7 @@ def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: floa
     if chance is not None:
         axes.axvline(chance, color="black", linestyle="--", linewidth=1)
     axes.set(xlim=(0, 1), xlabel=label)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [title_of(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x")
     return figure
@@ -63,20 +71,20 @@ def over_steps_and_seconds(
 
     curves: {model: accuracy after each epoch}. steps: in an epoch. step_seconds: of one step, as measured.
     """
-    told = "; ".join(f"{name} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in curves.items())
+    told = "; ".join(f"{title_of(name)} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in curves.items())
     figure = new_figure(9.6, 3.7, f"Validation accuracy over steps and over seconds. {told}.")
     left, right = figure.subplots(1, 2, sharey=True)
     for k, (name, curve) in enumerate(curves.items()):
         x = np.arange(1, len(curve) + 1) * steps[name]
         every = max(1, len(curve) // 6)
         style = {
-            "color": family_colour(name),
+            "color": colour_of(name),
             "marker": MARKS[k],
             "markevery": every,
             "markersize": 5,
             "linewidth": 1.2,
         }
-        left.plot(x, curve, label=name, **style)
+        left.plot(x, curve, label=title_of(name), **style)
         right.plot(x * step_seconds[name], curve, **style)
     left.set(xlabel="training steps", ylabel="validation accuracy", ylim=(0, 1))
     right.set(xlabel="seconds on this machine, logarithmic", xscale="log")
@@ -90,13 +98,13 @@ def growth_figure(frames: Sequence[int], measured: Mapping[str, Mapping[str, Seq
     """What grows with a clip's frames, on logarithmic axes: measured is {label of a panel: {model: a value for each
     of `frames`}}."""
     first = next(iter(measured.values()))
-    told = "; ".join(f"{name} grows {values[-1] / values[0]:.1f} times" for name, values in first.items())
+    told = "; ".join(f"{title_of(name)} grows {values[-1] / values[0]:.1f} times" for name, values in first.items())
     label = next(iter(measured))
     figure = new_figure(9.6, 3.7, f"{label} from {frames[0]} to {frames[-1]} frames: {told}.")
     for axes, (label, models) in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured.items()):
         for (name, values), mark in zip(models.items(), MARKS):
             line = "--" if "," in name else "-"
-            axes.plot(frames, values, marker=mark, color=family_colour(name), label=name, linestyle=line)
+            axes.plot(frames, values, marker=mark, color=colour_of(name), label=title_of(name), linestyle=line)
         axes.set(xscale="log", yscale="log", xlabel="frames of a clip", ylabel=label)
         axes.set_xticks(frames, frames)
         axes.minorticks_off()
@@ -109,12 +117,13 @@ def probe_dots(found: Mapping[str, Mapping[str, float]], *, label: str = "accura
     """One line for each probe, a mark for each model: found is {model: {probe: its value}}."""
     probes = list(next(iter(found.values())))
     told = "; ".join(
-        f"{name}: {', '.join(f'{p} {v:.2f}' for p, v in values.items())}" for name, values in found.items()
+        f"{title_of(name)}: {', '.join(f'{p} {v:.2f}' for p, v in values.items())}" for name, values in found.items()
     )
     figure = new_figure(8, 0.8 + 0.34 * len(probes), f"{label} of each model on each probe. {told}.")
     axes = figure.subplots()
-    for (name, values), mark, colour in zip(found.items(), MARKS, (PURPLE, "#C8389A", GREY, "black")):
-        axes.plot([values[probe] for probe in probes], range(len(probes)), mark, color=colour, label=name)
+    for (name, values), mark in zip(found.items(), MARKS):
+        style = {"color": colour_of(name), "label": title_of(name)}
+        axes.plot([values[probe] for probe in probes], range(len(probes)), mark, **style)
     axes.set(xlim=(0, 1), xlabel=label)
     axes.set_yticks(range(len(probes)), probes)
     axes.invert_yaxis()

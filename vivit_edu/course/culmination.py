@@ -116,7 +116,10 @@ def which_run(volumes: Volumes) -> Plan:
     if plan.whole:
         print(f"The run is kept in runs/{plan.folder.name}; if you stop it, run the next cell again and it goes on.")
     else:
-        print("Nothing of it is kept: afterwards the recorded model is loaded, which made all of the epochs.")
+        print(
+            "This run isn't kept. Afterwards we load the recorded model, which was trained for all "
+            f"{plan.epochs} epochs."
+        )
     return plan
 
 
@@ -215,6 +218,7 @@ def recorded_run(name: str, volumes: Volumes) -> Run:
         volumes = load_volumes(facts["dataset"])
     recipe, history = Recipe.from_dict(facts["recipe"]), History(facts["history"])
     told = f"the recorded model {name}: {recipe.epochs} epochs on {facts['dataset']}, made by `{facts['command']}`"
+    told += f" on another machine ({facts['device']})"
     return Run(model.to(best_device()), volumes, recipe, history, facts["minutes"], told)
 
 

@@ -66,6 +66,33 @@ def loss_curves(losses: Mapping[str, Sequence[float]], classes: int | None = Non
     return figure
 
 
+def loops_over_rates(rows: Sequence[Mapping[str, Any]], classes: int) -> Figure:
+    """The losses at the end of several loops over the learning rate, of training on the left and of validation on the
+    right: dots for seeds, a line through the means, and the loss of guessing among so many classes.
+
+    rows: those of the recorded comparison of loops.
+    """
+    figure, told = new_figure(9, 2.8), []
+    for axes, (key, label) in zip(
+        figure.subplots(1, 2, sharey=True), {"loss": "training loss", "val_loss": "validation loss"}.items()
+    ):
+        for name, (colour, line) in zip(dict.fromkeys(row["loop"] for row in rows), STYLES):
+            own = [row for row in rows if row["loop"] == name]
+            rates, means = [row["lr"] for row in own], [row[key]["mean"] for row in own]
+            axes.plot(rates, means, line, color=colour, label=name)
+            for row in own:
+                axes.plot([row["lr"]] * len(row[key]["runs"]), row[key]["runs"], "o", color=colour, markersize=4)
+            told.append(f"{label} of {name}: " + ", ".join(f"{m:.2f} at {r:g}" for r, m in zip(rates, means)))
+        axes.axhline(math.log(classes), color=GREY, linewidth=1.5, linestyle=":", label=f"guessing: ln {classes}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel=f"{label} at the end", ylim=(0, None))
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=SMALLEST, loc="lower right")
+    figure.alt_text = f"Losses at the end over the learning rate. {'; '.join(told)}."
+    return figure
+
+
 def schedule_curve(rates: Sequence[float]) -> Figure:
     """A learning rate over the steps."""
     peak = int(np.argmax(rates))
@@ -204,6 +231,31 @@ def seeds_figure(tables: Mapping[str, Mapping[str, Any]], shown: Mapping[str, st
         axes.set(title=name, xlabel=f"test {words[shown[name]]}", ylim=(len(table["rows"]) - 0.5, -0.5))
         axes.set_yticks(range(len(table["rows"])), [row["row"] for row in table["rows"]])
         axes.grid(alpha=0.3)
+    return figure
+
+
+def optimiser_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Left: the validation loss of the short runs at each learning rate; right: the training loss of each seed at the
+    rate that was chosen. rows: those of the recorded table of optimisers."""
+    figure = new_figure(9, 2.8)
+    left, right = figure.subplots(1, 2)
+    told = []
+    for row, (colour, line) in zip(rows, ((INK, "-"), (RED, "--"))):
+        tried, name = row["rates"], row["row"]
+        there = [(rate, loss) for rate, loss in zip(tried["lr"], tried["val_loss"]) if loss is not None]
+        left.plot(*zip(*there), line, color=colour, marker="o", markersize=4, label=name)
+        best = min(there, key=lambda pair: pair[1])
+        for seed, losses in enumerate(row["history"]["loss"]):
+            label = f"{name}, lr {best[0]:g}" if seed == 0 else None
+            right.plot(range(1, len(losses) + 1), losses, line, color=colour, linewidth=1, label=label)
+        ends = ", ".join(f"{losses[-1]:.2f}" for losses in row["history"]["loss"])
+        told.append(f"{name}: lowest validation loss at a rate of {best[0]:g}; training loss ends at {ends}")
+    left.set(xscale="log", xlabel="learning rate", ylabel=f"validation loss, {tried['epochs']} epochs", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    for axes in (left, right):
+        axes.legend(fontsize=SMALLEST)
+        axes.grid(alpha=0.3)
+    figure.alt_text = f"Two optimisers at several learning rates, and their runs at the best one. {'. '.join(told)}."
     return figure
 
 

@@ -26,8 +26,8 @@ NEEDED = (
     ("pooch", "1.8", "downloads"),
     ("tabulate", "0.9", "tables"),
     ("medmnist", "3.0.2", "OrganMNIST3D; the phantom works without it"),
-    ("ipywidgets", "8.1.5", "sliders; their film strips show without"),
-    ("jupyterlab", "4.3", "opening the notebooks, where Colab or an editor does not"),
+    ("ipywidgets", "8.1.5", "sliders (without it you see film strips instead)"),
+    ("jupyterlab", "4.3", "to open the notebooks, unless you use Colab or an editor"),
 )
 
 
@@ -124,5 +124,5 @@ def setup_check() -> bool:
         print(data_line())
         if line := session_line():
             print(line)
-    print("\n".join(missing) if missing else "All is there.")
+    print("\n".join(missing) if missing else "Everything is installed.")
     return not missing

@@ -1,6 +1,6 @@
 """Decoded clips kept in a file, so that a second run decodes nothing, and mapped: they need not fit into memory.
 
-One file holds the clips of one data set, frame number and size: rows uint8 [N, 3, T, H, W] in the order of the splits,
+One file holds the clips of one data set, frame number and size: rows uint8 [B, 3, T, H, W] in the order of the splits,
 behind them an index as JSON, its length (8 bytes) and a mark. The index says of each row which part of which file it
 is, that file's size, time of change and SHA-256, and the row's CRC-32. A file of other content is decoded anew, and so
 is a row that is damaged; all other rows are copied. Nothing in here knows about videos but the word.
@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ END_MARK = b"vivit-edu clips\n"
 NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which the module mmap has from Python 3.13 on
 STORE_VERSION = 1  # a higher number makes all files of before unknown
 MOST_INDEX = 1 << 30  # bytes
+DAY = 24 * 60 * 60  # seconds
 
 
 class NoRoomError(DataError):
@@ -80,6 +82,11 @@ class Place:
         found = self.home.glob(f"{self.prefix}-*.clips")
         return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
+    def left_over(self) -> list[Path]:
+        """What runs that were killed left half written: nobody has written to it for a day."""
+        found = self.home.glob(f".{self.prefix}-*.part")
+        return [path for path in found if time.time() - path.stat().st_mtime > DAY]
+
 
 def cache_folder() -> Path:
     """$VIVIT_EDU_CACHE if it is set, else the folder `videos` in the user's cache."""
@@ -93,26 +100,29 @@ def short_hash(content: object) -> str:
 
 
 def kept_clips(
-    rows: Sequence[ClipRow], place: Place, decode: Callable[[str, int], np.ndarray], progress: Callable[[], object]
+    rows: Sequence[ClipRow], place: Place, decode: Callable[[str, int], np.ndarray], progress: Callable[[int], object]
 ) -> tuple[np.ndarray, list[str], int]:
-    """(clips uint8 [N, *shape] of these rows, mapped from a file; the SHA-256 of each row's file; rows decoded now).
+    """(clips uint8 [B, *shape] of these rows, mapped from a file; the SHA-256 of each row's file; rows decoded now).
 
     Every row that is on the disk is checked. If all are there, in this order, nothing is decoded; otherwise a new file
     is written, whole or, where it is stopped, with what was decoded until then, so that the next run goes on from it.
-    decode: (path, parts) -> uint8 [parts, *shape], all parts of a file. progress: called once for each row.
-    Raises NoRoomError where the folder cannot be written to, or its disk has no room, and what `decode` raises.
+    decode: (path, parts) -> uint8 [parts, *shape], all parts of a file. progress: called for each row, after it was
+    checked or decoded; with a negative number where rows that were checked have to be written again.
+    Before anything is decoded, raises NoRoomError where the folder cannot be written to or its disk has no room, and
+    DataError where the system does not map so much. Raises what `decode` raises.
     """
     path, row_bytes = place.path(rows), prod(place.shape)
-    sums, decoded = good_rows(path, row_bytes), 0
+    check_mappable(len(rows) * row_bytes)
+    sums, decoded = good_rows(path, row_bytes, progress), 0
     if [sums.get(slot, (None,))[0] for slot in range(len(rows))] != list(rows):
+        progress(-len(sums))
         sums, decoded = fill_file(path, rows, place, decode, progress)
-    else:
-        for _ in rows:
-            progress()
     with suppress(OSError):  # Windows removes no file that somebody reads
         for old in place.files():
             if old != path:
                 old.unlink()
+        for part in place.left_over():
+            part.unlink()
     return mapped(path, (len(rows), *place.shape)), [sums[slot][1] for slot in range(len(rows))], decoded
 
 
@@ -124,16 +134,37 @@ def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     the system does not map that much.
     """
     size = prod(shape)
+    with open(path, "rb") as file:
+        memory = map_file(file.fileno(), size)
+    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def map_file(number: int, size: int) -> mmap.mmap:
+    """So many bytes of an open file, by its number, as memory of this process alone; -1: of no file."""
     try:
-        with open(path, "rb") as file:
-            if sys.platform == "win32":
-                memory = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
-            else:
-                flags = mmap.MAP_PRIVATE | (NO_RESERVE if sys.platform == "linux" else 0)
-                memory = mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        if sys.platform == "win32":
+            return mmap.mmap(number, size, access=mmap.ACCESS_COPY)
+        flags = mmap.MAP_PRIVATE | (NO_RESERVE if sys.platform == "linux" else 0)
+        return mmap.mmap(number, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     except (OSError, ValueError, OverflowError) as error:
         raise NoRoomError(f"{size / 2**30:.3g} GiB cannot be mapped: {error}") from error
-    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def check_mappable(size: int) -> None:
+    """Raises DataError where the system does not map so many bytes: it is tried, on Linux, before anything is decoded.
+
+    Elsewhere a mapping of no file reserves memory, so it is not tried.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        map_file(-1, size).close()
+    except NoRoomError as error:
+        raise DataError(
+            f"the decoded clips take {size / 2**30:.3g} GiB, and the system lets this process map only a part of that: "
+            "ask for fewer frames or a smaller size, or raise the limit (ulimit -v unlimited; under strict "
+            "overcommitting, more swap)"
+        ) from error
 
 
 def fill_file(
@@ -141,7 +172,7 @@ def fill_file(
     rows: Sequence[ClipRow],
     place: Place,
     decode: Callable[[str, int], np.ndarray],
-    progress: Callable[[], object],
+    progress: Callable[[int], object],
 ) -> tuple[dict[int, tuple[ClipRow, str]], int]:
     """Writes the file of these rows: copied where another file has them, else decoded.
 
@@ -166,7 +197,7 @@ def fill_file(
             file.seek(slot * row_bytes)
             file.write(clip)
             index[slot] = (rows[slot], sha, zlib.crc32(clip))
-            progress()
+            progress(1)
 
         try:
             for (name, parts), places in slots.items():
@@ -217,8 +248,13 @@ def read_index(file: BinaryIO, row_bytes: int) -> Iterator[tuple[int, ClipRow, s
         return
 
 
-def good_rows(path: Path, row_bytes: int) -> dict[int, tuple[ClipRow, str]]:
-    """{slot: (row, SHA-256 of its file)} of the rows in a file that are as they were written; {} without a file."""
+def good_rows(
+    path: Path, row_bytes: int, progress: Callable[[int], object] | None = None
+) -> dict[int, tuple[ClipRow, str]]:
+    """{slot: (row, SHA-256 of its file)} of the rows in a file that are as they were written; {} without a file.
+
+    progress: called with 1 for each of them.
+    """
     found = {}
     try:
         check_regular(path)
@@ -227,7 +263,11 @@ def good_rows(path: Path, row_bytes: int) -> dict[int, tuple[ClipRow, str]]:
                 file.seek(slot * row_bytes)
                 if zlib.crc32(file.read(row_bytes)) == crc:
                     found[slot] = (row, sha)
+                    if progress:
+                        progress(1)
     except (OSError, DataError):
+        if progress:
+            progress(-len(found))
         return {}
     return found
 

@@ -200,16 +200,18 @@ def read_frames(path: Path, index: int, wanted: np.ndarray, size: int, times: np
     times: those of all frames in the order in which they are shown, where frames are counted; None believes the
     frames' own time stamps. Raises OutOfOrder where these go backwards.
     """
-    pictures, last, now, transparent = [], None, None, False
+    pictures, last, now, transparent, matrix = [], None, None, False, None
     with opened(path) as container:
         stream = container.streams[index]
         aspect = aspect_of(stream)
 
         def keep():
-            nonlocal transparent
+            nonlocal transparent, matrix
+            if matrix is None:  # once: a frame whose side data were looked at is not freed with its last reference
+                matrix = display_matrix(last)
             flat, clear = over_grey(last)
             transparent |= clear
-            pictures.append(upright(square(flat, size, aspect), display_matrix(last)))
+            pictures.append(upright(square(flat, size, aspect), matrix))
 
         for number, frame in enumerate(decoded(container, stream)):
             before = now

@@ -199,7 +199,7 @@ def native(array: np.ndarray) -> np.ndarray:
 
 
 def as_volumes(name: str, class_names: tuple[str, ...], arrays: dict[str, np.ndarray]) -> Volumes:
-    """Turn the arrays of `read_splits` into `Volumes`: clips uint8 [N, 1, T, H, W], time being the first axis."""
+    """Turn the arrays of `read_splits` into `Volumes`: clips uint8 [B, 1, T, H, W], time being the first axis."""
     splits = {}
     for split in SPLITS:
         images, patients, masks = (

@@ -26,7 +26,7 @@ Motion = Callable[["Canvas", torch.Tensor, "Lot"], torch.Tensor]
 
 
 def generate_shapes(size: int = 28, *, cycles: Mapping[str, int] = CYCLES, seed: int = 0) -> Volumes:
-    """Generate the data set: clips uint8 [N, 1, size, size, size], of `size` frames; always the same for a seed.
+    """Generate the data set: clips uint8 [B, 1, size, size, size], of `size` frames; always the same for a seed.
 
     Clips 2i and 2i + 1 are twins: the same frames, once forwards and once backwards, each from a random frame on.
     size: frames, and pixels of a side. cycles: how many for each split; each gives two clips. seed: a whole number.

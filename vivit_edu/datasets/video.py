@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from ..support.devices import machine_memory
 from ..support.files import shown
+from ..support.memory import usable_memory
 from ..support.processes import is_first
 from ..volumes import SPLITS, Mirror, Split, Volumes
 from .clip_cache import ClipRow, NoRoomError, Place, file_hash, kept_clips
@@ -52,8 +52,8 @@ def load_videos(
     "left" and "right" are swapped by it. Files that are no video are left out; a warning counts them.
     cache: keep the decoded clips in the user's cache, or the folder $VIVIT_EDU_CACHE, and map them from there: nothing
     is decoded twice, and they may be more than the memory holds. Where they cannot be kept, they are held in memory.
-    Raises DataError, naming the folder, the file or the line, and ConfigError where the clips of a file would take
-    more than 1 GiB.
+    Raises DataError, naming the folder, the file or the line, or where there is no room for the decoded clips, and
+    ConfigError where the clips of a file would take more than 1 GiB.
     """
     files = list_videos(folder, frames=frames, size=size, step=step, seed=seed, val=val, test=test, clips=clips)
     return read_videos(files, frames, size, step, cache=cache)
@@ -111,7 +111,7 @@ def in_memory(
     decode: Callable[[str, int], np.ndarray],
     progress: Callable[[int], object],
 ) -> tuple[np.ndarray, list[str]]:
-    """The clips [N, *shape] of these rows, decoded, and the SHA-256 of each row's file."""
+    """The clips [B, *shape] of these rows, decoded, and the SHA-256 of each row's file."""
     clips, hashes = np.empty((len(rows), *shape), np.uint8), [""] * len(rows)
     slots: dict[str, list[int]] = {}
     for slot, row in enumerate(rows):
@@ -126,7 +126,7 @@ def in_memory(
 
 def check_held(needed: int, why: str) -> None:
     """Warns that so many bytes of clips are held in memory, as they cannot be kept; DataError where it is too small."""
-    most = min(MOST_VIDEOS, (machine_memory() or MOST_VIDEOS) // 2)
+    most = min(MOST_VIDEOS, (usable_memory() or MOST_VIDEOS) // 2)
     if needed > most:
         raise DataError(
             f"the decoded clips take {needed / 2**30:.3g} GiB, more than the {most / 2**30:.3g} GiB of memory that "

@@ -20,7 +20,8 @@ from ..data import SIZES
 from ..errors import ConfigError
 from ..models import build_model, is_vivit, model_class, model_options
 from ..support.checkpoint import plain, read_newest
-from ..support.devices import cpu_has_bfloat16, machine_memory
+from ..support.devices import cpu_has_bfloat16
+from ..support.memory import usable_memory
 from ..training import Recipe
 from .runs import check_memory, memory_needed, read_run
 
@@ -39,6 +40,7 @@ LARGE = 96  # pixels of a side: smaller clips take the preset's tubelets
 LARGE_TUBELET = (2, 16, 16)
 MOST_TOKENS = 1024  # for which a model over all of them at once is chosen unasked
 LEAST_STEPS = 4  # of an epoch
+PROGRAM_MEMORY = 1 << 29  # bytes that Python, torch and what they have loaded take on a CPU
 STEP_MEMORY = 1.5  # what a training step takes, in parts of `memory_needed`
 OWN = {"model": "--model", "pretrained": "--pretrained", "options": "", "augmentation": ""}
 
@@ -206,13 +208,16 @@ def for_memory(recipe: Recipe, shape: tuple[int, int, int, int], device: str) ->
     """The recipe with batches that are halved until a training step fits into the memory, and a line that says so.
 
     On a CPU a step took 1.2 to 1.5 times what `memory_needed` counts (Models 1 and 2, clips of 16×112×112 and
-    32×224×224). It may take half of the memory; of a GPU's, where this was not measured, too.
+    32×224×224). It may take half of the memory that the program itself leaves; of a GPU's, where this was not measured,
+    half of it.
     """
-    memory = machine_memory()
+    memory = usable_memory()
     if device == "cuda":
         import torch
 
         memory = torch.cuda.get_device_properties(0).total_memory
+    elif memory:
+        memory = max(1, memory - PROGRAM_MEMORY)
     model, size = built_for(recipe, shape), recipe.batch_size
     while memory and size > 1 and STEP_MEMORY * memory_needed(model, shape, size) > memory / 2:
         size //= 2

@@ -45,10 +45,11 @@ from ..support.checkpoint import (
     read_newest,
     remove_half_written,
 )
-from ..support.devices import choose_device, describe_device, machine_memory
+from ..support.devices import choose_device, describe_device
 from ..support.files import check_space, read_json, why_no_folder, written_whole
 from ..support.identity import identity, identity_hash, other_data
 from ..support.locks import alone_in, check_alone
+from ..support.memory import usable_memory
 from ..support.options import check_path, check_seed
 from ..support.processes import is_first, on_first
 from ..training import History, Metrics, Recipe, build_seeded, fit, predict_logits, score
@@ -399,7 +400,7 @@ def check_memory(model: nn.Module, clip_shape: Sequence[int], clips: int) -> Non
     clips [C, T, H, W]; and what the layers of a ViViT keep of each token for the way back.
     model: as built, if only on torch's device "meta".
     """
-    needed, memory = memory_needed(model, clip_shape, clips), machine_memory()
+    needed, memory = memory_needed(model, clip_shape, clips), usable_memory()
     if memory is not None and needed > memory:
         raise ConfigError(
             f"training this model on batches of {clips} clips {list(clip_shape)} takes at least "

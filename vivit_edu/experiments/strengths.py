@@ -19,6 +19,13 @@ from .tuning import TUNING_SEED
 
 Tried = Mapping[str, Sequence[float]]  # the strengths to choose from, by the names of `strengthened`
 
+# what the table `regularisation` chose on validation, with one seed: "strengths" in its records, which are
+# notebooks/results/ablation_regularisation_DATASET.json
+CHOSEN = {
+    "organphantom3d": {"rand_magnitude": 12.0, "mixup": 1.0, "smoothing": 0.3, "drop_path": 0.1},
+    "adrenalmnist3d": {"rand_magnitude": 5.0, "mixup": 0.2, "smoothing": 0.1, "drop_path": 0.4},
+}
+
 
 def strengthened(recipe: Recipe, name: str, strength: float) -> Recipe:
     """The recipe with one regulariser more.
@@ -75,6 +82,29 @@ def train_at_best_strengths(
         volumes, recipe, percent=percent, train=train_run, out=out, seed=seed, device=device, **rest
     )
     return metrics | {"strengths": found}
+
+
+def train_at_chosen_strengths(
+    volumes: Volumes, recipe: Recipe, *, names: Sequence[str], percent: float, seed: int, **rest: object
+) -> dict:
+    """`train_run` with these regularisers, each as strong as `CHOSEN` says for the data set: nothing is tuned.
+
+    names: of `strengthened`. percent: of the training patients, drawn by the seed, as in `train_on_share`. Returns
+    what `train_run` does, and "strengths": {name: {"chosen": strength}}. Raises ConfigError for a data set whose
+    strengths were never chosen.
+    """
+    from .tables import train_on_share
+
+    if volumes.name not in CHOSEN:
+        raise ConfigError(
+            f"strengths were chosen for {' and '.join(CHOSEN)}, not for {volumes.name}: name one of these, or run the "
+            "table regularisation, which chooses them"
+        )
+    chosen = {name: CHOSEN[volumes.name][name] for name in names}
+    for name, strength in chosen.items():
+        recipe = strengthened(recipe, name, strength)
+    metrics = train_on_share(volumes, recipe, percent=percent, train=train_run, seed=seed, **rest)
+    return metrics | {"strengths": {name: {"chosen": strength} for name, strength in chosen.items()}}
 
 
 def validation_auc(volumes: Volumes, recipe: Recipe, *, seed: int, device: torch.device) -> float:

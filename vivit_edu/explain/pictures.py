@@ -134,8 +134,9 @@ def rows_figure(model: nn.Module, rows: Sequence[SliceRow], alt: str) -> Figure:
             line[-1].set_axis_off()
         else:
             draw_scale(line[-1], top, row.unit, float(row.heat.max()))
+    kind = "frame" if model.config.clip_shape[0] == 3 else "slice"  # a clip in colour is of a video
     for axes, frame in zip(panels[0], frames):
-        axes.set_title(f"slice {frame}", fontsize=plots.SMALLEST)
+        axes.set_title(f"{kind} {frame}", fontsize=plots.SMALLEST)
     return figure
 
 

@@ -26,8 +26,8 @@ def _bytes(*shape, seed=0):
 
 @exercise
 def check_split(function: Callable, accuracy: Callable) -> None:
-    """01.1: function(patients int64 [N], share, generator) -> bool [N], True for held-out clips; accuracy(vectors
-    [N, D], labels [N], held bool [N]) -> how often the nearest vector that is not held out has the right label."""
+    """01.1: function(patients int64 [B], share, generator) -> bool [B], True for held-out clips; accuracy(vectors
+    [B, D], labels [B], held bool [B]) -> how often the nearest vector that is not held out has the right label."""
     numbers = torch.tensor([3, 4, 8, 15, 16, 23, 42, 99, 108, 200])  # gaps, as where patients were left out
     patients = numbers.repeat_interleave(torch.arange(2, 12))[torch.randperm(65, generator=seeded(0))]
     found = call(function, patients, 0.27, seeded(1))
@@ -62,7 +62,7 @@ def check_split(function: Callable, accuracy: Callable) -> None:
 def _is_mask(found, patients):
     if isinstance(found, (tuple, list)):
         raise CheckFailed(
-            f"the result is a {type(found).__name__}: return one mask, bool [N], True where a clip is held out"
+            f"the result is a {type(found).__name__}: return one mask, bool [B], True where a clip is held out"
         )
     if isinstance(found, torch.Tensor) and found.dtype != torch.bool:
         raise CheckFailed(
@@ -146,8 +146,8 @@ def _check_nearest_neighbour(accuracy):
 
 @exercise
 def check_measures(function: Callable, auc: Callable) -> None:
-    """01.2: function(guesses [N], labels [N]) -> the mean over the classes of the share found; auc(scores [N, K],
-    labels [N]) -> how often a clip of a class has a higher score for it than another clip."""
+    """01.2: function(guesses [B], labels [B]) -> the mean over the classes of the share found; auc(scores [B, K],
+    labels [B]) -> how often a clip of a class has a higher score for it than another clip."""
     labels = torch.tensor([0, 0, 0, 0, 0, 0, 2, 2, 5, 5, 5])  # of six classes, three do not occur
     guesses = torch.tensor([0, 0, 0, 0, 0, 2, 2, 0, 5, 1, 2])
 
@@ -270,7 +270,7 @@ def _check_auc(auc):
 
 @exercise
 def check_distances(function: Callable) -> None:
-    """01.3: function(clips [N, ...], labels [N], new [M, ...]) -> distances to the class means, [M, K]."""
+    """01.3: function(clips [B, ...], labels [B], new [M, ...]) -> distances to the class means, [M, K]."""
     labels = torch.tensor([3, 0, 0, 3, 1, 3, 2, 3, 2])  # in no order, and not as many of each
 
     def means(clips, labels, pick=lambda of_class: of_class.mean(dim=0)):
@@ -348,7 +348,7 @@ def check_distances(function: Callable) -> None:
 
 @exercise
 def check_comparable(function: Callable) -> None:
-    """01.4: function(scores [N, K]) -> float64 [N, K], of each clip with mean 0 and standard deviation 1."""
+    """01.4: function(scores [B, K]) -> float64 [B, K], of each clip with mean 0 and standard deviation 1."""
     right = finished.comparable
     far = 1e6 + 0.2 * drawn(3, 5, seed=2).double()  # differences that float32 does not see
     examine(
@@ -549,7 +549,7 @@ def check_mirrored(function: Callable) -> None:
 
 @exercise
 def check_pick_winner(function: Callable) -> None:
-    """01.8: function(hits bool [V, N], patients [N], choosing [P]) -> the winner's accuracy on them, on the others."""
+    """01.8: function(hits bool [V, B], patients [B], choosing [P]) -> the winner's accuracy on them, on the others."""
 
     def case(v, count, choosing, seed):
         chance = torch.rand(v, 1, generator=seeded(seed)) * 0.1 + 0.5

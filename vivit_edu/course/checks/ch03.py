@@ -229,7 +229,7 @@ def check_cut_frames(cut_frames: Callable) -> None:
 
 @exercise
 def check_reads_its_boxes(voxels_read: Callable, reads_its_boxes: Callable) -> None:
-    """03.6: voxels_read(embedding, clip, i, s) -> bool [C, T, H, W]; reads_its_boxes(embedding, clip_shape, tubelet)
+    """03.6: voxels_read(embedding, clip, t, s) -> bool [C, T, H, W]; reads_its_boxes(embedding, clip_shape, tubelet)
     -> whether each token reads its own tubelet and no more."""
     clip_shape, tubelet = (2, 4, 6, 6), (2, 2, 3)  # a grid of (2, 3, 2)
     check_voxels_read(voxels_read, clip_shape, tubelet)
@@ -655,16 +655,16 @@ def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet:
         ),
         ("an embedding whose tokens begin with a number that is always 0", first_number_empty(tubelet), cut_by_loops),
     ):
-        for i, s in ((1, 2), (0, 5), (0, 0)):
-            found = call(voxels_read, embedding, clip, i, s)
-            name = f"voxels_read(embedding, clip, {i}, {s}) for {what}"
+        for t, s in ((1, 2), (0, 5), (0, 0)):
+            found = call(voxels_read, embedding, clip, t, s)
+            name = f"voxels_read(embedding, clip, {t}, {s}) for {what}"
             found = torch.as_tensor(found) if hasattr(found, "__array__") else found
             if isinstance(found, torch.Tensor) and list(found.shape) == [1, *clip_shape]:
                 raise CheckFailed(f"{name} has an axis for the batch: it is given one clip, return [C, T, H, W]")
             same_shape(found, clip_shape, name)
             if found.dtype != torch.bool:
                 raise CheckFailed(f"{name} is {found.dtype}: say True or False for each voxel, gradient != 0")
-            expected = torch.isin(numbers, cut(numbers, tubelet)[0, i, s])[0]
+            expected = torch.isin(numbers, cut(numbers, tubelet)[0, t, s])[0]
             if torch.equal(found, ~expected):
                 raise CheckFailed(f"{name} is True for the voxels that are not read: True is for those that are")
             if found.all():
@@ -674,7 +674,7 @@ def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet:
             if not torch.equal(found, expected):
                 raise CheckFailed(
                     f"{name} is wrong for {int((found != expected).sum())} of {found.numel()} voxels: take the "
-                    f"gradient of the token at [i, s] = [{i}, {s}] with respect to the clip, and say where it is not 0"
+                    f"gradient of the token at [t, s] = [{t}, {s}] with respect to the clip, and say where it is not 0"
                 )
 
 
@@ -793,8 +793,8 @@ def check_similarity_map(similarity_map: Callable) -> None:
         cosines = unit @ unit[number]  # [N]
         nt, nh, nw = grid
 
-        def other(i, j, k, unit=unit, grid=grid):
-            n = (i % grid[0] * grid[1] + j % grid[1]) * grid[2] + k % grid[2]
+        def other(t, row, column, unit=unit, grid=grid):
+            n = (t % grid[0] * grid[1] + row % grid[1]) * grid[2] + column % grid[2]
             return (unit @ unit[n]).view(grid)
 
         found = call(similarity_map, positions, grid, place)
@@ -831,8 +831,10 @@ def check_similarity_map(similarity_map: Callable) -> None:
                 "the map has still one axis: give it the grid, [nt, nh, nw]": lambda: cosines,
                 "all pairs are compared: the map is for the one place that is given": lambda: unit @ unit.T,
                 "space is one axis: give it the grid, [nt, nh, nw]": lambda: cosines.view(nt, nh * nw),
-                "looks as if the place were read in reverse: it is (i, j, k), time first": lambda: other(*place[::-1]),
-                "looks as if the place's number were i + j + k: a step in time passes nh · nw places": lambda: (
+                "looks as if the place were read in reverse: it is (t, row, column), time first": (
+                    lambda: other(*place[::-1])
+                ),
+                "looks as if the place's number were t + row + column: a step in time passes nh · nw places": lambda: (
                     unit @ unit[sum(place)]
                 ).view(grid),
             },

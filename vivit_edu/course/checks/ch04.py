@@ -417,7 +417,7 @@ def check_multi_head(MultiHead: Callable) -> None:
     learns(module, z, also=module.parameters())
     if len(list(module.parameters())) != 4:
         raise CheckFailed("the module has other parameters than those of qkv and out: these two layers are enough")
-    passed("04.5", "the module does what torch's does, for one head and for six, and tells its weights.")
+    passed("04.5", "your module agrees with torch's, for one head and for six, and returns its weights.")
 
 
 def _check_weights(module, z, expected):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -598,11 +599,7 @@ FAULTS = {
 def check_learn(learn: Callable) -> None:
     """05.6: learn(model, batches) trains the model on pairs of clips and labels and returns the loss of each step.
     It is compared with runs that make one mistake each."""
-    generator = torch.Generator().manual_seed(0)
-    batches = [(drawn(6, 1, 4, 4, 6, seed=k).sigmoid(), torch.randint(3, (6,), generator=generator)) for k in range(5)]
-    runs = {"": _train(_small(1), batches)}
-    runs |= {message: _train(_small(1), batches, **change) for message, change in LEARN_MISTAKES.items()}
-    model = _small(1).train()
+    batches, runs, model = _batches(), _runs(), _small(1).train()
     try:
         losses = call(learn, model, batches, may_change=(0,))
     except CheckFailed as failed:
@@ -645,6 +642,18 @@ LEARN_MISTAKES = {
     NO_LAST_STEP: {"last": False},
     "these are the losses after each step: append the loss that was computed before it": {"after": True},
 }
+
+
+def _batches():
+    generator = torch.Generator().manual_seed(0)
+    return [(drawn(6, 1, 4, 4, 6, seed=k).sigmoid(), torch.randint(3, (6,), generator=generator)) for k in range(5)]
+
+
+@cache
+def _runs():
+    """{"": the right run, message: the run with this mistake}; always the same, so trained once."""
+    changes = {"": {}} | LEARN_MISTAKES
+    return {message: _train(_small(1), _batches(), **change) for message, change in changes.items()}
 
 
 def _train(model, batches, step=True, zero=True, softmax=False, last=True, after=False):

@@ -495,7 +495,7 @@ def check_starts(all_zero: Callable, start_at_zero: Callable, start_as_copy: Cal
     _says_who_sleeps(_started(start_at_zero, 8, 2, 16))
     for dim, heads, mlp_dim in ((8, 2, 16), (12, 3, 20)):
         _is_copy(_started(start_as_copy, dim, heads, mlp_dim))
-    passed("07.7", "three starts; from the last two every matrix learns.")
+    passed("07.7", "three starts. With the last two, every matrix can learn.")
 
 
 def _started(start, dim, heads, mlp_dim):

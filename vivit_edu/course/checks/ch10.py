@@ -126,58 +126,58 @@ def mistakes_of_central_frame(filters: torch.Tensor, t: int) -> dict[str, Any]:
 
 @exercise
 def check_repeat_positions(repeat_positions: Callable) -> None:
-    """repeat_positions(positions [1, 1 + S, D] with the cls token's first, n_t) -> [1, n_t·S, D], tokens in order
+    """repeat_positions(positions [1, 1 + S, D] with the cls token's first, nt) -> [1, nt·S, D], tokens in order
     (nt s)."""
     generator = torch.Generator().manual_seed(1)
-    for n_t, s in ((3, 4), (4, 4), (1, 4), (2, 20)):
+    for nt, s in ((3, 4), (4, 4), (1, 4), (2, 20)):
         positions = torch.randn(1, 1 + s, 6, generator=generator)
-        found = call(repeat_positions, positions, n_t)
+        found = call(repeat_positions, positions, nt)
         patches = positions[:, 1:]
-        expected = torch.cat([patches] * n_t, dim=1)
+        expected = torch.cat([patches] * nt, dim=1)
         close(
             found,
             expected,
             {
                 "the copies of one place stand side by side, order (s nt): Model 1's tokens are "
                 "ordered (nt s), all places "
-                "of time 0 first. repeat_interleave gives the one, repeat(1, n_t, 1) the other": repeat(
-                    patches, "1 s d -> 1 (s t) d", t=n_t
+                "of time 0 first. repeat_interleave gives the one, repeat(1, nt, 1) the other": repeat(
+                    patches, "1 s d -> 1 (s t) d", t=nt
                 ),
                 "the cls token's position is still there, once in each copy: leave out "
-                "positions[:, :1] first": torch.cat([positions] * n_t, dim=1),
+                "positions[:, :1] first": torch.cat([positions] * nt, dim=1),
                 "the cls token's position still stands in front: this model pools by mean and "
                 "has no cls token": torch.cat([positions[:, :1], expected], dim=1),
                 "the last position was left out, not the first: the cls token stands in front": torch.cat(
-                    [positions[:, :-1]] * n_t, dim=1
+                    [positions[:, :-1]] * nt, dim=1
                 ),
-                "the cls token was left out, but nothing repeated: each of the n_t time indices "
+                "the cls token was left out, but nothing repeated: each of the nt time indices "
                 "needs all S positions": patches,
-                "the positions were divided by n_t: each token gets one of them, so nothing is shared": expected / n_t,
+                "the positions were divided by nt: each token gets one of them, so nothing is shared": expected / nt,
                 "this is the grid [1, T', S, D] that Models 3 and 4 want: Model 1 has one "
-                "sequence, so merge the two axes": repeat(patches, "1 s d -> 1 t s d", t=n_t),
+                "sequence, so merge the two axes": repeat(patches, "1 s d -> 1 t s d", t=nt),
                 "repeated along the batch axis, which must stay 1: one set of positions serves all clips": repeat(
-                    patches, "1 s d -> t s d", t=n_t
+                    patches, "1 s d -> t s d", t=nt
                 ),
-                "the batch axis is lost: keep it, [1, n_t·S, D]": expected[0],
+                "the batch axis is lost: keep it, [1, nt·S, D]": expected[0],
                 "interpolated along the sequence: its neighbours are places of one image, so "
                 "this blurs space and knows "
-                "nothing of time. Repeat": lambda: stretched(patches, n_t),
+                "nothing of time. Repeat": lambda: stretched(patches, nt),
                 "interpolated along the sequence, and the cls token's position with it: leave "
-                "that out, and repeat": lambda: stretched(positions, n_t, s),
+                "that out, and repeat": lambda: stretched(positions, nt, s),
                 "the axes were regrouped by a reshape, without being moved: a token's D numbers "
                 "no longer belong together": lambda: (
-                    rearrange(patches, "1 s d -> 1 d s").repeat(1, 1, n_t).reshape(1, n_t * s, -1)
+                    rearrange(patches, "1 s d -> 1 d s").repeat(1, 1, nt).reshape(1, nt * s, -1)
                 ),
             },
-            what=f"the result for n_t = {n_t}, S = {s}",
+            what=f"the result for nt = {nt}, S = {s}",
         )
     cases = (drawn(1, 6, 3), 4), (drawn(1, 2, 5), 2), (drawn(1, 10, 1), 1)
     examine(repeat_positions, finished.repeat_positions, *cases, what="the result")
     passed("10.2", "every time index has the image's positions, in the order of Model 1's tokens.")
 
 
-def stretched(positions: torch.Tensor, n_t: int, s: int | None = None) -> torch.Tensor:
-    tokens = n_t * (s or positions.shape[1])
+def stretched(positions: torch.Tensor, nt: int, s: int | None = None) -> torch.Tensor:
+    tokens = nt * (s or positions.shape[1])
     return F.interpolate(positions.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
 
 
@@ -318,12 +318,12 @@ def _surgery_mistakes(name, theirs, ours, inflate):
             )
         }
     if name == "positions":
-        s, n_t = theirs[name].shape[1], ours[name].shape[1] // theirs[name].shape[1]
+        s, nt = theirs[name].shape[1], ours[name].shape[1] // theirs[name].shape[1]
         return mistakes | {
             "the positions are in the order (s nt), with the copies of a place side by side: all places of the first "
-            "time index come first": theirs[name].repeat_interleave(n_t, dim=1),
+            "time index come first": theirs[name].repeat_interleave(nt, dim=1),
             "the first position was left out: this image model has no cls token, so all S belong to patches": lambda: (
-                theirs[name][:, 1:].repeat(1, n_t, 1)
+                theirs[name][:, 1:].repeat(1, nt, 1)
             ),
             "the positions are still the image model's, one for each of the S places: repeat them for every time "
             "index": theirs[name],
@@ -445,8 +445,8 @@ def _loudly(state, theirs):
 
 
 def _places_first(state, theirs):
-    n_t = state["positions"].shape[1] // theirs["positions"].shape[1]
-    state["positions"] = theirs["positions"].repeat_interleave(n_t, dim=1)
+    nt = state["positions"].shape[1] // theirs["positions"].shape[1]
+    state["positions"] = theirs["positions"].repeat_interleave(nt, dim=1)
 
 
 def _without(*names):

@@ -505,7 +505,7 @@ def check_test_of_loops(scaling_changes_nothing: Callable) -> None:
                     f"your test says True to a loop that {fault}, in an epoch of {len(sizes)} steps: compare the "
                     "weights of all layers after the epoch, and compare them closely"
                 )
-    passed("12.4", "what a scaler must not change, it does not change; and two faulty loops are caught.")
+    passed("12.4", "your test passes the sound loop and catches two faulty ones.")
 
 
 # ---- 12.5

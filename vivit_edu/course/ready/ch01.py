@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @builds("01.1")
 def split_by_patient(patients: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """The patient of each clip, int64 [N] -> bool [N], True for the clips of the patients that are held out"""
+    """The patient of each clip, int64 [B] -> bool [B], True for the clips of the patients that are held out"""
     numbers = patients.unique()
     shuffled = numbers[torch.randperm(len(numbers), generator=generator)]
     return torch.isin(patients, shuffled[: round(share * len(numbers))])
@@ -22,21 +22,21 @@ def split_by_patient(patients: torch.Tensor, share: float, generator: torch.Gene
 
 @builds("01.1")
 def nearest_neighbour_accuracy(vectors: torch.Tensor, labels: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-    """Vectors [N, D], int64 [N], bool [N] -> how often a held-out vector has the label of the nearest other one"""
+    """Vectors [B, D], int64 [B], bool [B] -> how often a held-out vector has the label of the nearest other one"""
     nearest = torch.cdist(vectors[held], vectors[~held]).argmin(dim=1)
     return (labels[~held][nearest] == labels[held]).double().mean()
 
 
 @builds("01.2")
 def balanced_accuracy(guesses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """int64 [N] and int64 [N] -> the mean over the classes of the share of each that was guessed right"""
+    """int64 [B] and int64 [B] -> the mean over the classes of the share of each that was guessed right"""
     recalls = [(guesses[labels == k] == k).double().mean() for k in labels.unique()]
     return torch.stack(recalls).mean()
 
 
 @builds("01.2")
 def auc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Scores [N, K] and int64 [N] -> how often a clip of a class has a higher score for it than another clip"""
+    """Scores [B, K] and int64 [B] -> how often a clip of a class has a higher score for it than another clip"""
     shares = []
     for k in labels.unique():
         of_class, others = scores[labels == k, k, None], scores[labels != k, k]
@@ -47,14 +47,14 @@ def auc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 @builds("01.3")
 def distances_to_means(clips: torch.Tensor, labels: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """Clips [N, ...] with labels [N], and new clips [M, ...] -> their distance to the mean of each class, [M, K]"""
+    """Clips [B, ...] with labels [B], and new clips [M, ...] -> their distance to the mean of each class, [M, K]"""
     means = torch.stack([clips[labels == k].float().mean(dim=0) for k in range(labels.max() + 1)])  # [K, ...]
     return torch.cdist(new.float().flatten(1), means.flatten(1))
 
 
 @builds("01.4")
 def comparable(scores: torch.Tensor) -> torch.Tensor:
-    """Scores [N, K] of N clips -> float64 [N, K] on one scale: each clip's with mean 0 and standard deviation 1"""
+    """Scores [B, K] of B clips -> float64 [B, K] on one scale: each clip's with mean 0 and standard deviation 1"""
     scores = scores.double()
     scores = scores - scores.mean(dim=1, keepdim=True)
     return scores / scores.std(dim=1, keepdim=True, correction=0)
@@ -87,8 +87,8 @@ def mirrored(
 def pick_winner(
     hits: torch.Tensor, patients: torch.Tensor, choosing: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right or wrong, bool [V, N], of V classifiers -> the accuracy of the best on `choosing` patients, there and on
+    """Right or wrong, bool [V, B], of V classifiers -> the accuracy of the best on `choosing` patients, there and on
     the others"""
     seen = torch.isin(patients, choosing)
-    winner = hits[hits[:, seen].double().mean(dim=1).argmax()]  # [N]
+    winner = hits[hits[:, seen].double().mean(dim=1).argmax()]  # [B]
     return winner[seen].double().mean(), winner[~seen].double().mean()

@@ -85,10 +85,10 @@ def cut_frames(clips: torch.Tensor, tubelet: Sequence[int]) -> torch.Tensor:
 
 
 @builds("03.6")
-def voxels_read(embedding: nn.Module, clip: torch.Tensor, i: int, s: int) -> torch.Tensor:
-    """Which voxels of a clip [C, T, H, W] the token at (i, s) depends on: bool [C, T, H, W]"""
+def voxels_read(embedding: nn.Module, clip: torch.Tensor, t: int, s: int) -> torch.Tensor:
+    """Which voxels of a clip [C, T, H, W] the token at (t, s) depends on: bool [C, T, H, W]"""
     probe = clip.detach().clone().requires_grad_()
-    token = embedding(probe[None])[0, i, s]  # [D]
+    token = embedding(probe[None])[0, t, s]  # [D]
     (gradient,) = torch.autograd.grad(token.sum(), probe)
     return gradient != 0
 
@@ -98,10 +98,10 @@ def reads_its_boxes(embedding: nn.Module, clip_shape: Sequence[int], tubelet: Se
     """Whether each token reads every voxel of its own tubelet and no other voxel"""
     clip = torch.rand(*clip_shape)
     _, nt, places, _ = embedding(clip[None]).shape
-    for i in range(nt):
+    for t in range(nt):
         for s in range(places):
-            read = cut(voxels_read(embedding, clip, i, s)[None], tubelet)[0]  # [nt, S, V]
-            if not read[i, s].all() or read.sum() > read[i, s].sum():
+            read = cut(voxels_read(embedding, clip, t, s)[None], tubelet)[0]  # [nt, S, V]
+            if not read[t, s].all() or read.sum() > read[t, s].sum():
                 return False
     return True
 
@@ -120,7 +120,7 @@ class LearnedPositions(nn.Module):
 
 @builds("03.7")
 def similarity_map(positions: torch.Tensor, grid: Sequence[int], place: Sequence[int]) -> torch.Tensor:
-    """Positions [N, D], grid (nt, nh, nw) and a place (i, j, k) in it -> cosines [nt, nh, nw]"""
+    """Positions [N, D], grid (nt, nh, nw) and a place (t, row, column) in it -> cosines [nt, nh, nw]"""
     directions = positions / positions.norm(dim=-1, keepdim=True)
     volume = directions.view(*grid, -1)  # [nt, nh, nw, D]
     return volume @ volume[tuple(place)]

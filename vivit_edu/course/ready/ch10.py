@@ -28,9 +28,9 @@ def central_frame(filters: torch.Tensor, t: int) -> torch.Tensor:
 
 
 @builds("10.2")
-def repeat_positions(positions: torch.Tensor, n_t: int) -> torch.Tensor:
-    """[1, 1 + S, D] -> [1, n_t·S, D]"""
-    return repeat(positions[:, 1:], "1 s d -> 1 (t s) d", t=n_t)
+def repeat_positions(positions: torch.Tensor, nt: int) -> torch.Tensor:
+    """[1, 1 + S, D] -> [1, nt·S, D]"""
+    return repeat(positions[:, 1:], "1 s d -> 1 (t s) d", t=nt)
 
 
 @builds("10.3")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...plots import GREEN, GREY, new_figure
+from ...plots import GREEN, GREY, SMALLEST, new_figure
 from ...support.tables import mean_sd
 from .block import PURPLE
 from .pieces import canvas, draw_arrow, draw_box, draw_cube, draw_residual_stream, draw_text, draw_tokens, tokens_width
@@ -201,17 +201,75 @@ def gains_by_seed(tables: Mapping[str, dict], figure_of: str = "acc", title: str
     return figure
 
 
-def paired(table: dict, figure_of: str = "acc", split: str = "test") -> dict[str, list[float]]:
+def piled_up(tables: Mapping[str, dict], figures_of: Mapping[str, str]) -> Figure:
+    """Recorded tables whose rows keep what is above them: the test figure of each row, a line for each seed, and the
+    training loss of each row, mean over the seeds.
+
+    tables: {title: what `ablate.run_table` returns}. figures_of: {title: "acc" or "auc"}, which figure is shown.
+    """
+    from matplotlib import colormaps
+
+    figure = new_figure(9.6, 2.9 * len(tables))
+    said = []
+    grid = figure.subplots(len(tables), 2, squeeze=False, width_ratios=(1.25, 1))
+    for (left, right), (title, table) in zip(grid, tables.items()):
+        names, field = [row["row"] for row in table["rows"]], figures_of[title]
+        word = {"acc": "test accuracy", "auc": "test AUC"}[field]
+        found = np.array([row["test"][field]["runs"] for row in table["rows"]])  # [rows, seeds]
+        places = np.arange(len(names))
+        left.plot(found, places, "o-", color=GREY, alpha=0.5, markersize=4, linewidth=0.8)
+        left.plot(found.mean(axis=1), places, "|", color="black", markersize=18, markeredgewidth=2)
+        left.set(xlabel=word, ylim=(len(names) - 0.5, -0.5))
+        left.set_yticks(places, names)
+        left.set_title(title, fontsize=10)
+        left.grid(alpha=0.3, axis="x")
+        for name, row, shade in zip(names, table["rows"], np.linspace(0.9, 0, len(names))):
+            losses = np.mean(row["history"]["loss"], axis=0)
+            right.plot(np.arange(1, len(losses) + 1), losses, color=colormaps["cividis"](shade), label=name)
+        right.set(xlabel="epoch", ylabel="loss in training")
+        right.grid(alpha=0.3)
+        left.locator_params(axis="x", nbins=6)
+        said.append(f"{title}, {word}: {'; '.join(f'{n} {v:.3f}' for n, v in zip(names, found.mean(axis=1)))}.")
+    grid[0, 1].legend(fontsize=SMALLEST, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.alt_text = (
+        "For each data set, on the left the test figure of each row, each of which keeps what is above it, a line per "
+        "seed and the mean; on the right the training loss of each epoch. " + " ".join(said)
+    )
+    return figure
+
+
+def paired(table: dict, figure_of: str = "acc", split: str = "test", *, above: bool = False) -> dict[str, list[float]]:
     """For each row of a recorded table but the first: what it has more than the first, seed by seed.
 
-    table: what `ablate.run_table` returns. figure_of: "acc", "balanced_acc" or "auc".
+    table: what `ablate.run_table` returns. figure_of: "acc", "balanced_acc" or "auc". above: more than the row above
+    it, instead.
     """
-    first, *others = table["rows"]
-    reference = first[split][figure_of]["runs"]
+    runs = [row[split][figure_of]["runs"] for row in table["rows"]]
+    references = runs if above else [runs[0]] * len(runs)
     return {
-        row["row"]: [value - before for value, before in zip(row[split][figure_of]["runs"], reference)]
-        for row in others
+        row["row"]: [value - before for value, before in zip(values, reference)]
+        for row, values, reference in zip(table["rows"][1:], runs[1:], references)
     }
+
+
+def gains_by_step(table: dict, figure_of: str) -> str:
+    """A recorded table whose rows keep what is above them, in plain text: the test figure of each row, and how much
+    more it is than the row above and than the first, with a * where that is more than twice its spread over seeds."""
+    from tabulate import tabulate
+
+    def said(values: Sequence[float]) -> str:
+        mean, sd = np.mean(values), np.std(values, ddof=1)
+        # + 0.0: a mean that rounds to nothing has no sign
+        return f"{round(mean, 3) + 0.0:+.3f} ± {sd:.3f}{' *' if abs(mean) > 2 * sd else ''}"
+
+    gains = [paired(table, figure_of, above=above) for above in (True, False)]
+    rows = [
+        (row["row"], mean_sd(row["test"][figure_of]), *(said(of[row["row"]]) if k else "" for of in gains))
+        for k, row in enumerate(table["rows"])
+    ]
+    word = {"acc": "accuracy", "auc": "AUC"}[figure_of]
+    heads = [f"{table['dataset']}, {table['epochs']} epochs", f"test {word}", "minus the row above", "minus the first"]
+    return tabulate(rows, heads, disable_numparse=True)
 
 
 def clearly_better(table: dict, figure_of: str) -> str:
