@@ -122,6 +122,8 @@ def test_the_real_file_trains(test_data, tmp_path, capsys):
         (["train", "organmnist2d"], "organmnist3d"),
         (["train", "organphantom3d", "--model", "vit"], "factorised_encoder"),
         (["train", "organphantom3d", "--device", "abacus"], "choose auto, or one of"),
+        (["train", "organphantom3d", "--device", "\udcff"], "choose auto, or one of"),
+        (["train", "organphantom3d", "--device", "cuda:99999999999999999999"], "choose auto, or one of"),
         (["train", "--resume"], "--out"),
         (["train", "--resume", "--out", "nowhere"], "run.json"),
         (["evaluate", "nowhere"], "run folder"),
@@ -259,6 +261,36 @@ def test_a_reader_who_has_seen_enough_is_no_fault():
     shown = command("data", code=PRINTS, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert shown.returncode == 141 and shown.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its files have no such numbers")
+@pytest.mark.parametrize("closed", [[2], [1, 2], [0, 1, 2]])
+def test_what_goes_to_a_closed_stderr_does_not_go_into_the_next_file(closed, tmp_path):
+    """`vivit-edu train 2>&-`: the next file to be opened, such as a checkpoint, had the number 2."""
+    code = f"""
+import os, sys
+for number in {closed}:
+    os.close(number)
+from vivit_edu import cli
+from vivit_edu.errors import DataError
+
+def run(options):
+    with open({str(tmp_path / "file")!r}, "wb") as file:
+        for number in (1, 2):
+            os.write(number, b"a library's warning")  # as C does it
+        print("a warning", file=sys.stderr, flush=True)
+        file.write(b"ours")
+    raise DataError("a message")
+
+cli.run_data, sys.argv = run, ["vivit-edu", "data"]
+if 1 in {closed}:
+    sys.stdout = None  # as Python has it where the shell closed it
+sys.stderr = None
+sys.exit(cli.main())
+"""
+    shown = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert shown.returncode == 2 and (tmp_path / "file").read_bytes() == b"ours"
+    assert "a message" not in shown.stdout, "it is told on stderr, which goes nowhere"
 
 
 @needs_dev_full

@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vivit_edu.datasets import medmnist, phantom
 from vivit_edu.errors import ConfigError
 from vivit_edu.support import files
 from vivit_edu.support import npz as archives
+from vivit_edu.support.places import user_cache
 from vivit_edu.volumes import describe, find_mirror_axis
 
 ORGANS = (
@@ -382,7 +384,7 @@ def test_what_would_fill_the_memory_is_refused_unread(root, table, monkeypatch):
     table("adrenalmnist3d", content)
     (root / "adrenalmnist3d.npz").write_bytes(content)
     monkeypatch.setattr(archives, "MAX_UNPACKED", 13 * 28**3)
-    monkeypatch.setattr(archives.np, "load", lambda *_, **__: pytest.fail("an array was read"))
+    monkeypatch.setattr(archives.np.lib.format, "read_array", lambda *_, **__: pytest.fail("an array was read"))
     with pytest.raises(DataError, match="would unpack to"):
         load_volumes("adrenalmnist3d", root=root)
 
@@ -413,6 +415,20 @@ def test_what_is_not_a_file_is_called_what_it_is(root, table, calls, monkeypatch
         load_volumes(name, root=root)
     assert not isinstance(error.value, UnreachableError) and asked == calls == []
     assert os.listdir(root) == [path.name]
+
+
+def test_who_has_no_home_is_told_of_the_file_all_the_same(root, table, monkeypatch):
+    """As in a container that runs under a number without a name."""
+
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    table("adrenalmnist3d", b"it")
+    with pytest.raises(UnreachableError, match="adrenalmnist3d.npz is neither in"):
+        load_volumes("adrenalmnist3d", root=root, download=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert user_cache() == Path("/nonexistent/.cache/vivit-edu")
 
 
 def test_a_folder_where_medmnist_keeps_its_files_is_named_too(tmp_path, root, table):

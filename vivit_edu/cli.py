@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Before torch is loaded: threads that wait for each other sleep. By default they spin, and on a busy machine a
     # training step then takes several times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if arguments is None and sys.stderr is not None:
+    if arguments is None:
+        open_what_is_closed()
         sys.stderr = Mumbling(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to stop
@@ -74,6 +75,20 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"vivit-edu: {unforeseen(error)}")
         return 1
     return 0
+
+
+def open_what_is_closed() -> None:
+    """Lets what is written to a stdout or stderr that the shell closed (`2>&-`) go nowhere.
+
+    Otherwise the next file opened, such as a checkpoint, would get the number of the closed one, and with it whatever
+    libraries write to stderr.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
 
 
 class Mumbling:

@@ -4,10 +4,12 @@ The chapter that is graded is a short one with chapter 03's own exercises and ch
 """
 
 import copy
+import json
 import os
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import nbformat
@@ -15,11 +17,14 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+from tests.damage import NO_FILES, no_file
 from vivit_edu.authoring.classroom import classroom, lead_out, source_notebook
 from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
 from vivit_edu.authoring.masters import master_paths, notebook_text, read
+from vivit_edu.authoring.ours import built_beside
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
+from vivit_edu.support.files import what_is
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 MASTERS = master_paths(FOLDER)
@@ -145,11 +150,8 @@ def test_what_was_not_changed_is_renewed(tmp_path, capsys):
     mark = course / ".vivit-edu"
     old = source.read_bytes() + b" "  # as an earlier version had written it
     source.write_bytes(old)
-    import hashlib
-    import json
-
     known = json.loads(mark.read_text())
-    known["files"][source.relative_to(course).as_posix()] = [hashlib.sha256(old).hexdigest()]
+    known["files"][source.relative_to(course).as_posix()] = [sha256(old).hexdigest()]
     mark.write_text(json.dumps(known))
     classroom(course, "03", masters=FOLDER)
     assert source.read_bytes() == old[:-1] and "changed" not in capsys.readouterr().out
@@ -176,6 +178,57 @@ def test_what_cannot_be_a_course_is_refused(tmp_path, capsys, monkeypatch):
         classroom(tmp_path / "mine.txt" / "below")
     assert main(["classroom", str(tmp_path / "new"), "--chapters", "77"]) == 2
     assert "no chapter 77" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+def test_what_is_no_folder_and_no_file_is_called_what_it_is_and_left(kind, words, tmp_path, capsys):
+    path = no_file(kind, tmp_path / "there")
+    if kind != "folder":
+        with pytest.raises(ConfigError, match=f"there is {words}; expected the name of a new folder"):
+            classroom(path, "03")
+        with pytest.raises(ConfigError, match=rf"cannot be written \(.*there is {words}\)"):
+            classroom(path / "below", "03")
+    classroom(tmp_path / "class", "03")
+    readme = no_file(kind, tmp_path / "class" / "README.md")
+    classroom(tmp_path / "class", "03")  # which waits for no pipe
+    assert what_is(readme) == words and "README.md was changed" in capsys.readouterr().out
+
+
+def test_nothing_outside_the_folder_and_no_link_is_replaced(tmp_path):
+    """Whatever a mark names, and wherever a link in the folder leads."""
+    folder, outside = tmp_path / "site", tmp_path / "outside"
+    (folder / "deep").mkdir(parents=True), outside.mkdir()
+    ours = [sha256(b"ours").hexdigest()]
+    for name in ("page", "below", "linked"):
+        (outside / name).write_text("ours")
+    (folder / "link").symlink_to("../outside")
+    (folder / "linked").symlink_to("../outside/linked")
+    names = ["../outside/page", str(outside / "page"), "link/below", "linked", "deep/../../outside/page"]
+    (folder / ".vivit-edu").write_text(json.dumps({"made": "site", "files": dict.fromkeys(names, ours)}))
+    with built_beside(folder, "site", renew_all=True) as (built, kept):
+        for name in ("link/below", "link/new", "linked"):
+            (built / name).parent.mkdir(exist_ok=True)
+            (built / name).write_text("new")
+    assert {path.name: path.read_text() for path in outside.iterdir()} == dict.fromkeys(
+        ("page", "below", "linked"), "ours"
+    )
+    assert (folder / "linked").is_symlink() and sorted(kept) == sorted({*names, "link/new"})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, as POSIX has it")
+def test_two_commands_do_not_build_in_one_folder(tmp_path, monkeypatch):
+    from tests.support.test_locks import other
+
+    monkeypatch.setattr("vivit_edu.support.locks.IN_FOLDER", ".class.lock")
+    process, pipe, _ = other(tmp_path)  # as a `classroom` next to this one, which is building
+    with pytest.raises(ConfigError, match=f"process {process.pid} on .* is writing to .*class: wait"):
+        classroom(tmp_path / "class", "03")
+    assert not (tmp_path / "class").exists() and [p.name for p in tmp_path.iterdir()] == [".class.lock"]
+    pipe.send("end")
+    process.join()
+    classroom(tmp_path / "class", "03")
+    assert [p.name for p in tmp_path.iterdir()] == ["class"]
 
 
 def test_a_build_that_fails_touches_nothing(tmp_path, monkeypatch):

@@ -270,6 +270,9 @@ def test_chapters_are_chosen_by_number():
     assert harness.choose(paths, "3, 12") == harness.choose(paths, [3, "12"]) == paths[1:]
     with pytest.raises(ConfigError, match="no chapter 04: expected some of 00, 03, 12"):
         harness.choose(paths, "03,04")
+    for nothing in ("", ",", "03,", " ,03"):  # a variable of the shell that nobody set is not chapter 00
+        with pytest.raises(ConfigError, match="no chapter ''"):
+            harness.choose(paths, nothing)
 
 
 def test_nbval_compares_checked_cells_and_runs_the_others(course, sample, tmp_path):

@@ -15,13 +15,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.damage import DAMAGE, damaged
+from tests.damage import DAMAGE, NO_FILES, damaged, no_file
 from tests.test_data import small_set
 from vivit_edu import load_volumes
 from vivit_edu.datasets import medmnist
 from vivit_edu.datasets.medmnist import as_volumes
 from vivit_edu.errors import DataError
-from vivit_edu.support.npz import npz_headers
+from vivit_edu.support.npz import npz_arrays, npz_headers
 
 DRAWN = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 
@@ -128,3 +128,21 @@ def test_a_header_that_unpacks_to_gigabytes_is_not_unpacked(nowhere_else):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**23
+
+
+def test_an_entry_that_nobody_looked_at_is_not_read_in_place_of_the_array(nowhere_else):
+    """NumPy's own reader takes an entry "a" before "a.npy", whatever is in it: zeros, packed a thousandfold."""
+    np.save(good := io.BytesIO(), np.arange(8, dtype=np.uint8))
+    np.lib.format.write_array_header_1_0(head := io.BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": (9,)})
+    with zipfile.ZipFile(nowhere_else / "twins.npz", "w") as archive:
+        archive.writestr("a.npy", good.getvalue())
+        archive.writestr("a", head.getvalue() + bytes(9))
+    assert npz_headers(nowhere_else / "twins.npz") == {"a": (np.dtype("uint8"), (8,))}
+    assert npz_arrays(nowhere_else / "twins.npz", ["a"])["a"].tolist() == list(range(8))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+def test_what_is_no_file_is_not_opened_as_an_archive(kind, words, tmp_path):
+    with pytest.raises(DataError, match=f"it.npz is {words}, not a file"):
+        npz_headers(no_file(kind, tmp_path / "it.npz"))

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import struct
+import sys
 import warnings
 from fractions import Fraction
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.damage import NO_FILES, no_file
 from vivit_edu import load_clip, load_videos
 from vivit_edu.cli import main
-from vivit_edu.datasets import decoding, video
+from vivit_edu.datasets import decoding, video, video_folders
 from vivit_edu.errors import ConfigError, DataError
 from vivit_edu.volumes import describe
 
@@ -481,15 +483,52 @@ def test_given_splits_are_kept(folder, tmp_path):
 def test_what_a_mac_and_windows_leave_behind_is_neither_a_class_nor_a_file(folder, tmp_path):
     copied(folder, tmp_path / "v")
     for place in (tmp_path / "v", tmp_path / "v" / "darkens"):
-        for name in (".DS_Store", "._1.mp4", "Thumbs.db", "desktop.ini"):
+        for name in (".DS_Store", "._1.mp4", "Thumbs.db", "desktop.ini", "Icon\r"):
             (place / name).write_bytes(b"rubbish")
-        (place / "__MACOSX").mkdir()
-        (place / "__MACOSX" / "1.mp4").write_bytes(b"rubbish")
+        for name in ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "#recycle", "@eaDir"):
+            (place / name).mkdir()
+            (place / name / "1.mp4").write_bytes(b"rubbish")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         files = video.list_videos(tmp_path / "v", frames=2, size=8)
     assert files.class_names == ("brightens", "darkens") and files.left_out == {}
     assert {split: len(items) for split, items in files.splits.items()} == {"train": 6, "val": 2, "test": 2}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+def test_what_is_no_file_is_called_what_it_is(kind, words, folder, tmp_path):
+    place = copied(folder, tmp_path / "v", 3)
+    path = no_file(kind, place / "darkens" / "x.mp4")
+    with pytest.raises(DataError, match=f"x.mp4 is {words}, not a file"):
+        load_clip(path, frames=2, size=8)
+    if kind != "folder":
+        with pytest.raises(DataError, match=f"x.mp4 is {words}, not a file"):
+            video.list_videos(place, frames=2, size=8)
+        path.rename(path.with_suffix(".of-another-kind"))  # and is left out under a name that is no video's
+        with pytest.warns(UserWarning, match="6 of 7 files are used. Left out: 1 .of-another-kind: no video"):
+            video.list_videos(place, frames=2, size=8)
+        with pytest.raises(DataError, match=f"l.csv is {words}"):
+            video.list_videos(no_file(kind, tmp_path / "l.csv"), frames=2, size=8)
+        with pytest.raises(DataError, match=f"l.csv is {words}"):
+            video.list_videos(place, frames=2, size=8, val=tmp_path / "l.csv")
+
+
+def test_a_folder_that_links_back_is_entered_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").touch()
+    (tmp_path / "a" / "up").symlink_to("..", target_is_directory=True)
+    (tmp_path / "a" / "again").symlink_to(".", target_is_directory=True)
+    assert video_folders.files_in(tmp_path) == [tmp_path / "a" / "x"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are not UTF-8")
+def test_names_that_are_not_utf_8_are_written_out(folder, tmp_path):
+    """As from an old archive: no figure takes them, nor a file of JSON in UTF-8."""
+    place = copied(folder, tmp_path / os.fsdecode(b"caf\xe9"), 3)
+    (place / "darkens").rename(place / os.fsdecode(b"d\xe4rkens"))
+    volumes = load_videos(place, frames=2, size=8)
+    assert volumes.class_names == ("brightens", r"d\udce4rkens") and volumes.name == r"videos-caf\udce9"
 
 
 def copied(folder, to, count=5):
@@ -573,6 +612,7 @@ def test_left_and_right_in_names_swap_in_the_mirror():
     assert video.sides(["left", "jump"]).permutation == (0, 1)
     # names that differ in capitals or dashes only: which of them would the other side be?
     assert video.sides(["A", "a"]).permutation == (0, 1)
+    assert video.sides(["a ", "a", "turn  left", "turn left", "b\tleft", "b right"]).permutation == (0, 1, 2, 3, 5, 4)
     assert video.sides(["Turn left", "turn right", "turn-left"]).permutation == (0, 1, 2)
 
 

@@ -1,11 +1,13 @@
 """Lists of videos as people have them, and data sets with splits of their own, few files or one long file."""
 
+import os
 import warnings
 from collections import Counter
 
 import pytest
 import torch
 
+from tests.damage import NO_FILES, no_file
 from tests.datasets.test_video import encode, ramp
 from vivit_edu import load_videos
 from vivit_edu.datasets import decoding, video_splits
@@ -143,6 +145,8 @@ FAULTY = {
     "two labels": ("l.txt", "a.mp4 0\nsame/../a.mp4 1\n", "line 2: same/../a.mp4 is in line 1 already.*other labels"),
     "two splits": ("l.csv", "path,label,split\na.mp4,x,train\na.mp4,x,test\n", "line 3.*line 2 already.*other splits"),
     "nothing": ("l.csv", "\n \n", "is empty"),
+    "a pointer": ("l.csv", "version https://git-lfs.github.com/spec/v1\noid 1\n", "is no list.*a Git LFS pointer"),
+    "a page": ("l.txt", "<!DOCTYPE html><html>\n", "is no list of videos: it is an HTML page"),
     "titles alone": ("l.csv", "path,label\n", "names no video"),
     "another alphabet": ("l.csv", "path,label\n".encode("utf-16"), "not a text in UTF-8"),
     "bytes": ("l.csv", b"path,label\na.mp4\0,run\n", "not there"),
@@ -152,6 +156,18 @@ FAULTY = {
     "one class": ("l.txt", "a.mp4 0\n", "at least two classes.*found: 0"),
     "a list in a list": ("l.csv", "path,label\n~nobody-here/a.mp4,x\n", "not there"),
 }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "dead", "circle"])
+@pytest.mark.parametrize("name", ["b.mp4", "b"])
+def test_a_line_that_names_no_file_is_told_what_it_names(kind, name, film, tmp_path):
+    put(film, tmp_path / "a.mp4", 0)
+    no_file(kind, tmp_path / name)
+    for text in (f"path,label\na.mp4,x\n{name},y\n", f"a.mp4 x\na.mp4 x\n{name} y\n"):
+        (tmp_path / "l.csv").write_text(text)
+        with pytest.raises(DataError, match=f"l.csv, line 3: .*{name} is {NO_FILES[kind]}, not a file"):
+            listed(tmp_path / "l.csv")
 
 
 @pytest.mark.parametrize("fault", FAULTY)

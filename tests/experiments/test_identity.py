@@ -60,6 +60,14 @@ def test_the_checkpoint_of_another_run_is_refused(other, says, names, finished, 
         train(run, resume=True)
 
 
+def test_the_checkpoint_of_a_run_on_other_data_is_refused(run, tmp_path):
+    """With the same recipe and seed, so that nothing else tells it from the run's own."""
+    train(tmp_path / "other", changed(make_tiny_volumes(), "a voxel"))
+    shutil.copy(tmp_path / "other" / LATEST, run / LATEST)
+    with pytest.raises(CheckpointError, match="than its run.json says: it was trained on other data"):
+        evaluate_run(run, device="cpu")
+
+
 def test_a_checkpoint_of_more_epochs_than_the_run_is_refused(run):
     said = json.loads((run / "run.json").read_text())
     said["recipe"]["epochs"] = 1
@@ -294,19 +302,22 @@ def test_of_a_finished_run_of_a_table_only_what_is_ours_is_removed(run):
     assert not run.exists()
 
 
-@pytest.mark.parametrize("when", ["fit", "predict_logits", "draw_figures"])
+@pytest.mark.parametrize("when", ["fit", "after fit", "predict_logits", "draw_figures"])
 def test_a_folder_that_is_removed_while_a_run_writes_to_it_is_no_success(when, tmp_path, monkeypatch):
     """Before the first epoch, after the last one, or among the figures."""
-    out, right = tmp_path / "run", getattr(runs, when)
+    out, after, name = tmp_path / "run", "after" in when, when.removeprefix("after ")
+    right = getattr(runs, name)
 
     def gone(*arguments, **options):
+        result = right(*arguments, **options) if after else None
         shutil.rmtree(out, ignore_errors=True)
-        return right(*arguments, **options)
+        return result if after else right(*arguments, **options)
 
     monkeypatch.setattr(runs, "draw_figures", lambda *_: None)
-    monkeypatch.setattr(runs, when, gone if when != "draw_figures" else lambda *_: shutil.rmtree(out))
+    monkeypatch.setattr(runs, name, gone if when != "draw_figures" else lambda *_: shutil.rmtree(out))
     with pytest.raises(CheckpointError, match="run was removed or replaced|not a run folder"):
         train_run(make_tiny_volumes(), tiny_recipe(epochs=1), out=out, device="cpu")
+    assert not out.exists()  # it is not made anew for what is left to write
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, as POSIX has it")
@@ -343,3 +354,28 @@ def test_identity_is_of_clips_and_labels_and_not_of_names():
     volumes = make_tiny_volumes()
     assert identity(volumes) == identity(replace(volumes, name="other")) != identity(changed(volumes, "order"))
     assert list(identity(volumes)) == ["the split train", "the split val", "the split test"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{GRINNING FACE}" * 63, "short"])
+def test_the_folder_of_a_run_has_a_name_that_can_be_made(name, tmp_path, monkeypatch):
+    """A folder of videos gives its name to the data set, and that to the run."""
+    monkeypatch.chdir(tmp_path)
+    out = runs.default_folder(replace(make_tiny_volumes(), name=f"videos-{name}"), tiny_recipe(), 0)
+    out.mkdir(parents=True)
+    assert out.name.startswith(f"videos-{name[:10]}") and "-spacetime-0-" in out.name
+
+
+def test_a_table_whose_folder_is_gone_trains_no_further_row(tmp_path, monkeypatch):
+    from vivit_edu.experiments import ablate
+
+    made = []
+
+    def write_run(path, row, *_):
+        made.append(row.name)
+        shutil.rmtree(tmp_path / "table")
+
+    monkeypatch.setattr(ablate, "write_run", write_run)
+    rows = [Row("one", tiny_recipe()), Row("two", tiny_recipe())]
+    with pytest.raises(CheckpointError, match="table was removed or replaced while"):
+        ablate.run_table("steps", rows, make_tiny_volumes(), seeds=1, out=tmp_path / "table", device="cpu")
+    assert made == ["one"]

@@ -1,14 +1,17 @@
 """What a model sees in files: ours against the class that the split knows, a published layout against transformers."""
 
 import json
+import os
 import re
 import shutil
+import struct
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tests.damage import no_file
 from tests.datasets.test_video import encode, ramp
 from tests.tiny import make_tiny_volumes, tiny_recipe
 from vivit_edu.cli import main
@@ -67,6 +70,12 @@ def test_the_command_prints_a_table_or_json_and_names_what_it_could_not_read(run
     assert "notes.txt" in err and "none.mp4" in err and "Traceback" not in err
 
 
+def with_header(path, header):
+    """Writes a file in NumPy's format whose header says what it likes."""
+    text = str(header).encode()
+    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(64))
+
+
 BAD = {
     "two arrays": lambda p: np.savez(p.with_suffix(".npz"), a=np.zeros((2, 2, 2)), b=np.zeros((2, 2, 2))),
     "a table": lambda p: np.save(p, np.zeros((3, 3))),
@@ -75,6 +84,20 @@ BAD = {
     "Hounsfield units": lambda p: np.save(p, np.full((8, 8, 8), -1000, np.int16)),
     "floats over 1": lambda p: np.save(p, np.full((8, 8, 8), 1.5)),
     "not a number": lambda p: np.save(p, np.full((8, 8, 8), np.nan)),
+    "words": lambda p: np.save(p, np.zeros((8, 8, 8), "U3")),
+    "bytes": lambda p: np.save(p, np.zeros((8, 8, 8), "S3")),
+    "dates": lambda p: np.save(p, np.zeros((8, 8, 8), "M8[s]")),
+    "pairs": lambda p: np.save(p, np.zeros((8, 8, 8), "i4,f4")),
+    "complex numbers": lambda p: np.save(p, np.zeros((8, 8, 8), complex)),
+    "a shape without end": lambda p: with_header(p, {"descr": "|u1", "fortran_order": False, "shape": (2**70, 4, 4)}),
+    "a shape of another kind": lambda p: with_header(p, {"descr": "|u1", "fortran_order": False, "shape": (True, 4)}),
+    "a header without end": lambda p: with_header(p, "-" * 9000 + "1"),
+    "brackets without end": lambda p: with_header(p, "(" * 9000),
+    "a pipe": lambda p: no_file("fifo", p),
+    "a pipe of many": lambda p: no_file("fifo", p.with_suffix(".npz")),
+    "a pipe of pictures": lambda p: no_file("fifo", p.with_suffix(".mp4")),
+    "a device": lambda p: no_file("device", p),
+    "a dead link": lambda p: no_file("dead", p),
     "objects": lambda p: np.save(p, np.array([{}], dtype=object), allow_pickle=True),
     "cut short": lambda p: (np.save(p, np.zeros((8, 8, 8))), p.write_bytes(p.read_bytes()[:300])),
     "empty": lambda p: p.write_bytes(b""),
@@ -86,7 +109,7 @@ BAD = {
 def test_a_file_that_is_no_volume_is_told_by_name_and_stops_no_other(run, tmp_path, bad):
     BAD[bad](tmp_path / "bad.npy")
     good = save(tmp_path / "good.npy", make_tiny_volumes().test.clips[0].numpy())
-    (path,) = tmp_path.glob("bad.*")
+    (path,) = (tmp_path / name for name in os.listdir(tmp_path) if name.startswith("bad"))
     rows, failed = predict_files(read_predictor(run, device="cpu"), [path, good])
     assert len(rows) == 1 and list(failed) == [str(path)] and "bad" in failed[str(path)]
 

@@ -1,6 +1,7 @@
 """From slices to a ViViT: pretraining on them, runs that start from pretrained weights, and their messages."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.damage import NO_FILES, no_file
 from tests.references import VIVITS
 from tests.tiny import TINY, tiny_recipe, tiny_sizes
 from vivit_edu import CheckpointError, ConfigError, build_model, load_pretrained
@@ -16,6 +18,7 @@ from vivit_edu.experiments.pretraining import MaskedSlices, draw_slices, pretrai
 from vivit_edu.experiments.runs import load_run, train_run
 from vivit_edu.pretrained import options_for
 from vivit_edu.support.checkpoint import LATEST, read_newest
+from vivit_edu.support.files import what_is
 from vivit_edu.training import Recipe, build_seeded, predict_logits
 from vivit_edu.weights.files import read_weights
 
@@ -167,6 +170,16 @@ def test_a_file_that_pretraining_did_not_write_is_not_written_over(theirs, tiny_
     for _ in range(2):
         pretrain_to(path, tiny_volumes, tiny_recipe(), epochs=1)
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+def test_what_is_no_file_is_not_opened_and_not_written_over(kind, words, tiny_volumes, tmp_path, monkeypatch):
+    monkeypatch.setattr("vivit_edu.experiments.pretraining.trained", lambda *_: pytest.fail("it was trained"))
+    path = no_file(kind, tmp_path / "slices.safetensors")
+    with pytest.raises(ConfigError, match=f"there is {words} of this name that pretraining did not write"):
+        pretrain_to(path, tiny_volumes, tiny_recipe(), epochs=1)
+    assert what_is(path) == words
 
 
 def test_a_disk_that_is_nearly_full_is_told_before_training(tiny_volumes, tmp_path, monkeypatch):

@@ -8,9 +8,10 @@ import threading
 import pytest
 import torch
 
+from tests.damage import NO_FILES, no_file
 from vivit_edu.errors import DataError
 from vivit_edu.support import files
-from vivit_edu.support.files import mistaken_for, shown, written_whole
+from vivit_edu.support.files import check_regular, mistaken_for, read_json, shown, what_is, written_whole
 from vivit_edu.support.torch_files import write_torch
 
 
@@ -155,3 +156,40 @@ def test_a_full_disk_is_told_as_one_by_torch_too(room):
 def test_what_torch_cannot_save_is_not_told_as_a_full_disk():
     with pytest.raises(Exception, match="pickle"):
         write_torch(lambda: None, Disk(10**6))
+
+
+posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+
+
+@posix
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+def test_what_is_no_file_is_called_what_it_is_before_it_is_opened(kind, words, tmp_path):
+    path = no_file(kind, tmp_path / "it")
+    assert what_is(path) == words
+    with pytest.raises(DataError, match=f"it is {words}, not a file"):
+        check_regular(path)
+    with pytest.raises(DataError, match=f"it is {words}, not a file"):
+        read_json(path)
+    if kind != "folder":  # neither made nor written to, and what is in the way is named
+        with pytest.raises(DataError, match=rf"the folder cannot be written to \(.*it is {words}\)"):
+            write(path / "below" / "file", b"")
+
+
+def test_a_file_is_one_and_nothing_is_nothing(tmp_path):
+    write(tmp_path / "file", b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert what_is(tmp_path / "link") == "a file" and check_regular(tmp_path / "link", 5) == 5
+    with pytest.raises(DataError, match="link has 5 bytes; of such a file at most 4 are read"):
+        check_regular(tmp_path / "link", 4)
+    for name in ("nothing", "file/below", "with\0byte", "x" * 300):
+        with pytest.raises(OSError):
+            check_regular(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", [b'{"error": "no"}', b"Entry not found", b"[1]\r\n", b"  \n0.5\t0.5"])
+def test_a_text_in_the_place_of_numbers_is_shown(text, tmp_path):
+    (tmp_path / "file").write_bytes(text)
+    assert mistaken_for(tmp_path / "file", binary=True) == f"a text, which begins with {text.strip().decode()!r}"
+    assert mistaken_for(tmp_path / "file") is None
+    (tmp_path / "file").write_bytes(text + b"\0")
+    assert mistaken_for(tmp_path / "file", binary=True) is None

@@ -184,7 +184,10 @@ def test_a_folder_that_is_removed_or_replaced_meanwhile_is_noticed(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="nothing can be written to .*file.*--out"), alone_in(tmp_path / "file"):
+    with (
+        pytest.raises(ConfigError, match="nothing can be written to .*file.*another place"),
+        alone_in(tmp_path / "file"),
+    ):
         pass
     (tmp_path / IN_FOLDER).mkdir()
     with pytest.raises(ConfigError, match="nothing can be written"), alone_in(tmp_path):
@@ -222,4 +225,49 @@ def test_a_file_system_without_locks_is_no_reason_to_stop(tmp_path, monkeypatch,
     monkeypatch.setattr(locks.fcntl, "flock", none)
     with alone(tmp_path / "lock", tmp_path):
         check_alone(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "theirs", ["mine", "\n", "processed", "a link", "a link to a lock", "a link to nothing", "a folder"]
+)
+def test_a_lock_that_is_not_ours_is_left_alone(theirs, tmp_path):
+    lock, kept = tmp_path / "run" / IN_FOLDER, tmp_path / "kept"
+    lock.parent.mkdir()
+    kept.write_text(words := "process 7 on elsewhere" if theirs == "a link to a lock" else "mine")
+    if theirs.startswith("a link"):
+        lock.symlink_to("../nothing" if "nothing" in theirs else "../kept")
+    elif theirs == "a folder":
+        lock.mkdir()
+    else:
+        lock.write_text(theirs)
+    with pytest.raises(ConfigError, match=r"its \.lock is not a lock of ours"), alone_in(lock.parent):
+        pytest.fail("it was taken")
+    assert kept.read_text() == words and sorted(path.name for path in tmp_path.iterdir()) == ["kept", "run"]
+    assert not lock.is_file() or lock.read_text() in (theirs, words)
+
+
+def test_a_lock_that_was_removed_while_it_was_taken_is_taken_anew(tmp_path, monkeypatch, system):
+    """Whoever held it ends between our opening and our locking: what we locked has no name, and locks nobody out."""
+    if system == "as on Windows":
+        pytest.skip("nobody removes a file there that we have open")
+    right, gone = locks._lock, []
+
+    def lock(file):
+        right(file)
+        if not gone:
+            gone.append((tmp_path / IN_FOLDER).unlink())
+
+    monkeypatch.setattr(locks, "_lock", lock)
+    with alone_in(tmp_path):
+        check_alone(tmp_path)
+        assert (tmp_path / IN_FOLDER).exists()
+    assert gone and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("left", ["", "process 7 on elsewhere since 2026-11-29 12:00:00"])
+def test_a_lock_that_a_dead_process_left_is_taken(left, tmp_path):
+    (tmp_path / IN_FOLDER).write_text(left)
+    with alone_in(tmp_path):
+        assert (tmp_path / IN_FOLDER).read_text().startswith(f"process {os.getpid()} on ")
     assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tests.damage import DAMAGE, damaged
+from tests.damage import DAMAGE, NO_FILES, damaged, no_file
 from tests.test_bad_input import ANYTHING, SMALL
 from tests.tiny import make_tiny_volumes, tiny_recipe
 from vivit_edu import build_model, load_pretrained, load_volumes
@@ -686,3 +686,77 @@ def test_a_folder_in_the_place_of_a_file(foreign, run, tmp_path):
     (tmp_path / foreign).mkdir()
     with pytest.raises(VivitEduError, match=foreign):
         train_run(make_tiny_volumes(), tiny_recipe(epochs=2), out=tmp_path, resume=True, device="cpu", figures=False)
+
+
+# ---- what is no file, and files of another kind
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.npz", "w", "model/model.safetensors"])
+def test_what_is_no_file_of_weights_is_called_what_it_is(kind, words, name, tmp_path):
+    (tmp_path / "model").mkdir()
+    path = no_file(kind, tmp_path / name)
+    if kind == "folder" and name != "model/model.safetensors":  # in which a model may lie
+        path, words = path / "model.safetensors", "there is no file"
+    with pytest.raises(CheckpointError, match=words):
+        load_pretrained(MODEL, tmp_path / name.removesuffix("/model.safetensors"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("kind, words", NO_FILES.items())
+@pytest.mark.parametrize("name", ["run.json", LATEST, "pretrained.json"])
+def test_what_is_no_file_of_a_run_is_called_what_it_is(kind, words, name, run, tmp_path):
+    folder, (latest, _), _ = run
+    (tmp_path / "run.json").write_bytes((folder / "run.json").read_bytes())
+    (tmp_path / LATEST).write_bytes(latest)
+    no_file(kind, tmp_path / name)
+    with pytest.raises(CheckpointError, match=f"{name} is {words}, not a file"):
+        if name == "pretrained.json":
+            runs.first_weights(tmp_path)
+        else:
+            evaluate_run(tmp_path, device="cpu")
+
+
+def lists(levels):
+    """Opcodes that leave one list on the stack, each of whose levels holds the one below it twice."""
+    made = b"](K\x01K\x01eq\x00"
+    for level in range(levels):
+        made = b"](" + made + b"h%ceq%c" % (level, level + 1)
+    return made
+
+
+@pytest.mark.parametrize("made", ["torch\nFloatTensor", "torch\nTensor", "torch.cuda\nHalfTensor"])
+@pytest.mark.parametrize("levels", [0, 30, 70])
+def test_tensors_are_not_made_of_lists(made, levels, nowhere_else):
+    """torch would call the class on lists that hold each other: 2³⁰ numbers are a minute and gigabytes."""
+    with_pickle(nowhere_else / "lists.pt", b"\x80\x02c" + made.encode() + b"\n" + lists(levels) + b"\x85R.")
+    with pytest.raises(CheckpointError, match="makes a tensor of lists .torch"):
+        torch_files.read_torch(nowhere_else / "lists.pt")
+
+
+@pytest.mark.parametrize("pickled", [b"", b"\x80\x02}", b"\x80\x02\xff\xfe.", b"\x80\x02I" + b"9" * 5000 + b"\n."])
+def test_what_is_no_pickle_is_damaged(pickled, nowhere_else):
+    with_pickle(nowhere_else / "odd.pt", pickled)
+    with pytest.raises(CheckpointError, match="is damaged: its part .*data.pkl breaks off"):
+        torch_files.read_torch(nowhere_else / "odd.pt")
+
+
+def test_files_under_another_name_and_cut_ones_are_called_what_they_are(nowhere_else):
+    save_file(STATE, nowhere_else / "a.safetensors")
+    torch.save(STATE, nowhere_else / "a.pt")
+    tensors, archive = ((nowhere_else / name).read_bytes() for name in ("a.safetensors", "a.pt"))
+    for name, content, says in (
+        ("b.safetensors", archive, "is a zip archive, as .pt and .npz files are: give it its own ending"),
+        ("b.pt", tensors, "begins as a .safetensors file: give it that ending"),
+        ("b.npz", tensors, "begins as a .safetensors file: give it that ending"),
+        ("b.npz", archive, "holds no array of NumPy's"),
+        ("b.pt", archive[:-40], "is not the whole of an archive"),
+        ("b.safetensors", tensors[:-1], "cannot be read as a .safetensors file"),
+        ("b.safetensors", b'{"error": "not found"}', "holds no weights: it is a text, which begins with '{\"error"),
+        ("b.pt", b"Entry not found", "holds no weights: it is a text, which begins with 'Entry not"),
+        ("b.npz", b"404: Not Found", "holds no weights: it is a text"),
+    ):
+        (nowhere_else / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=says):
+            load_pretrained(MODEL, nowhere_else / name)

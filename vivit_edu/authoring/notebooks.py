@@ -113,10 +113,10 @@ def choose(paths: list[Path], only: str | list | None) -> list[Path]:
         return paths
     there = {path.name[:2]: path for path in paths}
     wanted = only.split(",") if isinstance(only, str) else only
-    names = [str(name).strip().zfill(2) for name in wanted]
+    names = [name and name.zfill(2) for name in (str(name).strip() for name in wanted)]  # "" is not chapter 00
     if unknown := [name for name in names if name not in there]:
         known = ", ".join(there) or "none yet"
-        raise ConfigError(f"no chapter {', '.join(unknown)}: expected some of {known}.")
+        raise ConfigError(f"no chapter {', '.join(name or repr(name) for name in unknown)}: expected some of {known}.")
     return [there[name] for name in names]
 
 

@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..support.files import read_json, shown, written_whole
+from ..support.files import read_json, shown, what_is, why_no_folder, written_whole
+from ..support.locks import alone
 
 MARK = ".vivit-edu"  # in the folder: what it is, and the digests of every file that we wrote there
 
@@ -22,8 +23,8 @@ def marked(folder: Path, kind: str) -> dict[str, list[str]]:
 
     kind: what the folder must be, "site" or "classroom". Raises ConfigError where it holds anything else.
     """
-    if folder.is_symlink() and not folder.exists() or folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{shown(folder)} is a file; expected the name of a new folder for the {kind}.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigError(f"{shown(folder)} is {what_is(folder)}; expected the name of a new folder for the {kind}.")
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
     try:
@@ -44,36 +45,40 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
 
     The list then names the files that were left alone: not written by us, or changed since. renew_all: remove also
     what an earlier build wrote and this one does not, unless it was changed. Nothing in `folder` is touched before
-    the block has ended well. Raises ConfigError where `folder` holds something else or cannot be written to.
+    the block has ended well. Raises ConfigError where `folder` holds something else or cannot be written to, and where
+    another process builds there, saying who.
     """
     folder = folder.absolute()
-    known, kept = marked(folder, kind), []
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.is_dir() and not os.access(folder, os.W_OK):
             raise PermissionError("no permission to write to it")
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", dir=folder.parent))
     except OSError as error:
         raise ConfigError(
-            f"{shown(folder)} cannot be written ({error.strerror or error}): make its folder writable, or name another."
+            f"{shown(folder)} cannot be written ({why_no_folder(error, folder)}): make its folder writable, or name "
+            "another."
         ) from None
     try:
-        yield beside, kept
-        files = [path for path in sorted(beside.rglob("*")) if path.is_file()]
-        built = {path.relative_to(beside).as_posix(): _digest(path) for path in files}
-        folder.mkdir(exist_ok=True)
-        ours = {**known, **built} if renew_all else built
-        kept += [name for name in ours if not _may_replace(folder, name, known.get(name, []), built)]
-        moving = {name: digest for name, digest in built.items() if name not in kept}
-        # while files move, each may be the old one or the new one: whoever is cut short can run again
-        _write_mark(folder, kind, {n: [*known.get(n, ()), *filter(None, [moving.get(n)])] for n in {**known, **moving}})
-        for name in moving:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(beside / name, folder / name)
-        stays = {} if renew_all else {name: known[name] for name in known if name not in built}
-        for name in set(known) - set(built) - set(kept) - set(stays):
-            (folder / name).unlink(missing_ok=True)
-        _write_mark(folder, kind, stays | {name: [digest] for name, digest in moving.items()})
+        with alone(beside.with_name(f".{folder.name[:40]}.lock"), folder):
+            known, kept = marked(folder, kind), []
+            yield beside, kept
+            files = [path for path in sorted(beside.rglob("*")) if path.is_file()]
+            built = {path.relative_to(beside).as_posix(): _digest(path) for path in files}
+            folder.mkdir(exist_ok=True)
+            ours = {**known, **built} if renew_all else built
+            kept += [name for name in ours if not _may_replace(folder, name, known.get(name, []), built)]
+            moving = {name: digest for name, digest in built.items() if name not in kept}
+            # while files move, each may be the old one or the new one: whoever is cut short can run again
+            either = {n: [*known.get(n, ()), *filter(None, [moving.get(n)])] for n in {**known, **moving}}
+            _write_mark(folder, kind, either)
+            for name in moving:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(beside / name, folder / name)
+            stays = {} if renew_all else {name: known[name] for name in known if name not in built}
+            for name in set(known) - set(built) - set(kept) - set(stays):
+                (folder / name).unlink(missing_ok=True)
+            _write_mark(folder, kind, stays | {name: [digest] for name, digest in moving.items()})
     except OSError as error:
         raise ConfigError(f"{shown(folder)} could not be written: {error.strerror or error}.") from None
     finally:
@@ -82,13 +87,16 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
 
 def _may_replace(folder: Path, name: str, known: list[str], built: dict[str, str]) -> bool:
     """Whether the file is not there, is as we wrote it, or is already what it should become."""
-    path = folder / name
-    above = [folder.joinpath(*path.relative_to(folder).parts[:n]) for n in range(1, len(Path(name).parts))]
-    if ".." in Path(name).parts or Path(name).is_absolute() or any(p.is_symlink() or p.is_file() for p in above):
+    path, parts = folder / name, Path(name).parts
+    if ".." in parts or Path(name).is_absolute():
         return False
-    if path.is_symlink() or path.is_dir():
+    if any(
+        place.is_symlink() or place.is_file() for place in (folder.joinpath(*parts[:n]) for n in range(1, len(parts)))
+    ):
         return False
-    return not path.exists() or _digest(path) in {*known, built.get(name)}
+    if not os.path.lexists(path):
+        return True
+    return not path.is_symlink() and path.is_file() and _digest(path) in {*known, built.get(name)}
 
 
 def _digest(path: Path) -> str:

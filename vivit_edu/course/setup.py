@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from ..support.places import kept
+from ..support.places import home, kept
 
 # package, least version (a test holds them equal to pyproject.toml), what the course needs it for
 NEEDED = (
@@ -87,11 +87,9 @@ def device_line() -> str:
 
 def data_line() -> str:
     """Whether the course's data set is here already; fetches and generates nothing."""
-    from pathlib import Path
-
     from ..data import data_root
 
-    places = (data_root(), Path.home() / ".medmnist")
+    places = (data_root(), home() / ".medmnist")
     there = {
         name
         for name in ("organmnist3d", "organphantom3d")

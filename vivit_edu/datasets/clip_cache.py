@@ -26,7 +26,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..support.files import check_space, written_whole
+from ..support.files import check_regular, check_space, written_whole
 from ..support.places import user_cache
 
 END_MARK = b"vivit-edu clips\n"
@@ -257,6 +257,7 @@ def good_rows(
     """
     found = {}
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             for slot, row, sha, crc in list(read_index(file, row_bytes)):
                 file.seek(slot * row_bytes)
@@ -264,7 +265,7 @@ def good_rows(
                     found[slot] = (row, sha)
                     if progress:
                         progress(1)
-    except OSError:
+    except (OSError, DataError):
         if progress:
             progress(-len(found))
         return {}

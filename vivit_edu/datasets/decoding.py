@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 
 from ..errors import ConfigError, DataError
-from ..support.files import mistaken_for
+from ..support.files import check_regular, mistaken_for
 from ..support.options import check_path, check_whole
 
 if TYPE_CHECKING:
@@ -128,13 +128,15 @@ def opened(path: Path) -> Iterator[InputContainer]:
         import av
     except ImportError as error:
         raise DataError('reading video files needs PyAV: python -m pip install "vivit-edu[video]"') from error
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a video file")
-    if not path.is_file():
-        raise DataError(f"there is no file {path.name} in {path.parent}")
-    if path.stat().st_size == 0:
+    try:
+        size, kind = check_regular(path), mistaken_for(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"there is no file {path.name} in {path.parent}") from None
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    if size == 0:
         raise DataError(f"{path.name} is empty (0 bytes): copy or encode it again")
-    if kind := mistaken_for(path):
+    if kind:
         raise DataError(f"{path.name} is no video: it is {kind}")
     try:
         with open_quietly(av, path) as container:

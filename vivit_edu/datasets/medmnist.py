@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ import torch
 from einops import rearrange
 
 from ..errors import DataError
-from ..support.files import shown, written_whole
+from ..support.files import check_regular, shown, written_whole
 from ..support.npz import npz_arrays, npz_headers
+from ..support.places import home
 from ..volumes import SPLITS, Mirror, Split, Volumes, find_mirror_axis
 
 MEDMNIST3D = (
@@ -52,7 +52,7 @@ def load_medmnist(name: str, size: int, path: Path, download: bool) -> Volumes:
     DataError where there is one that is damaged, has another layout or not MedMNIST's MD5. A file that was there
     before is never changed.
     """
-    places = (path, Path.home() / ".medmnist" / path.name)  # the second is where medmnist itself keeps it
+    places = (path, home() / ".medmnist" / path.name)  # the second is where medmnist itself keeps it
     found = next((place for place in places if is_data_file(place)), None)
     tried = f"{path.name} is neither in {shown(path.parent)} nor in {shown(places[1].parent)}"
     table = medmnist_table()
@@ -141,17 +141,14 @@ def is_data_file(path: Path) -> bool:
     Raises DataError where something else has that name, such as a folder, or where the place cannot be looked into.
     """
     try:
-        mode = path.stat().st_mode
+        check_regular(path)
     except (FileNotFoundError, NotADirectoryError):
-        if path.is_symlink():
-            raise DataError(f"{shown(path)} is a link that leads nowhere: mend it or remove it.") from None
         return False
+    except DataError as error:
+        raise DataError(f"{error}: move it away, or {ELSEWHERE}.") from None
     except (OSError, ValueError) as error:  # a folder that must not be looked into, a name no system takes
         fault = getattr(error, "strerror", None) or error
         raise DataError(f"{shown(path)} cannot be read: {fault}. Make its folder readable, or {ELSEWHERE}.") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise DataError(f"{shown(path)} is {kind}, not a file: move it away, or {ELSEWHERE}.")
     return True
 
 

@@ -162,7 +162,7 @@ def decoder() -> str:
 def sides(class_names: list[str] | tuple[str, ...]) -> Mirror:
     """The left-right flip, and the classes that it swaps by their names: "turn left" and "turn right"."""
     other = {"left": "right", "right": "left"}
-    plain = [n.replace("_", " ").replace("-", " ").lower() for n in class_names]
+    plain = [" ".join(n.replace("_", " ").replace("-", " ").lower().split()) for n in class_names]
     names = [" ".join(other.get(word, word) for word in n.split()) for n in plain]
     alone = [plain.count(n) == 1 == plain.count(name) for n, name in zip(plain, names)]  # "a" and "A" swap nothing
     return Mirror(3, tuple(plain.index(name) if alone[k] else k for k, name in enumerate(names)))

@@ -22,11 +22,17 @@ NO_VIDEO = {
 }
 # what file managers and archives leave behind counts neither as a file nor as a class; nor do names that begin with "."
 LEFT_BEHIND = {"__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
+LEFT_BEHIND |= {"#recycle", "icon\r", "lost+found", "system volume information"}
 
 
 def visible(name: str) -> bool:
     """Whether a file or folder of this name was put there on purpose."""
     return not name.startswith(".") and name.lower() not in LEFT_BEHIND
+
+
+def real(path: Path) -> Path:
+    """Where a path leads. `Path.resolve` would raise a RuntimeError for a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def subfolders(folder: Path) -> list[Path]:

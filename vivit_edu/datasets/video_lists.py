@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..support.files import MOST_TEXT, check_regular, shown
+from ..support.files import MOST_TEXT, check_regular, mistaken_for, shown
 from .video_folders import files_in
 
 PATH_TITLES = ("path", "video_path", "file_path", "filepath", "file", "filename", "file_name", "video", "clip")
@@ -52,11 +53,13 @@ def read_list(path: Path, left_out: Counter) -> list[Listed]:
     lines = [(number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip()]
     if not lines:
         raise DataError(f"{shown(path)} is empty: expected a line with a path and a label for each video")
+    if kind := mistaken_for(path):
+        raise DataError(f"{shown(path)} is no list of videos: it is {kind}")
     titled = find_titles(lines[0][1])
     listed = rows_by_title(path, lines, *titled, left_out) if titled else rows_without_titles(path, lines)
     seen: dict[str, Listed] = {}
     for row in listed:
-        before = seen.setdefault(str(row.path.resolve()), row)
+        before = seen.setdefault(os.path.realpath(row.path), row)
         if (before.label, before.split) != (row.label, row.split):
             differing = "labels" if before.label != row.label else "splits"
             raise DataError(
@@ -168,7 +171,7 @@ def located(folder: Path, name: str) -> Path | None:
     for written in (name, name.replace("\\", "/")):
         try:
             place = folder / Path(written).expanduser()
-            if written and place.is_file():
+            if written and os.path.lexists(place) and not place.is_dir():  # a pipe is there, to be called what it is
                 return place
         except (OSError, RuntimeError, ValueError):  # too long, no such user, a byte 0
             continue

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from ..errors import DataError
-from ..support.files import shown
+from ..support.files import check_regular, shown
 from ..support.options import check_path, check_seed, check_whole
 from ..volumes import SPLITS
 from .decoding import check_numbers
-from .video_folders import NO_VIDEO, files_in, subfolders, videos_in, why_no_video
+from .video_folders import NO_VIDEO, files_in, real, subfolders, videos_in, why_no_video
 from .video_lists import read_list
 
 HELD_OUT = {"val": 0.15, "test": 0.15}  # of the files of each class, at least one
@@ -86,7 +86,7 @@ def list_videos(
             check_path(split, place, "a folder of videos")
             held[split] = Path(place)
     held = {split: place for split, place in held.items() if place is not None}
-    pools = found_in(folder, left_out, [place.resolve() for place in held.values()])
+    pools = found_in(folder, left_out, [real(place) for place in held.values()])
     for split, place in held.items():
         if split in pools:
             raise DataError(f"{folder} has the split {split} already, and {place} was given for it: give one of them")
@@ -111,8 +111,9 @@ def list_videos(
             raise DataError(f"{where} has classes that train does not have: {', '.join(sorted(strangers))}")
     names = only_once(pools, left_out)
     splits = dealt(pools, class_names, {split: held.get(split, folder) for split in pools}, seed, clips)
-    told = f"videos-{folder.resolve().name if folder.is_dir() else folder.stem}"
-    seen = " ".join(str(place.resolve()) for place in (folder, *held.values()))
+    told = f"videos-{real(folder).name if folder.is_dir() else folder.stem}"
+    seen = " ".join(str(real(place)) for place in (folder, *held.values()))
+    class_names, told = tuple(map(in_utf8, class_names)), in_utf8(told)
     files = VideoFiles(told, class_names, folder, splits, names, dict(left_out), seen)
     used, unused = len(names), sum(left_out.values())
     if unused:
@@ -130,7 +131,7 @@ def found_in(place: Path, left_out: Counter, without: Sequence[Path] = ()) -> Po
     """The videos of a folder or of a list by split and class. without: folders inside it that are not classes."""
     if place.is_dir():
         return in_folder(place, left_out, without)
-    if not place.exists():
+    if not os.path.lexists(place):
         raise DataError(
             f"{place} is not a folder: name one that holds a sub-folder of videos for each class, or a list of paths "
             "and labels (a CSV file or a text)"
@@ -138,6 +139,7 @@ def found_in(place: Path, left_out: Counter, without: Sequence[Path] = ()) -> Po
     pools: Pools = {}
     for row in read_list(place, left_out):
         try:
+            check_regular(row.path)
             reason = NO_VIDEO.get(row.path.suffix.lower()) or why_no_video(row.path)
         except DataError as error:
             raise DataError(f"{shown(place)}, line {row.line}: {error}") from error
@@ -149,7 +151,7 @@ def found_in(place: Path, left_out: Counter, without: Sequence[Path] = ()) -> Po
 
 def in_folder(folder: Path, left_out: Counter, without: Sequence[Path]) -> Pools:
     """The videos of a folder: in train/, val/ and test/, or, where these are not there, in folders of the classes."""
-    inside = [place for place in subfolders(folder) if place.resolve() not in without]
+    inside = [place for place in subfolders(folder) if real(place) not in without]
     there = [split for split in SPLITS if folder / split in inside]
     others = [place.name for place in inside if place.name.lower() in (*SPLITS, "valid", "validation")]
     given = "train" in there and len(there) in (len(inside), len(SPLITS))
@@ -183,7 +185,7 @@ def in_folder(folder: Path, left_out: Counter, without: Sequence[Path]) -> Pools
     }
     classes = [home for places in homes.values() for home in places.values()]
     for path in files_in(folder):
-        elsewhere = any(path.resolve().is_relative_to(place) for place in without)
+        elsewhere = any(real(path).is_relative_to(place) for place in without)
         if (
             not elsewhere
             and not any(path.is_relative_to(home) for home in classes)
@@ -191,6 +193,11 @@ def in_folder(folder: Path, left_out: Counter, without: Sequence[Path]) -> Pools
         ):
             left_out[f"{path.suffix.lower() or 'without an ending'}: in no folder of a class"] += 1
     return pools
+
+
+def in_utf8(name: str) -> str:
+    """The name with bytes that are not UTF-8 written out, as no figure and no file of ours takes them otherwise."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

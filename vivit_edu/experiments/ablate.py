@@ -77,6 +77,7 @@ def run_table(
         bar = tqdm(missing, desc=f"{table}: {len(grid) - len(missing)} of {len(grid)} runs are done", unit="run")
         for path, row, seed in bar:
             bar.set_postfix_str(f"{row.name}, seed {seed}")
+            check_alone(out)
             write_run(path, row, volumes, seed, choose_device(device))
         finished = [[read_finished(*run) for run in of_row] for of_row in runs]
         content = sum_up(table, rows, finished, seeds)

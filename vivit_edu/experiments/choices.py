@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 from argparse import Namespace
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
@@ -357,7 +358,7 @@ def moved_or_same(now: str, then: str) -> bool:
 
 def same_file(now: str, then: str) -> bool:
     """Whether two paths, relative or not, lead to the same place."""
-    return Path(now).expanduser().resolve() == Path(then).expanduser().resolve()
+    return os.path.realpath(Path(now).expanduser()) == os.path.realpath(Path(then).expanduser())
 
 
 def longer(recipe: Recipe, epochs: int, out: str) -> tuple[Recipe, list[str]]:

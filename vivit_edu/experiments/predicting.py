@@ -9,6 +9,7 @@ predict_clip(predictor, clip)            one of them, or a tensor
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..models import build_model
 from ..pretrained import load_pretrained, options_for
 from ..support.checkpoint import check_kinds, fill
 from ..support.devices import choose_device
-from ..support.files import read_json, shown
+from ..support.files import check_regular, read_json, shown
 from ..support.npz import npz_arrays, npz_headers
 from ..support.options import check_path, check_whole
 from ..training import Recipe
@@ -72,7 +73,7 @@ def read_predictor(source: Path | str, *, device: str | torch.device = "auto") -
     preprocessor_config.json. Raises CheckpointError where it is neither, or cannot be read.
     """
     path, device = Path(source), choose_device(device)
-    read = from_run if (path / "run.json").exists() else from_published
+    read = from_run if os.path.lexists(path / "run.json") else from_published
     predictor = read(path)
     predictor.model.eval().to(device)
     return predictor
@@ -156,7 +157,7 @@ def preparation(settings: Mapping[str, object]) -> dict[str, object]:
 
 def settings_in(path: Path) -> dict | None:
     """What a JSON file says; None where there is none. CheckpointError where it is not an object."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
         content = read_json(path)
@@ -206,7 +207,7 @@ def predict_files(
     """
     check_whole("views", views, 1)
     check_whole("top", top, 1)
-    files = [file for path in paths for file in (files_in(Path(path)) if Path(path).is_dir() else [Path(path)])]
+    files = [file for path in paths for file in (files_in(Path(path)) if os.path.isdir(path) else [Path(path)])]
     if not files:
         raise DataError(f"there is no file in {', '.join(map(str, paths))}: expected videos, .npy or .npz volumes")
     rows, failed = [], {}
@@ -267,12 +268,20 @@ def read_volume(path: Path) -> torch.Tensor:
         (array,) = npz_arrays(path, keys).values()
     else:
         try:  # mapped: a header that promises more than the file holds is refused before there is memory for it
+            check_regular(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{shown(path)} cannot be read as an array: {error}") from error
+        except DataError:
+            raise
+        except OSError as error:
+            raise DataError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
+        except Exception as error:  # whatever a damaged header makes NumPy raise
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise DataError(f"{shown(path)} cannot be read as an array: {reason}") from error
     array = array[None] if array.ndim == 3 else array
     if array.ndim != 4 or 0 in array.shape:
         raise DataError(f"{path.name} has shape {list(array.shape)}: expected a volume [T, H, W] or [C, T, H, W]")
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{path.name} holds {array.dtype}: expected uint8, or floats from 0 to 1")
     if array.dtype == np.uint8:
         return torch.from_numpy(np.array(array))
     if array.dtype.kind != "f" or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:

@@ -24,7 +24,7 @@ from torch import nn
 from ..embedding import fit_to_grid
 from ..errors import ConfigError, DataError, TrainingError
 from ..models import build_model, is_vivit
-from ..support.files import check_regular, check_space, shown, written_whole
+from ..support.files import check_regular, check_space, shown, what_is, written_whole
 from ..support.locks import alone
 from ..support.options import check_seed, check_whole
 from ..training import Recipe, learning_rate, make_optimiser
@@ -220,10 +220,9 @@ def check_can_be_written(path: Path | str) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ConfigError(f"weights are written as .safetensors, got {path.name!r}: name the file FILE.safetensors")
-    if path.is_dir():
-        raise ConfigError(cannot_be_written(path, "there is a folder of this name"))
     if os.path.lexists(path) and not is_ours(path):
-        raise ConfigError(cannot_be_written(path, "there is a file of this name that pretraining did not write"))
+        there = f"there is {what_is(path)} of this name that pretraining did not write"
+        raise ConfigError(cannot_be_written(path, there))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

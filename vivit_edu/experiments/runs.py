@@ -46,7 +46,7 @@ from ..support.checkpoint import (
     remove_half_written,
 )
 from ..support.devices import choose_device, describe_device
-from ..support.files import check_space, read_json, written_whole
+from ..support.files import check_space, read_json, why_no_folder, written_whole
 from ..support.identity import identity, identity_hash, other_data
 from ..support.locks import alone_in, check_alone
 from ..support.memory import usable_memory
@@ -150,8 +150,9 @@ def absolute(place: Path | str) -> str:
 
 
 def default_folder(volumes: Volumes, recipe: Recipe, seed: int) -> Path:
-    """runs/NAME-MODEL-SEED-TIME, below the folder one works in."""
-    return Path("runs") / f"{volumes.name}-{recipe.model}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """runs/NAME-MODEL-SEED-TIME, below the folder one works in; a long NAME, as of a folder of videos, is cut."""
+    name = volumes.name.encode()[:100].decode("utf-8", "ignore")
+    return Path("runs") / f"{name}-{recipe.model}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def load_run(
@@ -257,7 +258,7 @@ def evaluate_run(
 def read_run(folder: Path | str) -> dict:
     """What `run.json` in the folder says; CheckpointError where the folder holds no run."""
     path = Path(folder) / "run.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         raise CheckpointError(
             f"{folder} is not a run folder: it has no run.json. Give the folder that training wrote to"
         )
@@ -298,7 +299,7 @@ def load_first_weights(model: nn.Module, recipe: Recipe, out: Path, resume: bool
 def first_weights(out: Path) -> dict:
     """What metrics.json says of a pretrained start: {"first_weights": pretrained.json without the report}, or {}."""
     path = out / "pretrained.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
         kept = read_json(path)
@@ -436,13 +437,13 @@ def claim(out: Path | str, resume: bool) -> None:
                 f"{out} holds {', '.join(there)}, which no run here wrote and a run would write over: choose another "
                 "folder with --out"
             ) from None
-    folder = next(place for place in (out, *out.absolute().parents) if place.exists())
+    folder = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))
     try:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ConfigError(
-            f"nothing can be written to {out} ({error.strerror}): choose another folder with --out"
+            f"nothing can be written to {out} ({why_no_folder(error, out)}): choose another folder with --out"
         ) from error
 
 

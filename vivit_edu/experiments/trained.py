@@ -19,11 +19,11 @@ from torch import nn
 
 from ..augment import Augmentation
 from ..data import load_volumes
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..models import build_model
 from ..support.checkpoint import check_kinds, plain
 from ..support.devices import choose_device, describe_device
-from ..support.files import read_json, shown, written_whole
+from ..support.files import check_regular, read_json, shown, written_whole
 from ..support.options import check_seed
 from ..support.places import checkout
 from ..training import GENTLE, Recipe, predict_logits, score
@@ -228,8 +228,9 @@ def load_trained(path: Path | str) -> tuple[nn.Module, dict]:
     path = Path(path)
     facts = read_facts(path)
     try:
+        check_regular(path)
         stored = path.read_bytes()
-    except OSError as error:
+    except (OSError, DataError) as error:
         raise CheckpointError(f"{shown(path)} cannot be read: {error}") from error
     if hashlib.sha256(stored).hexdigest() != facts["sha256"]:
         raise CheckpointError(

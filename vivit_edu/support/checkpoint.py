@@ -195,7 +195,7 @@ def read_newest(folder: Path | str, map_location: str = "cpu") -> dict[str, obje
     damaged = []
     for name in (LATEST, PREVIOUS):
         path = Path(folder) / name
-        if not path.exists():
+        if not os.path.lexists(path):  # a link that leads nowhere is a checkpoint that cannot be read
             continue
         try:
             content = read_torch(path, map_location)

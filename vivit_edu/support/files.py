@@ -27,15 +27,43 @@ def shown(path: Path | str) -> str:
 MOST_TEXT = 2**26  # bytes of a file of JSON; a hundred times what we write
 
 
+_KINDS = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def what_is(path: Path | str) -> str:
+    """What is at a path: "a file", "a folder", "a pipe", "a socket", "a device" or "a link that leads nowhere".
+
+    Raises FileNotFoundError where nothing is there, or another OSError.
+    """
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "a device")
+    except OSError as error:
+        if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ELOOP):
+            return "a link that leads nowhere"
+        raise
+    except ValueError as error:  # a name with a byte 0 in it
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+
+
 def check_regular(path: Path | str, most: int | None = None) -> int:
-    """The size of a file in bytes. DataError for a pipe or a device, which may never end, and for more than `most`."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+    """The size of a file in bytes, to be asked for before it is opened: a pipe may keep us waiting for ever.
+
+    Raises DataError, saying what is there, for anything but a file, and for more than `most` bytes; OSError as
+    `what_is` does.
+    """
+    if (kind := what_is(path)) != "a file":
         raise DataError(f"{shown(path)} is {kind}, not a file")
-    if most is not None and found.st_size > most:
-        raise DataError(f"{shown(path)} has {found.st_size} bytes; of such a file at most {most} are read")
-    return found.st_size
+    size = os.stat(path).st_size
+    if most is not None and size > most:
+        raise DataError(f"{shown(path)} has {size} bytes; of such a file at most {most} are read")
+    return size
+
+
+def why_no_folder(error: OSError, folder: Path | str) -> str:
+    """What keeps a folder from being made or written to: what stands in its place, else what the system says."""
+    folder = Path(folder).absolute()
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    return error.strerror or str(error) if there.is_dir() else f"{shown(there)} is {what_is(there)}"
 
 
 def check_space(folder: Path | str, needed: int) -> None:
@@ -103,7 +131,7 @@ def _why_not_written(error: OSError, path: Path) -> tuple[str, str]:
         return "the disk is full", "Free some space"
     if path.is_dir():
         return "a folder of this name is in the way", "Move that folder away"
-    return f"the folder cannot be written to ({error.strerror or error})", "Make the folder writable"
+    return f"the folder cannot be written to ({why_no_folder(error, path.parent)})", "Make the folder writable"
 
 
 # what a file begins with that is often found in the place of a data file
@@ -116,12 +144,19 @@ _BEGINNINGS = {
     b"\x93numpy": "a single array in NumPy's .npy format",
     b"\x1f\x8b": "a gzip archive: unpack it first",
 }
+_TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
-def mistaken_for(path: Path | str) -> str | None:
-    """Return what the file at `path` is instead of a data file, judged by its first bytes, or None if unknown."""
+def mistaken_for(path: Path | str, *, binary: bool = False) -> str | None:
+    """Return what the file at `path` is instead of a data file, judged by its first bytes, or None if unknown.
+
+    binary: a data file here begins with bytes that are not text, so that a text is something else.
+    """
     with open(path, "rb") as file:
-        start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+        start = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         return "an empty file"
-    return next((kind for begin, kind in _BEGINNINGS.items() if start.startswith(begin)), None)
+    known = next((kind for begin, kind in _BEGINNINGS.items() if start.lower().startswith(begin)), None)
+    if known is None and binary and not start.translate(None, _TEXT):
+        return f"a text, which begins with {start[:40].strip().decode()!r}"
+    return known

@@ -6,8 +6,11 @@ who holds it, and is removed afterwards.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CheckpointError, ConfigError
-from .files import shown
+from .files import shown, why_no_folder
 from .options import check_path
 from .processes import on_first
 
@@ -41,10 +44,12 @@ def alone(lock: Path | str, place: Path | str) -> Iterator[None]:
         return
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
+        if not _is_ours(lock):
+            raise FileExistsError(errno.EEXIST, f"its {lock.name} is not a lock of ours")
         file, says = _take(lock, place)
     except OSError as error:
         raise ConfigError(
-            f"nothing can be written to {shown(place)} ({error.strerror or error}): choose another place with --out"
+            f"nothing can be written to {shown(place)} ({why_no_folder(error, lock.parent)}): choose another place"
         ) from error
     _held[lock] = says
     try:
@@ -82,6 +87,15 @@ def check_alone(folder: Path | str) -> None:
         )
 
 
+def _is_ours(lock: Path) -> bool:
+    """Whether there is no such file yet, or one that a process of ours wrote, if only for a moment still empty."""
+    try:
+        mode = os.lstat(lock).st_mode  # asked for once: who holds it may remove it at any moment
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(mode) and re.match(rb"process \d+ on |\Z", _read(lock)) is not None
+
+
 def _take(lock: Path, place: Path | str) -> tuple[BinaryIO, bytes]:
     """The lock's open file, locked, and what was written into it."""
     while True:
@@ -99,7 +113,7 @@ def _take(lock: Path, place: Path | str) -> tuple[BinaryIO, bytes]:
             file.close()
             who = _read(lock).decode(errors="replace") or "another process"
             raise ConfigError(
-                f"{who} is writing to {shown(place)}: wait until it has ended, or choose another place with --out"
+                f"{who} is writing to {shown(place)}: wait until it has ended, or choose another place"
             ) from None
         except BaseException:
             file.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .files import mistaken_for, shown
+from .files import check_regular, mistaken_for, shown
 
 MAX_HEADER = 2**14  # bytes of an array's header; numpy reads none over 10 000
 MAX_UNPACKED = 2 * 2**30  # bytes; the largest of the files we know unpacks to half of that
@@ -29,15 +29,20 @@ def npz_headers(path: Path | str, keys: Iterable[str] | None = None) -> dict[str
     where the arrays would take more than MAX_UNPACKED bytes.
     """
     try:
+        check_regular(path)
         archive = zipfile.ZipFile(path)
     except OSError as error:
         raise DataError(f"{shown(path)} cannot be read: {error.strerror or error}.") from error
+    except DataError:
+        raise
     except Exception:  # whatever a damaged file makes its readers raise
-        kind = mistaken_for(path)
+        kind = mistaken_for(path, binary=True)
         fault = f": it is {kind}" if kind else ", or not the whole of one (cut short?)"
         raise DataError(f"{shown(path)} is not an npz file{fault}.") from None
     with archive:
         there = {name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")}
+        if not there:
+            raise DataError(f"{shown(path)} is a zip archive that holds no array of NumPy's: not an npz file.")
         keys = sorted(there) if keys is None else list(keys)
         if missing := [key for key in keys if key not in there]:
             raise DataError(
@@ -80,8 +85,12 @@ def npz_arrays(path: Path | str, keys: Iterable[str]) -> dict[str, np.ndarray]:
 
     Returns `{key: array}`. Raises DataError where an array is damaged.
     """
+    arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in keys}
+        with zipfile.ZipFile(path) as archive:  # np.load would take an entry "key" before "key.npy", unlooked at
+            for key in keys:
+                with archive.open(f"{key}.npy") as file:
+                    arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:
         raise DataError(f"{shown(path)} is damaged: {error}.") from None
+    return arrays

@@ -34,14 +34,22 @@ def kept() -> Path | None:
     return DRIVE / "vivit-edu" if DRIVE.is_dir() else None
 
 
+def home() -> Path:
+    """Return the user's home folder; for a user who has none, as in some containers, a folder that is not there."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
+
+
 def user_cache() -> Path:
     """Return the folder `vivit-edu` among the user's caches, as the operating system has it."""
     if sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
+        caches = home() / "Library" / "Caches"
     elif sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        caches = Path(os.environ.get("LOCALAPPDATA") or home() / "AppData" / "Local")
     else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     return caches / "vivit-edu"
 
 

@@ -31,11 +31,17 @@ def read_torch(path: Path | str, map_location: torch.device | str = "cpu") -> ob
     with open(path, "rb") as file:
         is_archive = file.read(4) == b"PK\3\4"  # torch's own test
     if not is_archive:
+        if kind := mistaken_for(path, binary=True):
+            raise CheckpointError(f"{shown(path)} is {kind}")
         raise CheckpointError(
-            f"{shown(path)} is {mistaken_for(path) or 'not an archive as torch writes since version 1.6'}. If it is an "
-            "older file that you trust, load it with torch.load and save it anew with torch.save"
+            f"{shown(path)} is not an archive as torch writes since version 1.6. If it is an older file that you "
+            "trust, load it with torch.load and save it anew with torch.save"
         )
-    with zipfile.ZipFile(path) as archive:
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{shown(path)} is not the whole of an archive (cut short?): {error}") from error
+    with archive:
         entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
         if not stored or sum(entry.file_size for entry in entries) > room:
@@ -48,7 +54,9 @@ def read_torch(path: Path | str, map_location: torch.device | str = "cpu") -> ob
             if entry.filename.endswith("data.pkl"):
                 try:
                     check_pickle(path, archive.read(entry))
-                except (IndexError, KeyError) as error:  # it takes what was never there
+                except CheckpointError:
+                    raise
+                except (IndexError, KeyError, ValueError) as error:  # it takes what was never there, or is none
                     raise CheckpointError(f"{shown(path)} is damaged: its part {entry.filename} breaks off") from error
     content = torch.load(path, map_location=map_location, weights_only=True)
     check_room(path, content, room)
@@ -88,16 +96,19 @@ class Noting:
 def check_pickle(path: Path | str, pickled: bytes) -> None:
     """Refuses what torch would spend memory or time on before it returns anything.
 
-    That are names that are not torch's (`bytearray(n)`, for one, which torch would call, takes n bytes), and tuples
-    that hold tuples several times: a tuple that is the key of a dict is hashed part by part, each as often as it is
-    met, so that forty tuples of two take a trillion steps. The pickle is followed here without making anything of it:
-    of each tuple on its stack we keep how many parts it has once it is written out, of all else that it is one part.
+    That are names that are not torch's (`bytearray(n)`, for one, which torch would call, takes n bytes); classes of
+    tensors, which it would call on lists that hold each other (2³⁰ numbers in 300 bytes); and tuples that hold tuples
+    several times: a tuple that is the key of a dict is hashed part by part, each as often as it is met, so that forty
+    tuples of two take a trillion steps. The pickle is followed here without making anything of it: of each tuple on
+    its stack we keep how many parts it has once it is written out, of all else that it is one part.
     """
     parts, stack, kept, marks = 0, [], {}, []
     for operation, argument, _ in pickletools.genops(pickled):
         name = operation.name
-        if name == "GLOBAL" and not argument.startswith("torch") and argument != "collections OrderedDict":
+        if name == "GLOBAL" and not (argument.startswith("torch") or argument == "collections OrderedDict"):
             raise CheckpointError(f"{shown(path)} holds more than tensors ({argument}): not read")
+        if name == "GLOBAL" and argument.endswith("Tensor"):
+            raise CheckpointError(f"{shown(path)} makes a tensor of lists ({argument}): not read")
         if name == "MARK":
             marks.append(len(stack))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, VivitEduError
-from ..support.files import mistaken_for, shown
+from ..support.files import check_regular, mistaken_for, shown
 from ..support.npz import npz_arrays, npz_headers
 from ..support.options import check_path
 from ..support.torch_files import read_torch
@@ -47,11 +47,15 @@ def read_weights(weights: object) -> tuple[Mapping, dict[str, object]]:
         raise CheckpointError(f"{weights}: there is no user of that name; give the whole path") from None
     if path.is_dir():
         path = path / "model.safetensors"  # as Hugging Face saves a model
-    if not path.is_file():
+    try:
+        check_regular(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"there is no file {shown(path)}. Weights are read from .safetensors, .pt and .npz files; "
             "to use a model of the Hugging Face hub, download its model.safetensors first"
-        )
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
     return unwrap(read_file(path)), facts_beside(path)
 
 
@@ -59,8 +63,9 @@ def read_file(path: Path) -> object:
     """The content of a `.safetensors`, `.npz` or `.pt` file (`.pth` and `.bin` are the same as `.pt`)."""
     suffix = path.suffix.lower()
     try:
-        if kind := mistaken_for(path):
+        if kind := mistaken_for(path, binary=True):
             raise CheckpointError(f"{shown(path)} holds no weights: it is {kind}")
+        check_ending(path, suffix)
         if suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -79,6 +84,16 @@ def read_file(path: Path) -> object:
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise CheckpointError(f"{shown(path)} cannot be read as a {suffix} file: {error}") from error
     raise CheckpointError(f"{shown(path)} is not a file of weights by its name: take .safetensors, .pt or .npz")
+
+
+def check_ending(path: Path, suffix: str) -> None:
+    """Raises CheckpointError where a file begins as one with another ending: a renamed one is not a damaged one."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if suffix == ".safetensors" and start.startswith(b"PK\3\4"):
+        raise CheckpointError(f"{shown(path)} is a zip archive, as .pt and .npz files are: give it its own ending")
+    if suffix != ".safetensors" and start[6:] == b"\0\0{":  # the length of a header, and the header
+        raise CheckpointError(f"{shown(path)} begins as a .safetensors file: give it that ending")
 
 
 def unwrap(content: object) -> Mapping:
