@@ -13,7 +13,7 @@ from pathlib import Path
 from .datasets.bars import walking_bars  # noqa: F401  (notebooks take it from here)
 from .datasets.medmnist import MEDMNIST3D, UnreachableError, load_medmnist
 from .errors import ConfigError
-from .support.places import ROOT, kept, user_cache
+from .support.places import ROOT, given_folder, kept, user_cache
 from .volumes import SPLITS, Mirror, Split, Volumes, describe, find_mirror_axis  # noqa: F401
 
 NAMES = (*MEDMNIST3D, "organphantom3d", "movingshapes")
@@ -84,9 +84,9 @@ def data_root(root: Path | str | None = None) -> Path:
     Raises ConfigError if `root` or the variable does not name a folder.
     """
     if root is not None:
-        return _folder("root", root).absolute()
+        return given_folder("root", root).absolute()
     if chosen := os.environ.get("VIVIT_EDU_DATA"):
-        folder = _folder("VIVIT_EDU_DATA", chosen)
+        folder = given_folder("VIVIT_EDU_DATA", chosen)
         if not folder.is_absolute():
             raise ConfigError(
                 f"VIVIT_EDU_DATA={chosen!r} means another folder in every working directory: "
@@ -99,13 +99,3 @@ def data_root(root: Path | str | None = None) -> Path:
     if project.is_file() and 'name = "vivit-edu"' in project.read_text(encoding="utf-8"):
         return ROOT / "data"
     return user_cache()
-
-
-def _folder(name: str, value: Path | str) -> Path:
-    """The path that was given, ~ replaced by the home folder; an empty one is a variable that nobody set."""
-    if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        raise ConfigError(f"{name}={value!r} does not name a folder: give its path, or leave {name} out.")
-    try:
-        return Path(value).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{name}={str(value)!r}: there is no user of that name; give the whole path.") from None

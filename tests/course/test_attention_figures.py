@@ -93,10 +93,11 @@ def test_a_head_that_follows_the_shape_is_told_from_one_that_does_not(model, mon
     assert "on: 1.0 to 4.0; off: 1.0 to 4.0" in figure.alt_text
 
 
-def test_what_the_figure_shows_is_said_in_words():
-    def gain(mean):
-        return {"gain": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "runs": [mean]}}
+def gain(mean):
+    return {"gain": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "runs": [mean]}}
 
+
+def test_what_the_figure_shows_is_said_in_words():
     methods = {name: gain(0.5) for name in METHODS} | {f"{name}, random weights": gain(0.0) for name in METHODS}
     methods |= {"last layer": gain(0.05), "rollout, random weights": gain(0.45), figures.CONTRAST: gain(0.2)}
     methods |= {"relevance": gain(0.25)}
@@ -104,6 +105,13 @@ def test_what_the_figure_shows_is_said_in_words():
     assert said[1].endswith(" rollout, relevance, input gradient, occlusion")
     assert said[2].endswith(" relevance, input gradient, occlusion")
     assert said[3].endswith(" input gradient, occlusion")
+
+
+@pytest.mark.parametrize("above, said", [(0, "none"), (1, "one or two"), (2, "one or two"), (3, "three or more")])
+def test_maps_that_clearly_beat_contrast_are_counted(above, said):
+    kinds = [*METHODS]
+    methods = {name: gain(0.9 if place < above else 0.45) for place, name in enumerate(kinds)}
+    assert figures.beating_contrast({"methods": methods | {figures.CONTRAST: gain(0.4)}}) == said
 
 
 def test_heads_that_find_and_that_follow_are_counted():

@@ -929,3 +929,10 @@ def test_training_in_steps_changes_the_model_and_nothing_else():
     trained = comparisons.train_on(model, clips, torch.tensor([0, 1] * 3), torch.tensor([[0, 1], [2, 3]]), lr=1e-2)
     assert trained is model and not model.training and torch.equal(clips, kept)
     assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), before) if p.numel() > 1)
+
+
+def test_answers_are_told_apart_by_side():
+    permutation = [1, 0, 2]  # 0 and 1 are the sides of an organ
+    answers, labels = torch.tensor([0, 1, 2, 1, 2, 2]), torch.tensor([0, 0, 0, 1, 2, 2])
+    said = comparisons.by_side(answers, labels, permutation)
+    assert said == "right, no side 1.00, right, with a side 0.50, the other side 0.25"

@@ -244,6 +244,16 @@ def reading(table: dict) -> str:
     return "\n".join(lines)
 
 
+def beating_contrast(found: dict) -> str:
+    """How many kinds of maps clearly gain more than contrast: "none", "one or two" or "three or more".
+
+    found: of one model in the table. Clearly: the intervals do not overlap.
+    """
+    gain = {name: scores["gain"] for name, scores in found["methods"].items()}
+    above = sum(gain[name]["low"] > gain[CONTRAST]["high"] for name in METHODS)
+    return "none" if above == 0 else "one or two" if above <= 2 else "three or more"
+
+
 def draw_gain(axes: Axes, place: float, gain: dict, colour: str, *, filled: bool) -> None:
     """A mean with its interval, and the seeds as small dots."""
     axes.plot([gain["low"], gain["high"]], [place, place], color=colour, linewidth=1.5)

@@ -132,6 +132,20 @@ def probe_dots(found: Mapping[str, Mapping[str, float]], *, label: str = "accura
     return figure
 
 
+def by_side(answers: torch.Tensor, labels: torch.Tensor, permutation: Sequence[int]) -> str:
+    """How right answers [B] are for classes without a side and with one, and how many of the latter are the other side.
+
+    labels: int64 [B]. permutation: of the classes in a mirror.
+    """
+    import torch
+
+    other = torch.tensor(permutation)[labels]
+    right, sided = answers == labels, other != labels
+    kinds = {"right, no side": right[~sided], "right, with a side": right[sided]}
+    kinds["the other side"] = (answers == other)[sided]
+    return ", ".join(f"{kind} {hits.float().mean():.2f}" for kind, hits in kinds.items())
+
+
 def video_strip(clips: torch.Tensor, names: Sequence[str], frames: int = 6) -> Figure:
     """Some frames of uint8 clips [B, 3, T, H, W], one clip per line. names: of their classes."""
     figure = new_figure(1.5 * frames, 1.6 * len(clips), f"Frames of {len(clips)} videos: {', '.join(names)}.")

@@ -25,7 +25,7 @@ from ..explain.pictures import clips_figure
 from ..explain.weights import attention_maps
 from ..models import build_model
 from ..pretrained import load_pretrained, options_for
-from ..support.places import checkout, kept
+from ..support.places import checkout, given_folder, kept
 from ..vivit import ViViT
 from ..weights.files import read_weights
 from ..weights.layouts import HUGGING_FACE
@@ -79,7 +79,8 @@ def published_vivit(*, download: bool = False) -> Path:
     download: fetch it, 356 MB, to the folder `vivit-b` next to the data; once it is there it is used.
     Raises CheckpointError where the download fails.
     """
-    root = Path(os.environ.get("VIVIT_EDU_DATA") or (kept() or checkout()) / "data").expanduser() / "vivit-b"
+    data = os.environ.get("VIVIT_EDU_DATA") or (kept() or checkout()) / "data"
+    root = given_folder("VIVIT_EDU_DATA", data) / "vivit-b"
     if download:
         fetch_vivit(root)
     there = [root / name for name in WEIGHTS if (root / name).is_file()]

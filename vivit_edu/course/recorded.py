@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigError
-from ..support.places import checkout, kept
+from ..support.places import checkout, given_folder, kept
 from ..support.tables import mean_sd  # noqa: F401  (chapters take it from here)
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def recorded_model(name: str, *, seed: int = 0) -> tuple[nn.Module, dict]:
 def own_run(dataset: str) -> Path:
     """The folder in which chapter 12 keeps the reader's full run on a data set: chapter12-DATASET, in the folder that
     $VIVIT_EDU_RUNS names; otherwise in runs/ on Google Drive, where Colab has it mounted, or else of the checkout."""
-    runs = Path(os.environ.get("VIVIT_EDU_RUNS") or (kept() or checkout()) / "runs").expanduser()
-    return runs / f"chapter12-{dataset}"
+    runs = os.environ.get("VIVIT_EDU_RUNS") or (kept() or checkout()) / "runs"
+    return given_folder("VIVIT_EDU_RUNS", runs) / f"chapter12-{dataset}"
 
 
 def own_or_recorded(name: str = "full", dataset: str = "organphantom3d") -> tuple[nn.Module, dict]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..support.files import check_regular, check_space, written_whole
-from ..support.places import user_cache
+from ..support.places import given_folder, user_cache
 
 END_MARK = b"vivit-edu clips\n"
 NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which the module mmap has from Python 3.13 on
@@ -91,7 +91,7 @@ class Place:
 def cache_folder() -> Path:
     """$VIVIT_EDU_CACHE if it is set, else the folder `videos` in the user's cache."""
     chosen = os.environ.get("VIVIT_EDU_CACHE", "").strip()
-    return Path(chosen).expanduser() if chosen else user_cache() / "videos"
+    return given_folder("VIVIT_EDU_CACHE", chosen) if chosen else user_cache() / "videos"
 
 
 def short_hash(content: object) -> str:

@@ -26,6 +26,20 @@ def checkout() -> Path:
     return ROOT
 
 
+def given_folder(name: str, value: Path | str) -> Path:
+    """Return the path that was given, ~ replaced by the home folder.
+
+    name: of the argument or variable, for messages. Raises ConfigError where the path is empty, as a variable that
+    nobody set is, and where there is no user of that name.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
+        raise ConfigError(f"{name}={value!r} does not name a folder: give its path, or leave {name} out.")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{name}={str(value)!r}: there is no user of that name; give the whole path.") from None
+
+
 def kept() -> Path | None:
     """Return the folder that outlives a session in Colab: `vivit-edu` on Google Drive, if that is mounted, else None.
 
