@@ -46,7 +46,7 @@ from ..support.checkpoint import (
     remove_half_written,
 )
 from ..support.devices import choose_device, describe_device
-from ..support.files import check_space, read_json, why_no_folder, written_whole
+from ..support.files import check_space, read_json, what_is, why_no_folder, written_whole
 from ..support.identity import identity, identity_hash, other_data
 from ..support.locks import alone_in, check_alone
 from ..support.memory import usable_memory
@@ -258,10 +258,12 @@ def evaluate_run(
 def read_run(folder: Path | str) -> dict:
     """What `run.json` in the folder says; CheckpointError where the folder holds no run."""
     path = Path(folder) / "run.json"
-    if not os.path.lexists(path):
+    try:
+        what_is(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{folder} is not a run folder: it has no run.json. Give the folder that training wrote to"
-        )
+        ) from None
     try:
         run = read_json(path)
         check_kinds(run, {"dataset": str, "size": int, "root": (str, NoneType), "seed": int, "recipe": dict})
