@@ -492,9 +492,10 @@ def say_shared(volumes: Volumes) -> None:
 def say_few(volumes: Volumes) -> None:
     """Says below the figures of own videos how much a single clip counts in them, where there are few."""
     if volumes.files and (few := min(len(volumes.val), len(volumes.test))) < FEW_CLIPS:
+        of_val, of_test = (f"{n} clip{'s' * (n != 1)}" for n in (len(volumes.val), len(volumes.test)))
         print(
-            f"These figures rest on {len(volumes.val)} clips for validation and {len(volumes.test)} for the test: one "
-            f"clip more or less is {100 / few:.0f} points. Add files, or give --val and --test."
+            f"These figures rest on {of_val} for validation and {of_test} for the test: one clip more or less is "
+            f"{100 / few:.0f} points. Add files, or give --val and --test."
         )
 
 

@@ -1,7 +1,7 @@
 """The full run of chapter 12: who decides which run follows, what is kept, and the chapter in the branch of a GPU."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,6 +15,8 @@ from vivit_edu.course.ready import ch12 as finished
 from vivit_edu.course.recorded import load_own, own_run, recorded
 from vivit_edu.errors import ConfigError
 from vivit_edu.experiments.bench import loops
+from vivit_edu.experiments.code import code_of_functions
+from vivit_edu.support.checkpoint import plain as plain_values
 from vivit_edu.training import build_seeded
 
 SMALL = {"tubelet": (7, 7, 7), "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32}
@@ -132,6 +134,11 @@ def test_the_page_of_tried_recipes_is_up_to_date():
     assert page == run_figures.tried_page(content, tables)
 
 
+def chapter_cells():
+    """The code cells of chapter 12."""
+    return [cell for _, cell in read(checkout() / "notebooks" / "12_full_training.ipynb").code]
+
+
 def culminating_cells():
     """The code cells of chapter 12 from the full run on, before them the imports and what the reader writes."""
     master = read(checkout() / "notebooks" / "12_full_training.ipynb")
@@ -203,7 +210,14 @@ def test_the_figure_of_the_optimisers_shows_what_is_recorded():
 
 
 def test_the_two_loops_are_as_the_chapter_says():
-    rows = recorded("loops_movingshapes.json")["rows"]
+    content = recorded("loops_movingshapes.json")
+    rows = content["rows"]
+    assert content["recipe"] == plain_values(asdict(loops.TOY))
+    assert set(content["code"]) == set(code_of_functions(loops.compare_loops))
+    scope = {"Recipe": Recipe, "culmination": culmination}
+    first = next(cell.source for cell in chapter_cells() if "toy = Recipe(" in cell.source)
+    exec(first, scope)
+    assert scope["toy"] == loops.TOY, "the record is of the chapter's first figure"
     plain, whole = ([row for row in rows if row["loop"] == name] for name in dict.fromkeys(row["loop"] for row in rows))
     apart = [
         abs(one["val_loss"]["mean"] - two["val_loss"]["mean"]) / max(one["val_loss"]["sd"], two["val_loss"]["sd"])

@@ -1,7 +1,6 @@
 """Clips that do not fit into the memory: a run holds a small part of them, and a refusal comes before decoding."""
 
 import ctypes
-import resource
 import sys
 import threading
 import time
@@ -100,6 +99,7 @@ def test_a_whole_run_holds_a_small_part_of_its_clips(films, returned, tmp_path, 
 def test_what_cannot_be_mapped_is_refused_before_anything_is_decoded(films, tmp_path, monkeypatch):
     """Under a `ulimit -v`, as batch systems set it."""
     monkeypatch.setattr(decoding, "read_frames", lambda *_: pytest.fail("a file was decoded"))
+    resource = pytest.importorskip("resource")
     addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:

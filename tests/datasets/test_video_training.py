@@ -51,7 +51,7 @@ def test_a_run_at_112_decodes_once_and_is_evaluated_and_predicts(films, tmp_path
     assert "Clips of 16×112×112: tubelets of 2×16×16 in place of 7×7×7, 392 tokens." in out
     assert "Batches of 2 clips in place of 32, for 8 clips to train on." in out
     assert "12 clips decoded, 0 taken from before; kept in" in err and len(decodes) == 12
-    assert "rest on 2 clips for validation and 2 for the test: one clip more or less is 50 points" in out
+    assert "rest on 2 clips for validation and 2 clips for the test: one clip more or less is 50 points" in out
     metrics = json.loads((first / "metrics.json").read_text())
     assert list(metrics["options"]["clip_shape"]) == [3, 16, 112, 112] and metrics["recipe"]["batch_size"] == 2
     assert (first / "attention.png").exists()

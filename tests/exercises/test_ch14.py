@@ -936,3 +936,4 @@ def test_answers_are_told_apart_by_side():
     answers, labels = torch.tensor([0, 1, 2, 1, 2, 2]), torch.tensor([0, 0, 0, 1, 2, 2])
     said = comparisons.by_side(answers, labels, permutation)
     assert said == "right, no side 1.00, right, with a side 0.50, the other side 0.25"
+    assert comparisons.by_side(answers, labels, [0, 1, 2]) == "right, no side 0.67", "no class has a side"

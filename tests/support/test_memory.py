@@ -1,7 +1,5 @@
 """How much memory a process may use: of the machine, of its control groups, of its shell."""
 
-import resource
-
 import pytest
 
 from vivit_edu.support import memory
@@ -59,6 +57,7 @@ def test_here_it_is_no_more_than_the_machine_has():
 
 
 def test_ulimit_is_read():
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:
         resource.setrlimit(resource.RLIMIT_AS, (2**45, hard))

@@ -183,7 +183,8 @@ def lecture_plan(master: Master) -> list[dict]:
                     rows[-1]["figures"].append(f"What `{ast.unparse(call.func)}` draws.")
                 elif ast.unparse(call.func) == "predict" and len(call.args) > 1:
                     question = in_table(plain_text(call.args[1]))
-                    rows[-1]["guesses"].append(question[:1].upper() + question[1:])
+                    code_first = "." in question.split()[0]  # "nn.Linear" stays as it is
+                    rows[-1]["guesses"].append(question if code_first else question[:1].upper() + question[1:])
     return [row for row in rows if row["figures"] or row["guesses"] or row["exercises"]]
 
 

@@ -143,7 +143,7 @@ def by_side(answers: torch.Tensor, labels: torch.Tensor, permutation: Sequence[i
     right, sided = answers == labels, other != labels
     kinds = {"right, no side": right[~sided], "right, with a side": right[sided]}
     kinds["the other side"] = (answers == other)[sided]
-    return ", ".join(f"{kind} {hits.float().mean():.2f}" for kind, hits in kinds.items())
+    return ", ".join(f"{kind} {hits.float().mean():.2f}" for kind, hits in kinds.items() if len(hits))
 
 
 def video_strip(clips: torch.Tensor, names: Sequence[str], frames: int = 6) -> Figure:

@@ -218,7 +218,7 @@ def recorded_run(name: str, volumes: Volumes) -> Run:
         volumes = load_volumes(facts["dataset"])
     recipe, history = Recipe.from_dict(facts["recipe"]), History(facts["history"])
     told = f"the recorded model {name}: {recipe.epochs} epochs on {facts['dataset']}, made by `{facts['command']}`"
-    told += f" on another machine ({facts['device']})"
+    told += f" on {facts['device']}"
     return Run(model.to(best_device()), volumes, recipe, history, facts["minutes"], told)
 
 

@@ -105,8 +105,13 @@ def unwrapped_call(train: Callable) -> tuple[list[Callable], str]:
 
 
 def home_of(function: Callable) -> tuple[str, str]:
-    """Where a function of the package is: (module, name of what holds it at the top of that module)."""
+    """Where a function of the package is: (module, name of what holds it at the top of that module).
+
+    Raises ValueError for one of the file that Python was started with, whose module has no name of its own.
+    """
     function = function if hasattr(function, "__qualname__") else type(function)
+    if function.__module__ == "__main__":
+        raise ValueError(f"{function.__qualname__} is of __main__: import its module, and call it from there")
     return function.__module__.removeprefix(f"{HOUSE}.").removeprefix(HOUSE), function.__qualname__.split(".")[0]
 
 

@@ -78,7 +78,7 @@ def fingerprint(folder: Path = Path(__file__).parent) -> str:
 def load_phantom(size: int, path: Path) -> Volumes:
     """Load the phantom from the file at `path` if this generator wrote it, else generate it and keep it there.
 
-    size: 28 or 64. Returns clips uint8 [B, 1, size, size, size] with patients and masks. Raises DataError where the
+    size: 28 or 64. Returns clips uint8 [N, 1, size, size, size] with patients and masks. Raises DataError where the
     file is missing and cannot be written.
     """
     generator, arrays = fingerprint(), None
@@ -254,8 +254,8 @@ def scanned(patient: Scan, axes: list[np.ndarray], rng: np.random.Generator) -> 
 def generate_phantom(size: int = 28, *, progress: bool = True) -> dict[str, np.ndarray]:
     """The whole set, as MedMNIST stores its own: `{train,val,test}_{images,labels,patients,masks}`.
 
-    images uint8 [B, size, size, size], labels uint8 [B, 1] (index in `PHANTOM_CLASSES`), patients int64 [B],
-    masks uint8 [B, size, size, size] (1 where the voxel is the crop's organ). Axes: feet to head, front to
+    images uint8 [N, size, size, size], labels uint8 [N, 1] (index in `PHANTOM_CLASSES`), patients int64 [N],
+    masks uint8 [N, size, size, size] (1 where the voxel is the crop's organ). Axes: feet to head, front to
     back, right to left. No patient is in two splits, and the arrays are the same on every run. 28 takes about
     half a minute, 64 some minutes.
     """

@@ -98,5 +98,7 @@ def compare_and_write(arguments: Sequence[str] | None = None) -> None:
         print(f"{row['loop']:26} lr {row['lr']:<6g} loss {row['loss']['mean']:.3f}, val {row['val_loss']['mean']:.3f}")
 
 
-if __name__ == "__main__":
-    compare_and_write()
+if __name__ == "__main__":  # from the module by its name, which the record's code is told by
+    from vivit_edu.experiments.bench import loops
+
+    loops.compare_and_write()
