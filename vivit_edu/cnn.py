@@ -90,8 +90,8 @@ class Convolution(nn.Conv3d):
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
-    """torch's, without torch's pooling: twice as fast to train on a CPU, and in bfloat16 too, for which 3D pooling has
-    no CPU kernel.
+    """torch's, without torch's pooling: faster to train on a CPU, and in bfloat16 too, for which 3D pooling has no CPU
+    kernel.
 
     With the paper's numbers it is Krizhevsky's: x / (2 + 1e-4 Σ x²)^0.5, the sum over a channel and two either side.
     [B, C, T, H, W] -> same.
@@ -99,7 +99,7 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         padded = F.pad(features.square(), (0, 0) * 3 + (self.size // 2, (self.size - 1) // 2))  # channels of zeros
-        sums = padded.unfold(1, self.size, 1).sum(dim=-1)  # [B, C, T, H, W]
+        sums = sum(padded[:, i : i + features.shape[1]] for i in range(self.size))  # [B, C, T, H, W]
         return features * (self.k + self.alpha / self.size * sums) ** -self.beta
 
 
