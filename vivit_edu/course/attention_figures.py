@@ -17,6 +17,7 @@ from ..explain.pictures import draw_mapped, film, heat_of, middle_frames, scale_
 from ..explain.rollout import roll, with_residual
 from ..explain.weights import attention_maps, check_vivit
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
+from .comparisons import title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,7 +194,7 @@ def faithfulness_figure(table: dict) -> Figure:
     """
     results = table["results"]
     rows = [*METHODS, CONTRAST]
-    told = "; ".join(f"{model}: {gains_in_words(found['methods'], rows)}" for model, found in results.items())
+    told = "; ".join(f"{title_of(model)}: {gains_in_words(found['methods'], rows)}" for model, found in results.items())
     figure = new_figure(
         11, 3, f"Gain over a random order of {len(rows)} kinds of maps, for {len(results)} models. {told}."
     )
@@ -206,7 +207,7 @@ def faithfulness_figure(table: dict) -> Figure:
             if control := found["methods"].get(f"{name}, random weights"):
                 draw_gain(axes, place + 0.2, control["gain"], GREY, filled=False)
         axes.axvline(0, color="black", linewidth=1, linestyle="--")
-        axes.set_title(model.replace("factorised_", "factorised\n").replace("_", " "), fontsize=SMALLEST)
+        axes.set_title(title_of(model), fontsize=SMALLEST + 1)
         axes.set_yticks(range(len(rows)), rows, fontsize=SMALLEST)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(alpha=0.3, axis="x")

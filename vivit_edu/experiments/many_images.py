@@ -72,7 +72,7 @@ def labelled_model(
     """
     check_whole("steps", steps, 1)
     tubelet, options = image_options(recipe)
-    channels, frames, *size = clips.shape[1:]
+    channels, _, *size = clips.shape[1:]
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -84,6 +84,24 @@ def labelled_model(
             tubelet=(1, *tubelet[1:]),
             **options,
         ).to(clips.device)
+    learn_slices(model, clips, labels, recipe, steps=steps, generator=generator)
+    return model.eval()
+
+
+def learn_slices(
+    model: nn.Module,
+    clips: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    *,
+    steps: int,
+    generator: torch.Generator,
+) -> None:
+    """Trains a model of single slices [B, C, 1, H, W] in place. Arguments as for `labelled_model`.
+
+    Raises TrainingError where the loss is no longer a number.
+    """
+    frames = clips.shape[2]
     optimiser = make_optimiser(model, recipe)
     for step in range(steps):
         which, where = (torch.randint(most, (IMAGE_BATCH,), generator=generator) for most in (len(clips), frames))
@@ -99,7 +117,6 @@ def labelled_model(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimiser.step()
-    return model.eval()
 
 
 def masked_model(clips: torch.Tensor, recipe: Recipe, *, steps: int, seed: int) -> nn.Module:
@@ -135,13 +152,7 @@ def train_from_images(
     further patients can be drawn, and where a patient is in one of the splits.
     """
     check_choice("task", task, (LABELLED, TASK))
-    if volumes.name != "organphantom3d":
-        raise ConfigError(
-            f"more patients than a set has can be drawn for organphantom3d only, not for {volumes.name}: name that one"
-        )
-    owners = {int(n) for split in (volumes.train, volumes.val, volumes.test) for n in split.patients}
-    if taken := sorted(owners & set(patients)):
-        raise ConfigError(f"patient {taken[0]} is in a split: pretrain on patients whom no split holds")
+    check_other_patients(volumes, patients)
     kind = "labelled" if task == LABELLED else "masked"
     weights = Path(out).parent / f"images-{kind}-{recipe.options.get('depth')}-layers-seed{seed}.safetensors"
     if not weights.exists():
@@ -161,3 +172,15 @@ def train_from_images(
         save_weights(timm_names(model), weights, model, **about)
     recipe = replace(recipe, pretrained=str(weights))
     return train_run(volumes, recipe, out=out, seed=seed, device=device, **rest)
+
+
+def check_other_patients(volumes: Volumes, patients: Sequence[int]) -> None:
+    """Raises ConfigError where the volumes are not the phantom's, of which alone further patients can be drawn, and
+    where one of these patients is in a split."""
+    if volumes.name != "organphantom3d":
+        raise ConfigError(
+            f"more patients than a set has can be drawn for organphantom3d only, not for {volumes.name}: name that one"
+        )
+    owners = {int(n) for split in (volumes.train, volumes.val, volumes.test) for n in split.patients}
+    if taken := sorted(owners & set(patients)):
+        raise ConfigError(f"patient {taken[0]} is in a split: pretrain on patients whom no split holds")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from ..training import (
     train_epoch,
 )
 from ..volumes import Volumes
+from .code import code_of
 from .probes import predict_classes, probe, share_of
 from .runs import choose_device, claim, versions, write_json
 from .tuning import train_at_best_rate
@@ -111,25 +112,44 @@ def train_to_plateau(
                 break
         model.load_state_dict(weights)
         write_json(out / "history.json", rows)
+        metrics = figures_of(train_to_plateau, model, volumes, recipe, rows, seed=seed, device=device)
         with evaluating(model):
-            metrics = {
-                "dataset": volumes.name,
-                "size": volumes.train.clips.shape[-1],
-                "seed": seed,
-                "class_names": list(volumes.class_names),
-                "model": recipe.model,
-                "recipe": asdict(recipe),
-                "epochs": len(rows),
-                "seconds": round(sum(row["seconds"] for row in rows), 1),
-                "device": describe_device(device),
-                "versions": versions(),
-                "val": asdict(score(predict_logits(model, val), val.labels)),
-                "test": asdict(score(predict_logits(model, volumes.test), volumes.test.labels)),
-                "probes": probe(model, volumes) | wrong_side_of_found(model, volumes),
-                "plateau": time_to_90(rows, steps_per_epoch(len(train), recipe), stopped),
-            }
+            metrics["probes"] = probe(model, volumes) | wrong_side_of_found(model, volumes)
+        metrics["plateau"] = time_to_90(rows, steps_per_epoch(len(train), recipe), stopped)
         write_json(out / "metrics.json", metrics)
     return metrics
+
+
+def figures_of(
+    trained_by: Callable,
+    model: torch.nn.Module,
+    volumes: Volumes,
+    recipe: Recipe,
+    rows: Sequence[dict],
+    *,
+    seed: int,
+    device: torch.device,
+) -> dict:
+    """What a table keeps of a run that was not made by `train_run`. rows: of its history, one for each epoch."""
+    with evaluating(model):
+        scores = {
+            split: asdict(score(predict_logits(model, part), part.labels))
+            for split, part in (("val", volumes.val), ("test", volumes.test))
+        }
+    return {
+        "dataset": volumes.name,
+        "size": volumes.train.clips.shape[-1],
+        "seed": seed,
+        "class_names": list(volumes.class_names),
+        "model": recipe.model,
+        "recipe": asdict(recipe),
+        "code": code_of(trained_by, recipe, volumes.name),
+        "epochs": len(rows),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "device": describe_device(device),
+        "versions": versions(),
+        **scores,
+    }
 
 
 def epoch_of_best(rows: Sequence[dict]) -> int:

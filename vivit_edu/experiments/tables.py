@@ -24,6 +24,9 @@ TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many 
 # % of the training patients, and how many times the epochs
 PATIENT_SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))
 
+# of the starts of `images_cnn`, the best of `cnn_rates`
+NOTHING_RATE, INFLATED_RATE = 1e-3, 3e-4
+
 # of all models: CNNs and ViViTs in turn, so that a table that is not finished holds some of both; the slowest last
 ALTERNATING = (
     "cnn3d",
@@ -161,6 +164,38 @@ def images_models() -> list[Row]:
     return rows
 
 
+def images_cnn() -> list[Row]:
+    """`images` for a 3D CNN: from nothing, from nothing for longer, and from a CNN of slices, inflated."""
+    from .inflated_cnn import train_from_slices
+
+    longer = replace(small_cnn(NOTHING_RATE), epochs=4 * small_cnn(NOTHING_RATE).epochs)
+    starts = {
+        "nothing pretrained": (small_cnn(NOTHING_RATE), train_run, (5, 25, 100)),
+        "filter inflation": (small_cnn(INFLATED_RATE), train_from_slices, (5, 25, 100)),
+        "nothing pretrained, 4 times as long": (longer, train_run, (25, 100)),
+    }
+    return rows_on_shares(starts)
+
+
+def cnn_rates() -> list[Row]:
+    """Which learning rate each start of `images_cnn` trains with, on validation: on 25 % of the patients."""
+    from .inflated_cnn import train_from_slices
+
+    starts = {"nothing pretrained": train_run, "filter inflation": train_from_slices}
+    return rows_on_shares(
+        {
+            f"{start}, lr {rate:g}": (small_cnn(rate), train, (25,))
+            for start, train in starts.items()
+            for rate in (1e-4, 3e-4, 1e-3, 3e-3)
+        }
+    )
+
+
+def small_cnn(lr: float) -> Recipe:
+    """A `cnn3d` in the situation of `small`: as many epochs and clips in a step, and no augmentation."""
+    return replace(small(), model="cnn3d", options={}, optimiser="adamw", lr=lr)
+
+
 def image_rates() -> list[Row]:
     """Which learning rate each start of `images` trains with, on validation: on 25 % of the patients."""
     from .many_images import train_from_images
@@ -294,6 +329,8 @@ TABLES = {
     "images": images,
     "images-models": images_models,
     "images-rates": image_rates,
+    "images-cnn": images_cnn,
+    "images-cnn-rates": cnn_rates,
     "hunger": hunger,
     "recipe": recipes,
     "motion": motion,
