@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..volumes import Volumes
 
 JUDGES = range(5000, 5100)  # patients of the phantom
-FILE_BLOCKS = 30  # that training and validation are cut into: neighbours in a file may be of one patient
+BLOCKS_OF_FILE = 30  # that training and validation are cut into: neighbours in a file may be of one patient
 
 
 def train_without_test(
@@ -40,7 +40,7 @@ def train_without_test(
 
     size: voxels along a side, of which the clips are loaded anew where the given ones have others, from the same
     place as `load_volumes` finds them. judges: numbers of patients of the phantom. Raises ConfigError for other sets
-    with fewer clips than FILE_BLOCKS.
+    with fewer clips than BLOCKS_OF_FILE.
     """
     if volumes.train.clips.shape[-1] != size:
         volumes = load_volumes(volumes.name, size=size)
@@ -53,15 +53,15 @@ def train_without_test(
 
 
 def without_a_third(volumes: Volumes) -> Volumes:
-    """Volumes of training and validation alone: every third of FILE_BLOCKS blocks is both the validation and the test split
+    """Volumes of training and validation alone: every third block of clips is both the validation and the test split
     of the result, and training is the rest. Patients and masks are dropped."""
     train, val = volumes.train, volumes.val
     clips, labels = torch.cat((train.clips, val.clips)), torch.cat((train.labels, val.labels))
-    if len(labels) < FILE_BLOCKS:
+    if len(labels) < BLOCKS_OF_FILE:
         raise ConfigError(
-            f"a third of {len(labels)} clips cannot be cut out in {FILE_BLOCKS} blocks: take a larger set"
+            f"a third of {len(labels)} clips cannot be cut out in {BLOCKS_OF_FILE} blocks: take a larger set"
         )
     places = torch.arange(len(labels))
-    third = (places * FILE_BLOCKS // len(labels)) % 3 == 0
+    third = (places * BLOCKS_OF_FILE // len(labels)) % 3 == 0
     judges = Split(clips[third], labels[third])
     return replace(volumes, train=Split(clips[~third], labels[~third]), val=judges, test=judges)
