@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.test_explain import HEADS, S, T, sharp
 from vivit_edu.course import attention_figures as figures
+from vivit_edu.course.recorded import recorded
 from vivit_edu.explain.faithfulness import METHODS
 
 
@@ -123,6 +124,18 @@ def test_what_the_figure_shows_is_said_in_words():
 def test_maps_that_clearly_beat_contrast_are_counted(above, said):
     methods = {name: gain(0.9, contrast=0.01 if place < above else -0.01) for place, name in enumerate(METHODS)}
     assert figures.beating_contrast(named(methods)) == said
+
+
+def test_the_table_is_as_chapter_13_reads_it():
+    table = recorded("faithfulness_organphantom3d.json")
+    assert (table["clips"], table["patients"]) == (33, 6) and all(len(s) == 3 for s in table["seeds"].values())
+    beating = {}
+    for name, found in table["results"].items():
+        for method in ("rollout", "relevance", "occlusion"):
+            assert found["methods"][method]["gain"]["low"] > 0
+            assert figures.clearly_over(found, method, f"{method}, random weights")
+        beating[name] = {method for method in METHODS if figures.clearly_over(found, method, figures.CONTRAST)}
+    assert [*beating.values()] == [{"rollout", "relevance"}, set(), {"occlusion"}, {"occlusion"}]
 
 
 def test_heads_that_find_and_that_follow_are_counted():
