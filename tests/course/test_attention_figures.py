@@ -114,10 +114,12 @@ def test_what_the_figure_shows_is_said_in_words():
     methods = {name: gain(0.5) for name in METHODS}
     methods |= {"last layer": gain(0.05), "rollout": gain(0.5, weights=-0.01), "relevance": gain(0.5, contrast=-0.01)}
     said = figures.reading({"results": {"spacetime": named(methods)}}).splitlines()
-    assert said[0] == "Model 1" and said[1].endswith(" rollout, relevance, input gradient, occlusion")
-    assert said[2].endswith(" relevance, input gradient, occlusion")
-    assert said[3].endswith(" input gradient, occlusion")
-    assert "relevance" not in said[3]
+    assert said[0] == "Model 1"
+    assert [line.split(":")[1].strip() for line in said[1:]] == [
+        "rollout, relevance, input gradient, occlusion",
+        "relevance, input gradient, occlusion",
+        "input gradient, occlusion",
+    ]
 
 
 @pytest.mark.parametrize("above, said", [(0, "none"), (1, "one or two"), (2, "one or two"), (3, "three or more")])

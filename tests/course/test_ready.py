@@ -88,7 +88,7 @@ def test_the_course_s_stands_in_for_what_has_not_passed(capsys):
 def test_a_part_of_another_chapter_is_told_where_to_paste_ones_own(capsys):
     ready("04.5")  # its cell and its check are in another notebook
     said = capsys.readouterr().out
-    assert "paste it below, and give it the name on the left" in said and "its check" not in said
+    assert "paste it below this line of the cell, under the name on the left" in said and "its check" not in said
 
 
 def test_other_chapters_loans_are_not_listed(capsys):

@@ -48,7 +48,7 @@ def test_what_stands_under_test_is_of_the_judges(volumes, tmp_path):
 
 def test_the_phantoms_judges_are_patients_of_no_split(volumes, tmp_path, monkeypatch):
     asked = []
-    judges = make_tiny_volumes().val
+    judges = make_tiny_volumes().train.subset(list(range(7)))  # another number than validation has
     monkeypatch.setattr(
         many_images, "draw_patients", lambda *given: asked.append(given) or (judges.clips, judges.labels)
     )
@@ -68,8 +68,11 @@ def test_the_phantoms_judges_are_patients_of_no_split(volumes, tmp_path, monkeyp
 def test_clips_of_another_size_are_loaded_where_they_are(volumes, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(held_out, "load_volumes", lambda name, size: asked.append((name, size)) or volumes)
-    train_without_test(volumes, tiny_recipe(epochs=1), out=tmp_path / "run", seed=0, size=16, figures=False)
+    run = {"recipe": tiny_recipe(epochs=1), "out": tmp_path / "run", "seed": 0, "size": 16, "figures": False}
+    train_without_test(volumes, **run)
     assert asked == [("tiny", 16)]
+    with pytest.raises(ConfigError, match="other labels than the one given: say in .VIVIT_EDU_DATA"):
+        train_without_test(replace(volumes, train=volumes.train.subset([0, 1])), **run)
 
 
 def test_each_row_of_the_search_changes_one_thing():

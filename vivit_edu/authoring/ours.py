@@ -86,7 +86,7 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
 
 
 def lock_beside(folder: Path) -> Path:
-    """The file next to a folder that says who builds it: a name of its own for each folder, however long theirs are."""
+    """The file next to a folder that says who builds it: one for each folder, however long the folders' names are."""
     short = folder.name[:40]
     rest = "" if short == folder.name else f"-{sha256(os.fsencode(folder.name)).hexdigest()[:8]}"
     return folder.with_name(f".{short}{rest}.lock")

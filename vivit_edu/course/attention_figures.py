@@ -190,7 +190,7 @@ def curves_figure(
 def faithfulness_figure(table: dict) -> Figure:
     """Each map's gain over a random order, a panel for each model. table: what `bench.maps.make_table` returns.
 
-    Large dots: mean over the seeds, with the 95 % interval over the clips; small dots: seeds; hollow: random weights.
+    Dots: mean over the seeds, with the 95 % interval over the clips; ticks: seeds; hollow: random weights.
     """
     results = table["results"]
     rows = [*METHODS, CONTRAST]
@@ -262,7 +262,7 @@ def beating_contrast(found: dict) -> str:
 
 
 def draw_gain(axes: Axes, place: float, gain: dict, colour: str, *, filled: bool) -> None:
-    """A mean with its interval, and the seeds as small dots."""
+    """A mean with its interval, and the seeds as ticks."""
     axes.plot([gain["low"], gain["high"]], [place, place], color=colour, linewidth=1.5)
     axes.plot(gain["runs"], [place] * len(gain["runs"]), "|", color=colour, markersize=7)
     face = colour if filled else "white"

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..models import MODELS, is_vivit
 from ..training import GENTLE, Recipe
 from ..volumes import Volumes
-from .held_out import train_without_test
+from .held_out import JUDGED_ON, train_without_test
 from .plateau import train_tuned_to_plateau
 from .probes import probe
 from .runs import load_model, train_run
@@ -25,7 +25,7 @@ TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many 
 # % of the training patients, and how many times the epochs
 PATIENT_SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))
 
-# of the starts of `images_cnn`, the best of `cnn_rates`
+# of the starts of `images_cnn`: the best of 3e-4 to 1e-2 on validation, in one run each; `cnn_rates` records a search
 NOTHING_RATE, INFLATED_RATE = 1e-3, 3e-4
 
 # of all models: CNNs and ViViTs in turn, so that a table that is not finished holds some of both; the slowest last
@@ -48,7 +48,8 @@ ALTERNATING = (
 class Row:
     """One row of a table: what it is called, its recipe, and how one run of it is made.
 
-    seeds: at most so many of the table's, for rows that only lead up to the one that counts.
+    seeds: at most so many of the table's, for rows that only lead up to the one that counts. tested_on: what stands
+    under "test", in words, where that is not the test split.
     train: called as `runs.train_run` is, and returns what it returns. A row that needs other volumes or first
     weights wraps it: def train(volumes, recipe, *, out, **rest): return train_run(changed, recipe, out=out,
     **rest). What such a row makes once for all its runs goes to the folder `out.parent`.
@@ -58,6 +59,7 @@ class Row:
     recipe: Recipe
     train: Callable = train_run
     seeds: float = inf
+    tested_on: str = ""
 
 
 def regularisation() -> list[Row]:
@@ -305,18 +307,16 @@ def four_models() -> list[Row]:
 
 
 def search() -> list[Row]:
-    """Changes to the preset `full` that chapter 12's log had not tried, judged without the test split.
-
-    Each costs about as much as `full` on two cores, but for the batches of 16, which take a third more.
-    """
+    """Changes to the preset `full` that chapter 12's log had not tried, judged without the test split."""
     full = Recipe.preset("full")
-    fine = full.options | {"tubelet": (8, 8, 8)}
-    return [
+    fine = replace(full, options=full.options | {"tubelet": (8, 8, 8)})
+    rows = [
         Row("preset full", full, train_without_test),
-        Row("64³ voxels, 8³ tubelets", replace(full, options=fine), partial(train_without_test, size=64)),
+        Row("64³ voxels, 8³ tubelets", fine, partial(train_without_test, size=64)),
         Row("averaged five times as long", replace(full, ema=0.998), train_without_test),
         Row("batches of 16", replace(full, batch_size=16), train_without_test),
     ]
+    return [replace(row, tested_on=JUDGED_ON) for row in rows]
 
 
 def optimisers() -> list[Row]:

@@ -109,8 +109,8 @@ def check_pickle(path: Path | str, pickled: bytes) -> None:
             raise CheckpointError(f"{shown(path)} holds more than tensors ({argument}): not read")
         if name == "GLOBAL" and argument.endswith("Tensor"):
             raise CheckpointError(
-                f"{shown(path)} calls {argument} to make a tensor, of lists or of one with attributes of its own: not "
-                "read. Save plain tensors, made by tensor.detach().clone()"
+                f"{shown(path)} holds a tensor that {argument} would make from lists, or one with attributes of its "
+                "own: not read. Save plain tensors, made by tensor.detach().clone()"
             )
         if name == "MARK":
             marks.append(len(stack))

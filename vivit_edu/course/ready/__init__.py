@@ -40,7 +40,8 @@ def ready(exercise: str, *own: Any) -> Any:
     if own:
         print("To use your own: run the cell in which you wrote it, then its check, then this cell.")
     else:  # it was written in another notebook
-        print("To use your own: paste it below, and give it the name on the left.")
+        it = "it" if len(finished) == 1 else "them"
+        print(f"To use your own: paste {it} below this line of the cell, under the name on the left of its =.")
     return finished if len(finished) > 1 else finished[0]
 
 
