@@ -307,14 +307,13 @@ def four_models() -> list[Row]:
 
 
 def search() -> list[Row]:
-    """Changes to the preset `full` that chapter 12's log had not tried, judged without the test split."""
+    """A change to the preset `full` that chapter 12's log had not tried, judged without the test split: finer volumes,
+    for half as many epochs, since each takes twice as long."""
     full = Recipe.preset("full")
-    fine = replace(full, options=full.options | {"tubelet": (8, 8, 8)})
+    fine = replace(full, options=full.options | {"tubelet": (8, 8, 8)}, epochs=full.epochs // 2)
     rows = [
         Row("preset full", full, train_without_test),
         Row("64³ voxels, 8³ tubelets", fine, partial(train_without_test, size=64)),
-        Row("averaged five times as long", replace(full, ema=0.998), train_without_test),
-        Row("batches of 16", replace(full, batch_size=16), train_without_test),
     ]
     return [replace(row, tested_on=JUDGED_ON) for row in rows]
 
