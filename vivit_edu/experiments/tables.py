@@ -25,7 +25,7 @@ TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many 
 # % of the training patients, and how many times the epochs
 PATIENT_SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))
 
-# of the starts of `images_cnn`: the best of 3e-4 to 1e-2 on validation, in one run each; `cnn_rates` records a search
+# of the starts of `images_cnn`: the best of 3e-4 to 1e-2 on validation, in one run each
 NOTHING_RATE, INFLATED_RATE = 1e-3, 3e-4
 
 # of all models: CNNs and ViViTs in turn, so that a table that is not finished holds some of both; the slowest last
