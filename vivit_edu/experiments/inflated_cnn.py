@@ -22,7 +22,7 @@ from ..support.files import written_whole
 from ..support.locks import alone_in
 from ..training import Recipe, build_seeded, fit
 from .many_images import IMAGE_PATIENTS, IMAGE_STEPS, check_other_patients, kept_patients, learn_slices
-from .plateau import figures_of
+from .plateau import run_figures
 from .runs import claim, write_json
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def train_from_slices(
     with alone_in(out):
         rows = fit(model, volumes, recipe, seed=seed).rows
         write_json(out / "history.json", rows)
-        metrics = figures_of(train_from_slices, model, volumes, recipe, rows, seed=seed, device=device)
+        metrics = run_figures(train_from_slices, model, volumes, recipe, rows, seed=seed, device=device)
         write_json(out / "metrics.json", metrics)
     return metrics
 

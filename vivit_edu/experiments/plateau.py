@@ -112,7 +112,7 @@ def train_to_plateau(
                 break
         model.load_state_dict(weights)
         write_json(out / "history.json", rows)
-        metrics = figures_of(train_to_plateau, model, volumes, recipe, rows, seed=seed, device=device)
+        metrics = run_figures(train_to_plateau, model, volumes, recipe, rows, seed=seed, device=device)
         with evaluating(model):
             metrics["probes"] = probe(model, volumes) | wrong_side_of_found(model, volumes)
         metrics["plateau"] = time_to_90(rows, steps_per_epoch(len(train), recipe), stopped)
@@ -120,7 +120,7 @@ def train_to_plateau(
     return metrics
 
 
-def figures_of(
+def run_figures(
     trained_by: Callable,
     model: torch.nn.Module,
     volumes: Volumes,
