@@ -21,7 +21,7 @@ from tests.damage import NO_FILES, no_file
 from vivit_edu.authoring.classroom import classroom, lead_out, source_notebook
 from vivit_edu.authoring.exercises import SOLUTION_BEGIN, SOLUTION_END
 from vivit_edu.authoring.masters import master_paths, notebook_text, read
-from vivit_edu.authoring.ours import built_beside
+from vivit_edu.authoring.ours import built_beside, lock_beside
 from vivit_edu.cli import main
 from vivit_edu.errors import ConfigError
 from vivit_edu.support.files import what_is
@@ -229,6 +229,13 @@ def test_two_commands_do_not_build_in_one_folder(tmp_path, monkeypatch):
     process.join()
     classroom(tmp_path / "class", "03")
     assert [p.name for p in tmp_path.iterdir()] == ["class"]
+
+
+def test_folders_with_a_long_common_beginning_do_not_lock_each_other():
+    long = Path("site-of-the-course-on-video-transformers-in-the-winter-of-")
+    locks = {lock_beside(long.with_name(long.name + year)).name for year in ("2025", "2026")}
+    assert len(locks) == 2 and max(map(len, locks)) < 60
+    assert lock_beside(Path("up/site")) == Path("up/.site.lock")
 
 
 def test_a_build_that_fails_touches_nothing(tmp_path, monkeypatch):

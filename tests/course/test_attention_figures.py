@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.test_explain import HEADS, S, T, sharp
 from vivit_edu.course import attention_figures as figures
+from vivit_edu.course.recorded import recorded
 from vivit_edu.explain.faithfulness import METHODS
 
 
@@ -93,25 +94,50 @@ def test_a_head_that_follows_the_shape_is_told_from_one_that_does_not(model, mon
     assert "on: 1.0 to 4.0; off: 1.0 to 4.0" in figure.alt_text
 
 
-def gain(mean):
-    return {"gain": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "runs": [mean]}}
+def gain(mean, **over):
+    """A map's gain, with an interval of .2; over: the lower ends of what it gains more than its two controls."""
+    ends = {"weights": 0.1, "contrast": 0.1} | over
+    return {
+        "gain": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "runs": [mean]},
+        "gain_over": {"random weights": {"low": ends["weights"]}, figures.CONTRAST: {"low": ends["contrast"]}},
+    }
+
+
+def named(methods):
+    """With each control under the name that it has in a table."""
+    for name, one in methods.items():
+        one["gain_over"][f"{name}, random weights"] = one["gain_over"].pop("random weights")
+    return {"methods": methods}
 
 
 def test_what_the_figure_shows_is_said_in_words():
-    methods = {name: gain(0.5) for name in METHODS} | {f"{name}, random weights": gain(0.0) for name in METHODS}
-    methods |= {"last layer": gain(0.05), "rollout, random weights": gain(0.45), figures.CONTRAST: gain(0.2)}
-    methods |= {"relevance": gain(0.25)}
-    said = figures.reading({"results": {"spacetime": {"methods": methods}}}).splitlines()
-    assert said[1].endswith(" rollout, relevance, input gradient, occlusion")
-    assert said[2].endswith(" relevance, input gradient, occlusion")
-    assert said[3].endswith(" input gradient, occlusion")
+    methods = {name: gain(0.5) for name in METHODS}
+    methods |= {"last layer": gain(0.05), "rollout": gain(0.5, weights=-0.01), "relevance": gain(0.5, contrast=-0.01)}
+    said = figures.reading({"results": {"spacetime": named(methods)}}).splitlines()
+    assert said[0] == "Model 1"
+    assert [line.split(":")[1].strip() for line in said[1:]] == [
+        "rollout, relevance, input gradient, occlusion",
+        "relevance, input gradient, occlusion",
+        "input gradient, occlusion",
+    ]
 
 
 @pytest.mark.parametrize("above, said", [(0, "none"), (1, "one or two"), (2, "one or two"), (3, "three or more")])
 def test_maps_that_clearly_beat_contrast_are_counted(above, said):
-    kinds = [*METHODS]
-    methods = {name: gain(0.9 if place < above else 0.45) for place, name in enumerate(kinds)}
-    assert figures.beating_contrast({"methods": methods | {figures.CONTRAST: gain(0.4)}}) == said
+    methods = {name: gain(0.9, contrast=0.01 if place < above else -0.01) for place, name in enumerate(METHODS)}
+    assert figures.beating_contrast(named(methods)) == said
+
+
+def test_the_table_is_as_chapter_13_reads_it():
+    table = recorded("faithfulness_organphantom3d.json")
+    assert (table["clips"], table["patients"]) == (33, 6) and all(len(s) == 3 for s in table["seeds"].values())
+    beating = {}
+    for name, found in table["results"].items():
+        for method in ("rollout", "relevance", "occlusion"):
+            assert found["methods"][method]["gain"]["low"] > 0
+            assert figures.clearly_over(found, method, f"{method}, random weights")
+        beating[name] = {method for method in METHODS if figures.clearly_over(found, method, figures.CONTRAST)}
+    assert [*beating.values()] == [{"rollout", "relevance"}, set(), {"occlusion"}, {"occlusion"}]
 
 
 def test_heads_that_find_and_that_follow_are_counted():

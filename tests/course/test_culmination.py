@@ -129,9 +129,25 @@ def test_the_chapters_loop_is_the_packages(few):
 def test_the_page_of_tried_recipes_is_up_to_date():
     content = recorded("tried_recipes.json")
     assert [len(search["rows"]) for search in content["searches"]] == [29, 9]  # the 38 of which the chapter speaks
-    tables = {name: recorded(name) for name in {row["file"] for row in content["recorded"]}}
+    named = {row["file"] for row in content["recorded"]} | {
+        name for name, _ in content["recorded_search"]["files"].values()
+    }
+    tables = {name: recorded(name) for name in named}
     page = (checkout() / "notebooks" / "results" / "tried_recipes.md").read_text(encoding="utf-8")
     assert page == run_figures.tried_page(content, tables)
+
+
+def test_finer_volumes_are_as_the_chapter_says():
+    chapter = read(checkout() / "notebooks" / "12_full_training.ipynb")
+    phantom, adrenal = (recorded(f"search_{name}.json") for name in ("organphantom3d", "adrenalmnist3d"))
+    for split, key, table, told in (
+        ("val", "acc", phantom, (".918", ".939")),
+        ("test", "acc", phantom, (".931", ".897")),
+        ("test", "auc", adrenal, (".806", ".809")),
+    ):
+        full, fine = (f"{row[split][key]['mean']:.3f}".lstrip("0") for row in table["rows"])
+        assert (full, fine) == told and table["tested_on"]
+        assert any(f"{told[1]} against {told[0]}" in cell.source for _, cell in chapter.text)
 
 
 def chapter_cells():

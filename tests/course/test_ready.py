@@ -76,12 +76,19 @@ def test_the_course_s_stands_in_for_what_has_not_passed(capsys):
     passed("05.1", "another exercise")
     handed = ready("05.2", lambda: "not right yet")
     assert handed is FINISHED["05.2"][0]
-    assert "05.2: this notebook now uses the course's EncoderBlock." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "05.2: this notebook now uses the course's EncoderBlock." in said and "then its check" in said
     progress(5)
     assert capsys.readouterr().out == "Chapter 05: exercises passed: 05.1; borrowed from the course: 05.2.\n"
     passed("05.2", "solved after all")
     progress(5)
     assert "borrowed" not in capsys.readouterr().out
+
+
+def test_a_part_of_another_chapter_is_told_where_to_paste_ones_own(capsys):
+    ready("04.5")  # its cell and its check are in another notebook
+    said = capsys.readouterr().out
+    assert "paste it below this line of the cell, under the name on the left" in said and "its check" not in said
 
 
 def test_other_chapters_loans_are_not_listed(capsys):

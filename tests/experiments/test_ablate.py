@@ -356,7 +356,8 @@ def test_every_table_builds_its_models(table, tiny_volumes):
     assert len({row.name for row in rows}) == len(rows) > 1
     for row in rows:
         assert row.recipe.epochs == 2 and row.recipe.bfloat16
-        build_model(row.recipe.model, **row.recipe.options)
+        size = 64 if "64³" in row.name else 28
+        build_model(row.recipe.model, clip_shape=(1, size, size, size), **row.recipe.options)
 
 
 def test_the_recipe_table_has_the_presets_and_names_what_was_recorded():

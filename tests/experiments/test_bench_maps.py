@@ -64,8 +64,10 @@ def test_the_table_has_all_methods_and_controls_of_every_seed(recorded_models, t
         wanted = {RANDOM, maps.CONTRAST, *METHODS, *(f"{method}, random weights" for method in METHODS)}
         assert set(result["methods"]) == wanted and result["methods"][RANDOM]["gain"]["mean"] == 0
         assert result["val"]["acc"]["runs"] == [0.5] * number and set(result["seconds"]) == set(METHODS)
-        for scores in result["methods"].values():
-            assert set(scores) == SCORES | {"share", "pointing", "iou"}
+        for method, scores in result["methods"].items():
+            assert set(scores) == SCORES | {"share", "pointing", "iou"} | (
+                {"gain_over"} if method in METHODS else set()
+            )
             gain = scores["gain"]
             assert len(gain["runs"]) == number and gain["mean"] == pytest.approx(sum(gain["runs"]) / number, abs=2e-4)
             assert gain["low"] <= gain["mean"] + 1e-4 and gain["mean"] <= gain["high"] + 1e-4
@@ -73,6 +75,18 @@ def test_the_table_has_all_methods_and_controls_of_every_seed(recorded_models, t
     first, second = table["results"]["spacetime"]["methods"]["occlusion"]["deletion"]["runs"]
     assert first != second, "each seed has weights of its own"
     assert "spacetime, seed 1" in capsys.readouterr().out
+
+
+def test_a_map_is_compared_with_its_controls_clip_by_clip():
+    """The two differ by .1 on every clip and by seed, while clips differ by far more."""
+    clips = torch.linspace(-1, 1, 40)
+    seeds = [
+        {name: {"gain": (clips + lead).tolist()} for name, lead in (("a", ours), ("b", 0))} for ours in (0.08, 0.12)
+    ]
+    found = maps.gain_over([{"methods": one} for one in seeds], "a", "b")
+    assert found == {"mean": 0.1, "low": 0.1, "high": 0.1}
+    shuffled = [{"methods": one | {"b": {"gain": clips.flip(0).tolist()}}} for one in seeds]
+    assert maps.gain_over(shuffled, "a", "b")["low"] < 0, "other clips next to each other"
 
 
 def test_started_again_it_scores_what_is_new_only(recorded_models, tmp_path):

@@ -731,8 +731,18 @@ def lists(levels):
 def test_tensors_are_not_made_of_lists(made, levels, nowhere_else):
     """torch would call the class on lists that hold each other: 2³⁰ numbers are a minute and gigabytes."""
     with_pickle(nowhere_else / "lists.pt", b"\x80\x02c" + made.encode() + b"\n" + lists(levels) + b"\x85R.")
-    with pytest.raises(CheckpointError, match="makes a tensor of lists .torch"):
+    with pytest.raises(CheckpointError, match="a tensor that torch.* would make from lists"):
         torch_files.read_torch(nowhere_else / "lists.pt")
+
+
+def test_a_tensor_with_an_attribute_is_told_how_to_be_saved(nowhere_else):
+    tensor = torch.ones(2)
+    tensor.remark = "of my own"
+    torch.save({"weight": tensor}, nowhere_else / "remarks.pt")
+    with pytest.raises(CheckpointError, match=r"attributes of its own: not read. Save plain tensors.*clone"):
+        torch_files.read_torch(nowhere_else / "remarks.pt")
+    torch.save({"weight": tensor.detach().clone()}, nowhere_else / "plain.pt")
+    assert torch_files.read_torch(nowhere_else / "plain.pt")["weight"].equal(torch.ones(2))
 
 
 @pytest.mark.parametrize("pickled", [b"", b"\x80\x02}", b"\x80\x02\xff\xfe.", b"\x80\x02I" + b"9" * 5000 + b"\n."])

@@ -60,7 +60,7 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
             "another."
         ) from None
     try:
-        with alone(beside.with_name(f".{folder.name[:40]}.lock"), folder):
+        with alone(lock_beside(folder), folder):
             known, kept = marked(folder, kind), []
             yield beside, kept
             files = [path for path in sorted(beside.rglob("*")) if path.is_file()]
@@ -83,6 +83,13 @@ def built_beside(folder: Path, kind: str, *, renew_all: bool) -> Iterator[tuple[
         raise ConfigError(f"{shown(folder)} could not be written: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def lock_beside(folder: Path) -> Path:
+    """The file next to a folder that says who builds it: one for each folder, however long the folders' names are."""
+    short = folder.name[:40]
+    rest = "" if short == folder.name else f"-{sha256(os.fsencode(folder.name)).hexdigest()[:8]}"
+    return folder.with_name(f".{short}{rest}.lock")
 
 
 def _may_replace(folder: Path, name: str, known: list[str], built: dict[str, str]) -> bool:

@@ -190,7 +190,7 @@ def curves_figure(
 def faithfulness_figure(table: dict) -> Figure:
     """Each map's gain over a random order, a panel for each model. table: what `bench.maps.make_table` returns.
 
-    Large dots: mean over the seeds, with the 95 % interval over the clips; small dots: seeds; hollow: random weights.
+    Dots: mean over the seeds, with the 95 % interval over the clips; ticks: seeds; hollow: random weights.
     """
     results = table["results"]
     rows = [*METHODS, CONTRAST]
@@ -229,15 +229,14 @@ def gains_in_words(methods: dict, rows: Sequence[str]) -> str:
 
 
 def reading(table: dict) -> str:
-    """What the figure shows, in words, model by model: which maps beat chance, their controls and plain contrast."""
+    """What the table says, model by model: which maps beat chance, their controls and plain contrast."""
     lines = []
     for model, found in table["results"].items():
-        gain = {name: scores["gain"] for name, scores in found["methods"].items()}
-        chance = [name for name in METHODS if gain[name]["low"] > 0]
-        control = [name for name in chance if gain[name]["low"] > gain[f"{name}, random weights"]["high"]]
-        plain = [name for name in control if gain[name]["low"] > gain[CONTRAST]["high"]]
+        chance = [name for name in METHODS if found["methods"][name]["gain"]["low"] > 0]
+        control = [name for name in chance if clearly_over(found, name, f"{name}, random weights")]
+        plain = [name for name in control if clearly_over(found, name, CONTRAST)]
         lines += [
-            f"{model}",
+            title_of(model),
             f"   above chance:                    {', '.join(chance) or 'none'}",
             f"   above random weights, too:       {', '.join(control) or 'none'}",
             f"   and above contrast (no model):   {', '.join(plain) or 'none'}",
@@ -245,18 +244,25 @@ def reading(table: dict) -> str:
     return "\n".join(lines)
 
 
+def clearly_over(found: dict, name: str, control: str) -> bool:
+    """Whether the interval of what a map gains more than a control, on the same clips, lies above 0.
+
+    found: of one model in the table.
+    """
+    return found["methods"][name]["gain_over"][control]["low"] > 0
+
+
 def beating_contrast(found: dict) -> str:
     """How many kinds of maps clearly gain more than contrast: "none", "one or two" or "three or more".
 
-    found: of one model in the table. Clearly: the intervals do not overlap.
+    found: of one model in the table.
     """
-    gain = {name: scores["gain"] for name, scores in found["methods"].items()}
-    above = sum(gain[name]["low"] > gain[CONTRAST]["high"] for name in METHODS)
+    above = sum(clearly_over(found, name, CONTRAST) for name in METHODS)
     return "none" if above == 0 else "one or two" if above <= 2 else "three or more"
 
 
 def draw_gain(axes: Axes, place: float, gain: dict, colour: str, *, filled: bool) -> None:
-    """A mean with its interval, and the seeds as small dots."""
+    """A mean with its interval, and the seeds as ticks."""
     axes.plot([gain["low"], gain["high"]], [place, place], color=colour, linewidth=1.5)
     axes.plot(gain["runs"], [place] * len(gain["runs"]), "|", color=colour, markersize=7)
     face = colour if filled else "white"

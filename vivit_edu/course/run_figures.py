@@ -279,6 +279,7 @@ def tried_page(content: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any
             "|---|---|---|---|---|---|",
         ]
         lines += [tried_row(row) for row in search["rows"]]
+    lines += recorded_search(content["recorded_search"], tables)
     lines += [
         "",
         "## What became of them",
@@ -299,6 +300,19 @@ def tried_page(content: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any
             f"| {named['row']} | {table['dataset']} | {' | '.join(told)} | [`{named['file']}`]({named['file']}) |"
         )
     return "\n".join(lines) + "\n"
+
+
+def recorded_search(search: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The lines of a search whose runs are recorded. search: {"title", "judged_on", "files": {head of a column: (file,
+    "acc" or "auc")}}; the files have the same rows."""
+    lines = ["", f"## {search['title']}", "", f"Judged on: {search['judged_on']} Made by:", ""]
+    lines += [f"    {tables[name]['command']}" for name, _ in search["files"].values()]
+    lines += ["", f"| tried | {' | '.join(search['files'])} |", f"|{'---|' * (1 + len(search['files']))}"]
+    columns = [(tables[name]["rows"], key) for name, key in search["files"].values()]
+    for rows in zip(*(rows for rows, _ in columns), strict=True):
+        told = [", ".join(f"{value:.3f}" for value in row["test"][key]["runs"]) for row, (_, key) in zip(rows, columns)]
+        lines.append(f"| {rows[0]['row']} | {' | '.join(told)} |")
+    return lines
 
 
 def tried_row(row: Mapping[str, Any]) -> str:

@@ -89,10 +89,11 @@ def run_table(
 def write_run(path: Path, row: Row, volumes: Volumes, seed: int, device: torch.device) -> None:
     """One run; the file is written whole when it is finished, then its checkpoints are removed."""
     folder = path.with_suffix("")
+    code = code_of(row.train, row.recipe, volumes.name)  # as it is before the run
     metrics = row.train(volumes, row.recipe, out=folder, seed=seed, resume=True, device=device, figures=False)
     history = read_json(folder / "history.json")
     if "code" in metrics:  # of the run itself; the row may have done something before it
-        metrics["code"] = code_of(row.train, row.recipe, volumes.name) | metrics["code"]
+        metrics["code"] = code | metrics["code"]
     metrics = {"row": row.name, **metrics, "date": time.strftime("%Y-%m-%d"), "history": history}
     write_json(path, metrics)
     remove_run(folder)
@@ -217,6 +218,7 @@ def sum_up(table: str, rows: list[Row], runs: list[list[dict]], seeds: int) -> d
         "device": "; ".join(sorted({run["device"] for run in everything})),
         "versions": first["versions"],
         "date": max(run["date"] for run in everything),
+        **({"tested_on": rows[0].tested_on} if rows[0].tested_on else {}),
         "rows": [sum_up_row(row, of_row) for row, of_row in zip(rows, runs)],
     }
 
@@ -295,6 +297,7 @@ def as_markdown(content: dict) -> str:
         f"`{content['command']}`: {content['dataset']} ({content['size']}³), {content['epochs']} epochs, "
         f"seeds {', '.join(map(str, content['seeds']))}, mean ± standard deviation; {content['device']}; {packages}; "
         f"{content['date']}.",
+        *([f"Test stands for {content['tested_on']}."] if "tested_on" in content else []),
         "",
     ]
     return "\n".join(lines)

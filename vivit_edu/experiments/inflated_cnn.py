@@ -2,7 +2,8 @@
 
 The CNN of slices is the same ResNet on clips of a single frame. Its filters become three-dimensional as Carreira and
 Zisserman inflate them (Quo Vadis, Action Recognition?, CVPR 2017): a third of a 3×3 filter on each of three frames, so
-that a clip of equal frames gets the answer that its frame would get, except at its ends, where zeros are padded.
+that a filter answers equal frames as the image filter answers one, except at the clip's ends, where zeros are padded.
+GroupNorm and the later layers carry that to the rest of the clip.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from ..support.devices import choose_device
 from ..support.files import written_whole
 from ..support.locks import alone_in
 from ..training import Recipe, build_seeded, fit
+from .code import code_of
 from .many_images import IMAGE_PATIENTS, IMAGE_STEPS, check_other_patients, kept_patients, learn_slices
-from .plateau import run_figures
-from .runs import claim, write_json
+from .runs import claim, metrics_of, write_json
 
 if TYPE_CHECKING:
     from ..volumes import Volumes
@@ -51,6 +52,7 @@ def train_from_slices(
     """
     check_other_patients(volumes, patients)
     out, device = Path(out), choose_device(device)
+    code = code_of(train_from_slices, recipe, volumes.name)
     claim(out, resume)
     weights = out.parent / f"slices-{recipe.model}-seed{seed}.safetensors"
     if not weights.exists():
@@ -66,7 +68,7 @@ def train_from_slices(
     with alone_in(out):
         rows = fit(model, volumes, recipe, seed=seed).rows
         write_json(out / "history.json", rows)
-        metrics = run_figures(train_from_slices, model, volumes, recipe, rows, seed=seed, device=device)
+        metrics = metrics_of(model, volumes, recipe, rows, seed=seed, device=device) | {"code": code}
         write_json(out / "metrics.json", metrics)
     return metrics
 

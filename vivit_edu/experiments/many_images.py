@@ -30,7 +30,7 @@ from .runs import train_run
 if TYPE_CHECKING:
     from ..volumes import Volumes
 
-IMAGE_PATIENTS = range(1000, 1400)  # of the phantom: the splits end at 200, and chapter 12 draws from 5000 on
+IMAGE_PATIENTS = range(1000, 1400)  # of the phantom: the splits end at 200, and `held_out` draws from 5000 on
 LABELLED = "labels of slices"  # the tasks, as files of weights name them; the other one is `pretraining.TASK`
 IMAGE_STEPS = 1200
 IMAGE_BATCH = 64  # slices of a step with labels; without labels it is twice as many, and half as many steps
@@ -183,4 +183,4 @@ def check_other_patients(volumes: Volumes, patients: Sequence[int]) -> None:
         )
     owners = {int(n) for split in (volumes.train, volumes.val, volumes.test) for n in split.patients}
     if taken := sorted(owners & set(patients)):
-        raise ConfigError(f"patient {taken[0]} is in a split: pretrain on patients whom no split holds")
+        raise ConfigError(f"patient {taken[0]} is in a split: choose patients whom no split holds")

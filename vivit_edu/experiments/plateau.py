@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..augment import swap_sides
 from ..errors import TrainingError
-from ..support.devices import describe_device, grad_scaler
+from ..support.devices import grad_scaler
 from ..support.locks import alone_in
 from ..training import (
     Recipe,
@@ -37,7 +37,7 @@ from ..training import (
 from ..volumes import Volumes
 from .code import code_of
 from .probes import predict_classes, probe, share_of
-from .runs import choose_device, claim, versions, write_json
+from .runs import choose_device, claim, metrics_of, write_json
 from .tuning import train_at_best_rate
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -81,6 +81,7 @@ def train_to_plateau(
     Raises TrainingError where the loss is not a number.
     """
     out, device = Path(out), choose_device(device)
+    code = code_of(train_to_plateau, recipe, volumes.name)
     claim(out, resume)
     model = build_seeded(recipe, volumes, seed).to(device)
     train, val = volumes.train.to(device), volumes.val
@@ -112,44 +113,12 @@ def train_to_plateau(
                 break
         model.load_state_dict(weights)
         write_json(out / "history.json", rows)
-        metrics = run_figures(train_to_plateau, model, volumes, recipe, rows, seed=seed, device=device)
+        metrics = metrics_of(model, volumes, recipe, rows, seed=seed, device=device) | {"code": code}
         with evaluating(model):
             metrics["probes"] = probe(model, volumes) | wrong_side_of_found(model, volumes)
         metrics["plateau"] = time_to_90(rows, steps_per_epoch(len(train), recipe), stopped)
         write_json(out / "metrics.json", metrics)
     return metrics
-
-
-def run_figures(
-    trained_by: Callable,
-    model: torch.nn.Module,
-    volumes: Volumes,
-    recipe: Recipe,
-    rows: Sequence[dict],
-    *,
-    seed: int,
-    device: torch.device,
-) -> dict:
-    """What a table keeps of a run that was not made by `train_run`. rows: of its history, one for each epoch."""
-    with evaluating(model):
-        scores = {
-            split: asdict(score(predict_logits(model, part), part.labels))
-            for split, part in (("val", volumes.val), ("test", volumes.test))
-        }
-    return {
-        "dataset": volumes.name,
-        "size": volumes.train.clips.shape[-1],
-        "seed": seed,
-        "class_names": list(volumes.class_names),
-        "model": recipe.model,
-        "recipe": asdict(recipe),
-        "code": code_of(trained_by, recipe, volumes.name),
-        "epochs": len(rows),
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "device": describe_device(device),
-        "versions": versions(),
-        **scores,
-    }
 
 
 def epoch_of_best(rows: Sequence[dict]) -> int:

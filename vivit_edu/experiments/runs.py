@@ -144,6 +144,32 @@ def train_run(
     return metrics
 
 
+def metrics_of(
+    model: nn.Module,
+    volumes: Volumes,
+    recipe: Recipe,
+    rows: Sequence[dict],
+    *,
+    seed: int,
+    device: torch.device,
+) -> dict:
+    """What tables keep of a run that was not made by `train_run`. rows: of its history, one for each epoch."""
+    splits = {"val": volumes.val, "test": volumes.test}
+    return {
+        "dataset": volumes.name,
+        "size": volumes.train.clips.shape[-1],
+        "seed": seed,
+        "class_names": list(volumes.class_names),
+        "model": recipe.model,
+        "recipe": asdict(recipe),
+        "epochs": len(rows),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "device": describe_device(device),
+        "versions": versions(),
+        **{name: asdict(score(predict_logits(model, split), split.labels)) for name, split in splits.items()},
+    }
+
+
 def absolute(place: Path | str) -> str:
     """A path that means the same in every working directory."""
     return str(Path(place).expanduser().absolute())

@@ -108,7 +108,10 @@ def check_pickle(path: Path | str, pickled: bytes) -> None:
         if name == "GLOBAL" and not (argument.startswith("torch") or argument == "collections OrderedDict"):
             raise CheckpointError(f"{shown(path)} holds more than tensors ({argument}): not read")
         if name == "GLOBAL" and argument.endswith("Tensor"):
-            raise CheckpointError(f"{shown(path)} makes a tensor of lists ({argument}): not read")
+            raise CheckpointError(
+                f"{shown(path)} holds a tensor that {argument} would make from lists, or one with attributes of its "
+                "own: not read. Save plain tensors, made by tensor.detach().clone()"
+            )
         if name == "MARK":
             marks.append(len(stack))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):

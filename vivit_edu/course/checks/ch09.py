@@ -462,7 +462,7 @@ def check_kept(kept: Callable) -> None:
         },
         what="how many numbers are kept",
     )
-    passed("09.6", "8 numbers of width D and 2 of width M for each token, and one for each pair and head.")
+    passed("09.6", "8 vectors of width D and 2 of width M for each token, and one number for each pair and head.")
 
 
 # ---- 09.7

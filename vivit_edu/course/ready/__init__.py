@@ -37,7 +37,11 @@ def ready(exercise: str, *own: Any) -> Any:
         return own if len(own) > 1 else own[0]
     journal.borrowed(exercise)
     print(f"{exercise}: this notebook now uses the course's {names}.", end=" ")
-    print("To use your own: run the cell in which you wrote it, then its check, then this cell.")
+    if own:
+        print("To use your own: run the cell in which you wrote it, then its check, then this cell.")
+    else:  # it was written in another notebook
+        it = "it" if len(finished) == 1 else "them"
+        print(f"To use your own: paste {it} below this line of the cell, under the name on the left of its =.")
     return finished if len(finished) > 1 else finished[0]
 
 

@@ -51,13 +51,15 @@ def make_table(runs: dict[str, list[dict]], volumes: Volumes, device: str | torc
 
     runs: {model: what `score_maps` returned, of each seed}; all of the same clips. Every figure is given as mean and
     standard deviation over the seeds, those of clips also with the 95 % interval of a bootstrap over the clips, each
-    clip's figure being its mean over the seeds.
+    clip's figure being its mean over the seeds. "gain_over" compares a map with its controls clip by clip.
     """
     first = next(iter(runs.values()))[0]
+    patients = volumes.val.patients
     return {
         "dataset": volumes.name,
         "split": "val",
         "clips": len(first["clips"]),
+        "patients": None if patients is None else len(patients[first["clips"]].unique()),
         "seeds": {name: [run["seed"] for run in of_model] for name, of_model in runs.items()},
         "random_orders": RANDOM_ORDERS,
         "results": {name: sum_up_seeds(of_model) for name, of_model in runs.items()},
@@ -82,6 +84,8 @@ def sum_up_seeds(runs: list[dict]) -> dict:
         scores |= {score: four_digits(spread([one[score] for one in found])) for score in OF_ORGAN if score in found[0]}
         for curve in ("deletion_curve", "insertion_curve"):
             scores[curve] = [round(x, 4) for x in torch.tensor([one[curve] for one in found]).mean(dim=0).tolist()]
+        controls = [name for name in (f"{method}, random weights", CONTRAST) if method in METHODS]
+        scores |= {"gain_over": {control: gain_over(runs, method, control) for control in controls}} if controls else {}
         methods[method] = scores
     figures = {
         split: {key: spread([run[split][key] for run in runs]) for key in runs[0][split]} for split in ("val", "test")
@@ -93,6 +97,16 @@ def sum_up_seeds(runs: list[dict]) -> dict:
         "seconds": {name: round(statistics.median(run["seconds"][name] for run in runs), 4) for name in METHODS},
         "methods": methods,
     }
+
+
+def gain_over(runs: list[dict], method: str, control: str) -> dict:
+    """How much more a method gains than a control on the same clips: {"mean", "low", "high"}, the 95 % interval of a
+    bootstrap over the clips, each clip's difference being its mean over the seeds."""
+    gains = torch.tensor(
+        [[run["methods"][name]["gain"] for name in (method, control)] for run in runs]
+    )  # [seeds, 2, B]
+    found = estimate((gains[:, 0] - gains[:, 1]).mean(dim=0))
+    return {key: round(value, 4) for key, value in (("mean", found.mean), ("low", found.low), ("high", found.high))}
 
 
 def four_digits(figures: dict) -> dict:
