@@ -53,8 +53,7 @@ def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: floa
             axes.text(0.02, place, "not trained to the end here", va="center", color=GREY, fontsize=SMALLEST)
             continue
         axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
-        spread = values.std(ddof=1) if len(values) > 1 else 0.0
-        axes.errorbar(values.mean(), place, xerr=spread, fmt="o", color=colour, capsize=3)
+        axes.errorbar(values.mean(), place, xerr=sd_of(values), fmt="o", color=colour, capsize=3)
     if chance is not None:
         axes.axvline(chance, color="black", linestyle="--", linewidth=1)
     axes.set(xlim=(0, 1), xlabel=label)
@@ -62,6 +61,57 @@ def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: floa
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x")
     return figure
+
+
+def on_all_sets(runs: Mapping[str, Mapping[str, Sequence[float]]], *, label: str) -> Figure:
+    """`all_at_once` for several data sets, a panel for each, with the models in the order of the first.
+
+    runs: {title of a panel: {model: its figure with each seed}}. label: of the horizontal axes.
+    """
+    first = next(iter(runs.values()))
+    names = sorted(first, key=lambda name: np.mean(first[name]), reverse=True)
+    told = "; ".join(
+        f"{title}: {', '.join(f'{title_of(name)} {np.mean(models[name]):.2f}' for name in names)}"
+        for title, models in runs.items()
+    )
+    figure = new_figure(
+        3.2 * len(runs) + 1.4, 0.9 + 0.28 * len(names), f"Dot plots of {label}, Models 1 to 4 in colour. {told}."
+    )
+    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    for axes, (title, models) in zip(panels, runs.items()):
+        for place, name in enumerate(names):
+            values, colour = np.asarray(models[name], dtype=float), colour_of(name)
+            axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
+            axes.errorbar(values.mean(), place, xerr=sd_of(values), fmt="o", color=colour, capsize=3)
+        axes.set_title(title, fontsize=SMALLEST + 1)
+        axes.set_xlabel(label, fontsize=SMALLEST)
+        axes.set_yticks(range(len(names)), [title_of(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def sd_of(values: Sequence[float]) -> float:
+    """The standard deviation with n - 1 below the sum; 0 for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def in_hand(row: dict) -> tuple[np.ndarray, float]:
+    """What training to a plateau has given after each epoch, and what a step costs: (curve, processor seconds).
+
+    row: of the table `plateau`. The curve is the mean over its runs of the validation accuracy of the epoch with the
+    lowest validation loss so far, which is what a run would keep if it stopped there; runs that have stopped stay
+    where they are.
+    """
+    history, length = row["history"], max(map(len, row["history"]["val_loss"]))
+    kept = []
+    for losses, accuracies in zip(history["val_loss"], history["val_acc"]):
+        best = [int(np.argmin(losses[: epoch + 1])) for epoch in range(len(losses))]
+        curve = [accuracies[epoch] for epoch in best]
+        kept.append(curve + curve[-1:] * (length - len(curve)))
+    steps = row["plateau"][0]["steps_an_epoch"]
+    seconds = [run[-1] / (len(run) * steps) for run in history["processor_seconds"]]
+    return np.mean(kept, axis=0), float(np.median(seconds))
 
 
 def over_steps_and_seconds(
