@@ -20,16 +20,19 @@ def test_in_hand_is_the_epoch_of_the_lowest_loss_so_far_and_stays_after_the_end(
     assert seconds == pytest.approx((10 / 5 + 6 / 5) / 2), "the median over the runs"
 
 
-def test_all_sets_share_the_order_of_the_first():
+def test_small_multiples_share_the_order_of_the_first():
     runs = {
         "organs": {"spacetime": [0.8, 0.9], "cnn3d": [0.9, 0.95], "single_frame": [0.5]},
-        "shapes": {"spacetime": [0.9, 0.9], "cnn3d": [0.1, 0.2], "single_frame": [0.4]},
+        "shapes": {"spacetime": [0.9, 0.9], "cnn3d": [0.1, 0.2]},
+        "glands": {"spacetime": [0.9, 0.9], "cnn3d": [0.1, 0.2]},
     }
-    figure = comparisons.on_all_sets(runs, label="test accuracy")
-    left, right = figure.axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["cnn3d", "Model 1", "single_frame"]
-    assert [axes.get_title() for axes in figure.axes] == ["organs", "shapes"]
-    means = [float(bars.lines[0].get_xdata()[0]) for bars in right.containers]
-    assert means == pytest.approx([0.15, 0.9, 0.4]), "the same order, with the second set's own figures"
-    bar = left.containers[0].lines[2][0].get_segments()[0]
+    figure = comparisons.small_multiples(runs, chance={"shapes": 0.5}, columns=2)
+    organs, shapes, glands = figure.axes  # and no fourth
+    assert [label.get_text() for label in organs.get_yticklabels()] == ["cnn3d", "Model 1", "single_frame"]
+    assert [axes.get_title() for axes in figure.axes] == [*runs]
+    means = [float(bars.lines[0].get_xdata()[0]) for bars in shapes.containers]
+    assert means == pytest.approx([0.15, 0.9]), "the same order, with the second set's own figures"
+    bar = organs.containers[0].lines[2][0].get_segments()[0]
     assert bar[1][0] - bar[0][0] == pytest.approx(2 * np.std([0.9, 0.95], ddof=1))
+    dashed = [[line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in figure.axes]
+    assert dashed == [[], [0.5], []]

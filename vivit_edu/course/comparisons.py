@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-MARKS = "os^Dv<>Pp"
+MARKS = "os^Dv<>PphX"
 
 
 def colour_of(name: str) -> str:
@@ -33,62 +33,45 @@ def title_of(name: str) -> str:
     return (f"Model {list(PAPER).index(model) + 1}" if model in PAPER else model) + comma + rest
 
 
-def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: float | None = None) -> Figure:
-    """One line for each model, sorted by its mean: a small dot for each seed, a large one for the mean, and a bar of
-    one standard deviation to each side.
+def small_multiples(
+    runs: Mapping[str, Mapping[str, Sequence[float]]], *, chance: Mapping[str, float] | None = None, columns: int = 4
+) -> Figure:
+    """A panel for each figure, a line for each model: a small dot for each seed, a large one for the mean, and a bar of
+    one standard deviation to each side. All panels have the order of the first, from the highest mean to the lowest.
 
-    runs: {model: its figure with each seed}; a model with no run is named at the bottom. label: of the axis. chance:
-    drawn as a dashed line.
-    """
-    known = sorted((name for name in runs if len(runs[name])), key=lambda name: np.mean(runs[name]), reverse=True)
-    names = [*known, *(name for name in runs if not len(runs[name]))]
-    told = "; ".join(f"{title_of(name)} {np.mean(runs[name]):.2f}" for name in known)
-    figure = new_figure(
-        7.2, 0.7 + 0.3 * len(names), f"Dot plot of {label}, sorted, Models 1 to 4 in their colours, CNNs grey. {told}."
-    )
-    axes = figure.subplots()
-    for place, name in enumerate(names):
-        values, colour = np.asarray(runs[name], dtype=float), colour_of(name)
-        if not len(values):
-            axes.text(0.02, place, "not trained to the end here", va="center", color=GREY, fontsize=SMALLEST)
-            continue
-        axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
-        axes.errorbar(values.mean(), place, xerr=sd_of(values), fmt="o", color=colour, capsize=3)
-    if chance is not None:
-        axes.axvline(chance, color="black", linestyle="--", linewidth=1)
-    axes.set(xlim=(0, 1), xlabel=label)
-    axes.set_yticks(range(len(names)), [title_of(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(alpha=0.3, axis="x")
-    return figure
-
-
-def on_all_sets(runs: Mapping[str, Mapping[str, Sequence[float]]], *, label: str) -> Figure:
-    """`all_at_once` for several data sets, a panel for each, with the models in the order of the first.
-
-    runs: {title of a panel: {model: its figure with each seed}}. label: of the horizontal axes.
+    runs: {title of a panel: {model: its figure with each seed}}; a model that a panel lacks has no dot there. chance:
+    {title: where a dashed line stands}.
     """
     first = next(iter(runs.values()))
     names = sorted(first, key=lambda name: np.mean(first[name]), reverse=True)
     told = "; ".join(
-        f"{title}: {', '.join(f'{title_of(name)} {np.mean(models[name]):.2f}' for name in names)}"
+        f"{title}: {', '.join(f'{title_of(name)} {np.mean(models[name]):.2f}' for name in names if name in models)}"
         for title, models in runs.items()
     )
-    figure = new_figure(
-        3.2 * len(runs) + 1.4, 0.9 + 0.28 * len(names), f"Dot plots of {label}, Models 1 to 4 in colour. {told}."
-    )
-    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    columns = min(columns, len(runs))
+    lines = -(-len(runs) // columns)
+    alt = f"Dot plots of each model, Models 1 to 4 in their colours, CNNs grey. {told}."
+    figure = new_figure(1.3 + 2.1 * columns, 0.2 + lines * (0.6 + 0.2 * len(names)), alt)
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
     for axes, (title, models) in zip(panels, runs.items()):
         for place, name in enumerate(names):
-            values, colour = np.asarray(models[name], dtype=float), colour_of(name)
-            axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
-            axes.errorbar(values.mean(), place, xerr=sd_of(values), fmt="o", color=colour, capsize=3)
+            if name in models:
+                draw_runs(axes, models[name], place, colour_of(name))
+        if chance and title in chance:
+            axes.axvline(chance[title], color="black", linestyle="--", linewidth=1)
         axes.set_title(title, fontsize=SMALLEST + 1)
-        axes.set_xlabel(label, fontsize=SMALLEST)
         axes.set_yticks(range(len(names)), [title_of(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(alpha=0.3, axis="x")
+        axes.grid(alpha=0.3)
+    for axes in panels:  # what is left over
+        axes.remove()
     return figure
+
+
+def draw_runs(axes: Axes, values: Sequence[float], place: float, colour: str) -> None:
+    """A model's line in a dot plot, at a height: a dot for each run, and their mean with its standard deviation."""
+    axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
+    axes.errorbar(np.mean(values), place, xerr=sd_of(values), fmt="o", color=colour, capsize=3, markersize=5)
 
 
 def sd_of(values: Sequence[float]) -> float:
@@ -119,7 +102,7 @@ def over_steps_and_seconds(
 ) -> Figure:
     """Validation accuracy of several models, on the left over steps and on the right over seconds.
 
-    curves: {model: accuracy after each epoch}. steps: in an epoch. step_seconds: of one step, as measured.
+    curves: {model: accuracy after each epoch}. steps: in an epoch. step_seconds: of a processor for one step.
     """
     told = "; ".join(f"{title_of(name)} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in curves.items())
     figure = new_figure(9.6, 3.7, f"Validation accuracy over steps and over seconds. {told}.")
@@ -137,7 +120,7 @@ def over_steps_and_seconds(
         left.plot(x, curve, label=title_of(name), **style)
         right.plot(x * step_seconds[name], curve, **style)
     left.set(xlabel="training steps", ylabel="validation accuracy", ylim=(0, 1))
-    right.set(xlabel="seconds on this machine, logarithmic", xscale="log")
+    right.set(xlabel="processor seconds, logarithmic", xscale="log")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.legend(loc="outside right", fontsize=SMALLEST)
