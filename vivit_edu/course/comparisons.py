@@ -53,7 +53,7 @@ def small_multiples(
     alt = f"Dot plots of each model, Models 1 to 4 in their colours, CNNs grey. {told}."
     figure = new_figure(1.3 + 2.1 * columns, 0.2 + lines * (0.6 + 0.2 * len(names)), alt)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
-    for axes, (title, models) in zip(panels, runs.items()):
+    for (title, models), axes in zip(runs.items(), panels):
         for place, name in enumerate(names):
             if name in models:
                 draw_runs(axes, models[name], place, colour_of(name))
@@ -63,7 +63,7 @@ def small_multiples(
         axes.set_yticks(range(len(names)), [title_of(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(alpha=0.3)
-    for axes in panels:  # what is left over
+    for axes in panels:  # those that are left over
         axes.remove()
     return figure
 
