@@ -52,7 +52,7 @@ def small_multiples(
     lines = -(-len(runs) // columns)
     alt = f"Dot plots of each model, Models 1 to 4 in their colours, CNNs grey. {told}."
     figure = new_figure(1.3 + 2.1 * columns, 0.2 + lines * (0.6 + 0.2 * len(names)), alt)
-    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
     for (title, models), axes in zip(runs.items(), panels):
         for place, name in enumerate(names):
             if name in models:
@@ -60,6 +60,7 @@ def small_multiples(
         if chance and title in chance:
             axes.axvline(chance[title], color="black", linestyle="--", linewidth=1)
         axes.set_title(title, fontsize=SMALLEST + 1)
+        axes.tick_params(labelbottom=True)
         axes.set_yticks(range(len(names)), [title_of(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(alpha=0.3)
