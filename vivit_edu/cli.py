@@ -9,14 +9,13 @@ import argparse
 import os
 import signal
 import sys
-import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from .errors import ConfigError, DataError, LostProcessError, VivitEduError
 from .models import MODELS
+from .support.arguments import Parser, place, positive
+from .support.terminal import Mumbling, flush, give_up_output, open_what_is_closed, say, unforeseen
 
 if TYPE_CHECKING:
     from .volumes import Volumes
@@ -77,111 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def open_what_is_closed() -> None:
-    """Lets what is written to a stdout or stderr that the shell closed (`2>&-`) go nowhere.
-
-    Otherwise the next file opened, such as a checkpoint, would get the number of the closed one, and with it whatever
-    libraries write to stderr.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
-    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
-
-
-class Mumbling:
-    """A stream that goes on where it cannot be written to: progress that nobody sees is no reason to stop training."""
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self.stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self.stream.flush()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.stream, name)
-
-
-def say(message: str) -> None:
-    """Prints a message to stderr. Where that cannot be written to, the exit status has to do."""
-    with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
-
-
-def flush() -> None:
-    """Writes what was printed, if there is a stdout."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def give_up_output() -> None:
-    """Lets what stdout does not take go nowhere: Python would try once more when it ends, and complain."""
-    try:
-        flush()
-    except OSError:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def unforeseen(error: Exception) -> str:
-    """What is said of a fault of ours: what it is, where, and what to do."""
-    from .support.places import repository
-
-    *_, where = traceback.extract_tb(error.__traceback__)
-    kind, text = type(error).__name__, " ".join(str(error).split())[:300]
-    return (
-        f"a fault in this program, {kind}: {text} ({os.path.basename(where.filename)}, line {where.lineno}). Please "
-        f"report it with the command that you gave: {repository()}/issues. VIVIT_EDU_TRACEBACK=1 shows all of it."
-    )
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser to whose options an empty text, as of a shell's variable that was never set, is not a value.
-
-    tell: what else its --help says at the end, asked for only then; what it imports may be heavy.
-    """
-
-    def __init__(self, tell: Callable[[], str] | None = None, **options: object):
-        super().__init__(**options)
-        self.tell = tell
-        self.register("type", None, text)  # of every argument that names no other type
-
-    def format_help(self) -> str:
-        """The help of --help, which ends with what `tell` says."""
-        self.epilog = self.tell() if self.tell else self.epilog
-        return super().format_help()
-
-
 def tables_there() -> str:
     """The tables of `ablate`, in words."""
     from .experiments.tables import TABLES
 
     return f"The tables are {', '.join(TABLES)}."
-
-
-def text(value: str) -> str:
-    """Any text but an empty one, for argparse."""
-    if not value.strip():
-        raise argparse.ArgumentTypeError("is empty: give a value, or leave it out")
-    return value
-
-
-def place(value: str) -> str:
-    """The path of a file or folder, for argparse. In --out=~/runs the shell leaves the ~ to us."""
-    expanded = os.path.expanduser(text(value))
-    if expanded.startswith("~"):
-        raise argparse.ArgumentTypeError(
-            f"{value}: there is no user of that name; write ./{value} if the file itself is called so"
-        )
-    return expanded
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -449,14 +348,6 @@ def add_data_options(parser: argparse.ArgumentParser, *, sizes: bool = True) -> 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Adds --device."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 to a million, for argparse."""
-    number = int(text)
-    if not 1 <= number <= 10**6:
-        raise argparse.ArgumentTypeError(f"must lie in 1 to 1000000, got {number}")
-    return number
 
 
 def get_volumes(options: argparse.Namespace) -> Volumes:
