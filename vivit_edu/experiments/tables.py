@@ -27,7 +27,7 @@ PATIENT_SHARES = (5, 10, 25, 50, 100)  # % of the training patients
 NOTHING_RATE, INFLATED_RATE = 1e-3, 3e-4
 
 # of the models in `hunger`: chosen by `plateau` on all patients of the phantom
-HUNGER_RATES = {"spacetime": 1e-3, "factorised_encoder": 1e-3, "early_fusion": 1e-3, "cnn3d": 1e-3}
+HUNGER_RATES = {"spacetime": 3e-3, "factorised_encoder": 3e-3, "early_fusion": 1e-3, "cnn3d": 1e-3}
 
 # of all models: CNNs and ViViTs in turn, so that a table that is not finished holds some of both; the slowest last
 ALTERNATING = (
