@@ -15,8 +15,8 @@ def test_in_hand_is_the_epoch_of_the_lowest_loss_so_far_and_stays_after_the_end(
         },
         "plateau": [{"steps_an_epoch": 5}, {"steps_an_epoch": 5}],
     }
-    curve, seconds = comparisons.in_hand(row)
-    np.testing.assert_allclose(curve, [0.25, 0.4, 0.4, 0.5])
+    curves, seconds = comparisons.in_hand(row)
+    np.testing.assert_allclose(curves, [[0.2, 0.5, 0.5, 0.7], [0.3, 0.3, 0.3, 0.3]])
     assert seconds == pytest.approx((10 / 5 + 6 / 5) / 2), "the median over the runs"
 
 

@@ -81,11 +81,11 @@ def sd_of(values: Sequence[float]) -> float:
 
 
 def in_hand(row: dict) -> tuple[np.ndarray, float]:
-    """What training to a plateau has given after each epoch, and what a step costs: (curve, processor seconds).
+    """What training to a plateau has given after each epoch, and what a step costs: (curves, processor seconds).
 
-    row: of the table `plateau`. The curve is the mean over its runs of the validation accuracy of the epoch with the
-    lowest validation loss so far, which is what a run would keep if it stopped there; runs that have stopped stay
-    where they are.
+    row: of the table `plateau`. curves: a line for each run, [runs, epochs of the longest]: the validation accuracy of
+    the epoch with the lowest validation loss so far, which is what a run would keep if it stopped there; runs that have
+    stopped stay where they are.
     """
     history, length = row["history"], max(map(len, row["history"]["val_loss"]))
     kept = []
@@ -95,7 +95,7 @@ def in_hand(row: dict) -> tuple[np.ndarray, float]:
         kept.append(curve + curve[-1:] * (length - len(curve)))
     steps = row["plateau"][0]["steps_an_epoch"]
     seconds = [run[-1] / (len(run) * steps) for run in history["processor_seconds"]]
-    return np.mean(kept, axis=0), float(np.median(seconds))
+    return np.array(kept), float(np.median(seconds))
 
 
 def over_steps_and_seconds(
@@ -173,25 +173,6 @@ def growth_figure(frames: Sequence[int], measured: Mapping[str, Mapping[str, Seq
     return figure
 
 
-def probe_dots(found: Mapping[str, Mapping[str, float]], *, label: str = "accuracy") -> Figure:
-    """One line for each probe, a mark for each model: found is {model: {probe: its value}}."""
-    probes = list(next(iter(found.values())))
-    told = "; ".join(
-        f"{title_of(name)}: {', '.join(f'{p} {v:.2f}' for p, v in values.items())}" for name, values in found.items()
-    )
-    figure = new_figure(8, 0.8 + 0.34 * len(probes), f"{label} of each model on each probe. {told}.")
-    axes = figure.subplots()
-    for (name, values), mark in zip(found.items(), MARKS):
-        style = {"color": colour_of(name), "label": title_of(name)}
-        axes.plot([values[probe] for probe in probes], range(len(probes)), mark, **style)
-    axes.set(xlim=(0, 1), xlabel=label)
-    axes.set_yticks(range(len(probes)), probes)
-    axes.invert_yaxis()
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right", fontsize=SMALLEST)
-    return figure
-
-
 def by_side(answers: torch.Tensor, labels: torch.Tensor, permutation: Sequence[int]) -> str:
     """How right answers [B] are for classes without a side and with one, and how many of the latter are the other side.
 
@@ -201,9 +182,22 @@ def by_side(answers: torch.Tensor, labels: torch.Tensor, permutation: Sequence[i
 
     other = torch.tensor(permutation)[labels]
     right, sided = answers == labels, other != labels
-    kinds = {"right, no side": right[~sided], "right, with a side": right[sided]}
-    kinds["the other side"] = (answers == other)[sided]
-    return ", ".join(f"{kind} {hits.float().mean():.2f}" for kind, hits in kinds.items() if len(hits))
+    kinds = {"right (no side)": right[~sided], "right (with a side)": right[sided]}
+    kinds["named as the other side"] = (answers == other)[sided]
+    return "; ".join(f"{kind} {hits.float().mean():.2f}" for kind, hits in kinds.items() if len(hits))
+
+
+def flops_of(name: str, clip_shape: tuple[int, int, int, int], **options: object) -> int:
+    """FLOPs of one clip of shape (C, T, H, W) in a model of this name, which is never built in full: its weights have
+    shapes and no numbers. options: as for `build_model`."""
+    import torch
+
+    from ..cost import count_flops
+    from ..models import build_model
+
+    with torch.device("meta"):
+        model = build_model(name, clip_shape=clip_shape, **options)
+    return count_flops(model, clip_shape)
 
 
 def video_strip(clips: torch.Tensor, names: Sequence[str], frames: int = 6) -> Figure:
