@@ -894,31 +894,39 @@ def test_what_is_said_of_the_plateau_on_the_phantom():
     assert set(test) == set(MODELS) and {len(runs) for runs in test.values()} == {3}
     assert not decided(test["cnn3d"], test["spacetime"]) and 0.015 < means["cnn3d"] - means["spacetime"] < 0.034
     level = ("cnn3d", "cnn_attention", "factorised_self_attention", "factorised_dot_product")
-    assert all(0.895 < means[name] < 0.925 for name in level)
+    assert all(0.895 < means[name] < 0.91 for name in level)
     best = [
         max((name for name in val if (name in VIVITS) == family), key=lambda name: np.mean(val[name]))
         for family in (True, False)
     ]
     assert best == ["factorised_dot_product", "cnn3d"] and not decided(*(test[name] for name in best)), "verdict A"
-    assert [round(means[name], 2) for name in ("single_frame", "slow_fusion")] == [0.82, 0.89]
+    assert [round(means[name], 2) for name in ("single_frame", "slow_fusion")] == [0.83, 0.89]
     beaten = ("late_fusion", "single_frame", "early_fusion")
     assert [decided(test["slow_fusion"], test[name]) for name in beaten] == [True, True, False], "verdict D"
+    quoted = {name: (round(means[name], 3), round(np.std(test[name], ddof=1), 3)) for name in (*best, *beaten)}
+    assert [*quoted.values()] == [(0.904, 0.012), (0.907, 0.018), (0.858, 0.011), (0.829, 0.01), (0.86, 0.017)]
 
 
 def test_what_is_said_of_learning_fast():
     rows = {row["row"]: row for row in recorded("plateau_organphantom3d.json")["rows"]}
     curves = {name: comparisons.in_hand(row) for name, row in rows.items()}
     needed = {name: [time_to_share(run, [32] * len(run)) for run in runs] for name, (runs, _) in curves.items()}
+    fastest = sorted(needed, key=lambda name: np.mean(needed[name]))[:3]
+    assert fastest == ["slow_fusion", "cnn_attention", "cnn3d"]
     assert not decided(needed["cnn3d"], needed["spacetime"])
     seconds = {name: np.mean(needed[name]) * curves[name][1] for name in needed}
-    assert min(seconds, key=seconds.get) == "multiresolution" and max(seconds, key=seconds.get) == "cnn_attention"
-    assert 8 < max(seconds.values()) / min(seconds.values()) < 15
+    assert (
+        min(seconds, key=seconds.get) == "single_frame" and 9 < seconds["cnn_attention"] / seconds["single_frame"] < 11
+    )
+    assert sorted(seconds, key=seconds.get)[-2:] == ["slow_fusion", "cnn_attention"]
     ends = [np.mean(runs[:, -1]) for runs, _ in curves.values()]
-    assert 0.795 < min(ends) < 0.85 < max(ends) < 0.935
-    third = {name: np.mean(runs[:, 4]) for name, (runs, _) in curves.items()}  # after five epochs
-    assert set(sorted(third, key=third.get)[-2:]) == {"cnn3d", "slow_fusion"}
+    assert (round(min(ends), 2), round(max(ends), 2)) == (0.81, 0.92)
+    tenth = {name: np.mean(runs[:, 9]) for name, (runs, _) in curves.items()}
+    assert sorted(tenth, key=tenth.get)[-3:] == ["cnn_attention", "cnn3d", "slow_fusion"]
+    assert max(abs(tenth[one] - tenth[other]) for one in VIVITS for other in VIVITS) < 0.05
+    assert all(found["stopped"] for row in rows.values() for found in row["plateau"]), "none ran out of epochs"
     chosen = {name: min(zip(row["rates"]["val_loss"], row["rates"]["lr"]))[1] for name, row in rows.items()}
-    assert all(chosen[name] == 3e-3 for name in VIVITS) and [*chosen.values()].count(3e-3) == 7
+    assert all(chosen[name] == 3e-3 for name in VIVITS) and [*chosen.values()].count(3e-3) == 8
     assert {name: chosen[name] for name in HUNGER_RATES} == HUNGER_RATES
 
 
