@@ -6,15 +6,19 @@ import statistics
 import numpy as np
 import pytest
 import torch
+from torchvision.models import resnet18
 
-from vivit_edu import build_model, load_videos, load_volumes
+from vivit_edu import MODELS, build_model, load_videos, load_volumes
 from vivit_edu.cost import count_flops
 from vivit_edu.course import comparisons
 from vivit_edu.course.checks import ch14
-from vivit_edu.course.ready.ch14 import decided
+from vivit_edu.course.ready.ch14 import decided, time_to_share
 from vivit_edu.course.recorded import recorded
 from vivit_edu.course.stand_in_videos import stand_in_videos
+from vivit_edu.experiments.probes import CHANGES
+from vivit_edu.experiments.tables import HUNGER_RATES
 
+from ..references import VIVITS
 from .cases import run_cases
 
 # ---- 14.1
@@ -879,6 +883,77 @@ def test_the_two_experiments_of_the_beginning():
     assert (round(long["mean"], 3), round(long["sd"], 3), len(long["runs"])) == (0.898, 0.005, 5)
 
 
+def plateau(figure):
+    """Of each model, a figure of each seed at the plateau on the phantom."""
+    return {row["row"]: figure(row)["runs"] for row in recorded("plateau_organphantom3d.json")["rows"]}
+
+
+def test_what_is_said_of_the_plateau_on_the_phantom():
+    test, val = (plateau(lambda row: row[split]["acc"]) for split in ("test", "val"))  # noqa: B023
+    means = {name: np.mean(runs) for name, runs in test.items()}
+    assert set(test) == set(MODELS) and {len(runs) for runs in test.values()} == {3}
+    assert not decided(test["cnn3d"], test["spacetime"]) and 0.015 < means["cnn3d"] - means["spacetime"] < 0.034
+    level = ("cnn3d", "cnn_attention", "factorised_self_attention", "factorised_dot_product")
+    assert all(0.895 < means[name] < 0.91 for name in level)
+    best = [
+        max((name for name in val if (name in VIVITS) == family), key=lambda name: np.mean(val[name]))
+        for family in (True, False)
+    ]
+    assert best == ["factorised_dot_product", "cnn3d"] and not decided(*(test[name] for name in best)), "verdict A"
+    assert [round(means[name], 2) for name in ("single_frame", "slow_fusion")] == [0.83, 0.89]
+    beaten = ("late_fusion", "single_frame", "early_fusion")
+    assert [decided(test["slow_fusion"], test[name]) for name in beaten] == [True, True, False], "verdict D"
+    quoted = {name: (round(means[name], 3), round(np.std(test[name], ddof=1), 3)) for name in (*best, *beaten)}
+    assert [*quoted.values()] == [(0.904, 0.012), (0.907, 0.018), (0.858, 0.011), (0.829, 0.01), (0.86, 0.017)]
+
+
+def test_what_is_said_of_learning_fast():
+    rows = {row["row"]: row for row in recorded("plateau_organphantom3d.json")["rows"]}
+    curves = {name: comparisons.in_hand(row) for name, row in rows.items()}
+    needed = {name: [time_to_share(run, [32] * len(run)) for run in runs] for name, (runs, _) in curves.items()}
+    fastest = sorted(needed, key=lambda name: np.mean(needed[name]))[:3]
+    assert fastest == ["slow_fusion", "cnn_attention", "cnn3d"]
+    assert not decided(needed["cnn3d"], needed["spacetime"])
+    seconds = {name: np.mean(needed[name]) * curves[name][1] for name in needed}
+    assert (
+        min(seconds, key=seconds.get) == "single_frame" and 9 < seconds["cnn_attention"] / seconds["single_frame"] < 11
+    )
+    assert sorted(seconds, key=seconds.get)[-2:] == ["slow_fusion", "cnn_attention"]
+    ends = [np.mean(runs[:, -1]) for runs, _ in curves.values()]
+    assert (round(min(ends), 2), round(max(ends), 2)) == (0.81, 0.92)
+    tenth = {name: np.mean(runs[:, 9]) for name, (runs, _) in curves.items()}
+    assert sorted(tenth, key=tenth.get)[-3:] == ["cnn_attention", "cnn3d", "slow_fusion"]
+    assert max(abs(tenth[one] - tenth[other]) for one in VIVITS for other in VIVITS) < 0.05
+    assert all(found["stopped"] for row in rows.values() for found in row["plateau"]), "none ran out of epochs"
+    chosen = {name: min(zip(row["rates"]["val_loss"], row["rates"]["lr"]))[1] for name, row in rows.items()}
+    assert all(chosen[name] == 3e-3 for name in VIVITS) and [*chosen.values()].count(3e-3) == 8
+    assert {name: chosen[name] for name in HUNGER_RATES} == HUNGER_RATES
+
+
+def test_what_is_said_of_probes_at_the_plateau():
+    found = {
+        probe: {name: np.mean(runs) for name, runs in plateau(lambda row: row["probes"][probe]).items()}  # noqa: B023
+        for probe in (*CHANGES, "mirrored", "wrong side, organ found")
+    }
+    lost = {
+        probe: {name: found["unchanged"][name] - value for name, value in of.items()} for probe, of in found.items()
+    }
+    low = {name for name, value in found["noise"].items() if value < 0.5}
+    assert low == {"single_frame", "late_fusion", "multiresolution", "cnn_attention"}
+    assert min(found["noise"][name] for name in set(MODELS) - low) > 0.6
+    assert min(found["noise"][name] for name in VIVITS) > 0.8
+    fusions = [f"{kind}_fusion" for kind in ("early", "late", "slow")]
+    assert min(lost["reversed"][name] for name in (*fusions, "cnn3d")) > max(lost["reversed"][name] for name in VIVITS)
+    third_and_fourth = ("factorised_self_attention", "factorised_dot_product")
+    assert all(abs(lost["shuffled"][name] - lost["shuffled"]["cnn3d"]) < 0.03 for name in third_and_fourth)
+    cnns = set(MODELS) - set(VIVITS)
+    assert min(lost["frozen"][name] for name in third_and_fourth) > max(lost["frozen"][name] for name in cnns)
+    assert all(0.4 < found["frozen"][name] / found["unchanged"][name] < 0.6 for name in third_and_fourth)
+    assert lost["shuffled"]["cnn_attention"] < 0.05 and abs(lost["missing"]["cnn_attention"]) < 0.02
+    assert all(0.2 < lost["missing"][name] < 0.3 for name in ("early_fusion", "late_fusion"))
+    assert max(map(abs, lost["mirrored"].values())) < 0.025 and max(found["wrong side, organ found"].values()) < 0.105
+
+
 def test_what_is_said_of_the_moving_shapes():
     cnns = {row["row"]: row["test"]["acc"] for row in recorded("motion_movingshapes.json")["rows"]}
     vivits = {row["row"]: row["test"]["acc"] for row in recorded("four_models_movingshapes.json")["rows"]}
@@ -901,15 +976,28 @@ def test_what_is_said_of_starts():
 
 
 def test_what_is_said_of_cost():
-    options = {"depth": 4, "tubelet": (4, 4, 4)}
-    grown = {}
-    for name, more in {"spacetime": options, "factorised_encoder": options, "cnn3d": {}}.items():
-        models = [(t, build_model(name, clip_shape=(1, t, 28, 28), **more)) for t in (28, 112)]
-        grown[name] = [count_flops(model, (1, t, 28, 28)) for t, model in models]
-    assert round(grown["spacetime"][1] / grown["spacetime"][0], 1) == 7.7
-    assert round(grown["cnn3d"][1] / grown["cnn3d"][0], 1) == 3.9
-    shares = [two / one for two, one in zip(grown["factorised_encoder"], grown["spacetime"])]
-    assert [round(share, 2) for share in shares] == [0.75, 0.39]
+    size_b = {"tubelet": (2, 16, 16), "dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072}
+    models = {"torchvision:r3d_18": {}, "spacetime": size_b, "factorised_encoder": size_b | {"temporal_depth": 4}}
+    flops = {
+        name: [comparisons.flops_of(name, (3, t, 224, 224), **options) / 1e9 for t in (16, 128)]
+        for name, options in models.items()
+    }
+    conv, one, two = flops.values()
+    assert [round(last / first) for first, last in flops.values()] == [8, 22, 8]
+    assert (
+        round(conv[0] / (16 * count_flops(resnet18(), (3, 224, 224)) / 1e9), 1) == 5.6 and 0.85 < conv[0] / one[0] < 1
+    )
+    assert [round(second / first, 2) for first, second in zip(one, two)] == [0.78, 0.28] and round(one[1], -3) == 8000
+    trained = {row["row"]: row["recipe"]["options"] for row in recorded("plateau_organphantom3d.json")["rows"]}
+    here = {name: comparisons.flops_of(name, (1, 28, 28, 28), **options) / 1e9 for name, options in trained.items()}
+    assert [round(here[name], 3) for name in ("cnn3d", "spacetime", "cnn_attention")] == [0.139, 0.123, 0.574]
+    assert max(here, key=here.get) == "cnn_attention"
+
+
+def test_flops_are_those_of_the_model_that_is_built():
+    options = {"depth": 2, "dim": 32, "heads": 2, "mlp_dim": 64}
+    model = build_model("spacetime", clip_shape=(1, 14, 14, 14), **options)
+    assert comparisons.flops_of("spacetime", (1, 14, 14, 14), **options) == count_flops(model, (1, 14, 14, 14))
 
 
 def test_videos_stand_in_for_the_readers_own(tmp_path):
@@ -935,5 +1023,5 @@ def test_answers_are_told_apart_by_side():
     permutation = [1, 0, 2]  # 0 and 1 are the sides of an organ
     answers, labels = torch.tensor([0, 1, 2, 1, 2, 2]), torch.tensor([0, 0, 0, 1, 2, 2])
     said = comparisons.by_side(answers, labels, permutation)
-    assert said == "right, no side 1.00, right, with a side 0.50, the other side 0.25"
-    assert comparisons.by_side(answers, labels, [0, 1, 2]) == "right, no side 0.67", "no class has a side"
+    assert said == "right (no side) 1.00; right (with a side) 0.50; named as the other side 0.25"
+    assert comparisons.by_side(answers, labels, [0, 1, 2]) == "right (no side) 0.67", "no class has a side"

@@ -109,7 +109,8 @@ def test_a_row_depends_on_what_it_settles_and_on_nothing_else_of_its_file():
 def test_every_row_of_every_table_has_its_code(table):
     for row in TABLES[table]():
         found = code_of(row.train, row.recipe, "movingshapes")
-        trained_by = {"experiments.runs.train_run", "experiments.inflated_cnn.train_from_slices"} & set(found)
+        trainers = ("runs.train_run", "plateau.train_to_plateau", "inflated_cnn.train_from_slices")
+        trained_by = {f"experiments.{trainer}" for trainer in trainers} & set(found)
         assert trained_by and all(found.values()), row.name
         assert what_changed(found, found) == []
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-MARKS = "os^Dv<>Pp"
+MARKS = "os^Dv<>PphX"
 
 
 def colour_of(name: str) -> str:
@@ -33,35 +33,69 @@ def title_of(name: str) -> str:
     return (f"Model {list(PAPER).index(model) + 1}" if model in PAPER else model) + comma + rest
 
 
-def all_at_once(runs: Mapping[str, Sequence[float]], *, label: str, chance: float | None = None) -> Figure:
-    """One line for each model, sorted by its mean: a small dot for each seed, a large one for the mean, and a bar of
-    one standard deviation to each side.
+def small_multiples(
+    runs: Mapping[str, Mapping[str, Sequence[float]]], *, chance: Mapping[str, float] | None = None, columns: int = 4
+) -> Figure:
+    """A panel for each figure, a line for each model: a small dot for each seed, a large one for the mean, and a bar of
+    one standard deviation to each side. All panels have the order of the first, from the highest mean to the lowest.
 
-    runs: {model: its figure with each seed}; a model with no run is named at the bottom. label: of the axis. chance:
-    drawn as a dashed line.
+    runs: {title of a panel: {model: its figure with each seed}}; a model that a panel lacks has no dot there. chance:
+    {title: where a dashed line stands}.
     """
-    known = sorted((name for name in runs if len(runs[name])), key=lambda name: np.mean(runs[name]), reverse=True)
-    names = [*known, *(name for name in runs if not len(runs[name]))]
-    told = "; ".join(f"{title_of(name)} {np.mean(runs[name]):.2f}" for name in known)
-    figure = new_figure(
-        7.2, 0.7 + 0.3 * len(names), f"Dot plot of {label}, sorted, Models 1 to 4 in their colours, CNNs grey. {told}."
+    first = next(iter(runs.values()))
+    names = sorted(first, key=lambda name: np.mean(first[name]), reverse=True)
+    told = "; ".join(
+        f"{title}: {', '.join(f'{title_of(name)} {np.mean(models[name]):.2f}' for name in names if name in models)}"
+        for title, models in runs.items()
     )
-    axes = figure.subplots()
-    for place, name in enumerate(names):
-        values, colour = np.asarray(runs[name], dtype=float), colour_of(name)
-        if not len(values):
-            axes.text(0.02, place, "not trained to the end here", va="center", color=GREY, fontsize=SMALLEST)
-            continue
-        axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
-        spread = values.std(ddof=1) if len(values) > 1 else 0.0
-        axes.errorbar(values.mean(), place, xerr=spread, fmt="o", color=colour, capsize=3)
-    if chance is not None:
-        axes.axvline(chance, color="black", linestyle="--", linewidth=1)
-    axes.set(xlim=(0, 1), xlabel=label)
-    axes.set_yticks(range(len(names)), [title_of(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(alpha=0.3, axis="x")
+    columns = min(columns, len(runs))
+    lines = -(-len(runs) // columns)
+    alt = f"Dot plots of each model, Models 1 to 4 in their colours, CNNs grey. {told}."
+    figure = new_figure(1.3 + 2.1 * columns, 0.2 + lines * (0.6 + 0.2 * len(names)), alt)
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+    for (title, models), axes in zip(runs.items(), panels):
+        for place, name in enumerate(names):
+            if name in models:
+                draw_runs(axes, models[name], place, colour_of(name))
+        if chance and title in chance:
+            axes.axvline(chance[title], color="black", linestyle="--", linewidth=1)
+        axes.set_title(title, fontsize=SMALLEST + 1)
+        axes.tick_params(labelbottom=True)
+        axes.set_yticks(range(len(names)), [title_of(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(alpha=0.3)
+    for axes in panels:  # those that are left over
+        axes.remove()
     return figure
+
+
+def draw_runs(axes: Axes, values: Sequence[float], place: float, colour: str) -> None:
+    """A model's line in a dot plot, at a height: a dot for each run, and their mean with its standard deviation."""
+    axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
+    axes.errorbar(np.mean(values), place, xerr=sd_of(values), fmt="o", color=colour, capsize=3, markersize=5)
+
+
+def sd_of(values: Sequence[float]) -> float:
+    """The standard deviation with n - 1 below the sum; 0 for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def in_hand(row: dict) -> tuple[np.ndarray, float]:
+    """What training to a plateau has given after each epoch, and what a step costs: (curves, processor seconds).
+
+    row: of the table `plateau`. curves: a line for each run, [runs, epochs of the longest]: the validation accuracy of
+    the epoch with the lowest validation loss so far, which is what a run would keep if it stopped there; runs that have
+    stopped stay where they are.
+    """
+    history, length = row["history"], max(map(len, row["history"]["val_loss"]))
+    kept = []
+    for losses, accuracies in zip(history["val_loss"], history["val_acc"]):
+        best = [int(np.argmin(losses[: epoch + 1])) for epoch in range(len(losses))]
+        curve = [accuracies[epoch] for epoch in best]
+        kept.append(curve + curve[-1:] * (length - len(curve)))
+    steps = row["plateau"][0]["steps_an_epoch"]
+    seconds = [run[-1] / (len(run) * steps) for run in history["processor_seconds"]]
+    return np.array(kept), float(np.median(seconds))
 
 
 def over_steps_and_seconds(
@@ -69,7 +103,7 @@ def over_steps_and_seconds(
 ) -> Figure:
     """Validation accuracy of several models, on the left over steps and on the right over seconds.
 
-    curves: {model: accuracy after each epoch}. steps: in an epoch. step_seconds: of one step, as measured.
+    curves: {model: accuracy after each epoch}. steps: in an epoch. step_seconds: of a processor for one step.
     """
     told = "; ".join(f"{title_of(name)} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in curves.items())
     figure = new_figure(9.6, 3.7, f"Validation accuracy over steps and over seconds. {told}.")
@@ -87,9 +121,35 @@ def over_steps_and_seconds(
         left.plot(x, curve, label=title_of(name), **style)
         right.plot(x * step_seconds[name], curve, **style)
     left.set(xlabel="training steps", ylabel="validation accuracy", ylim=(0, 1))
-    right.set(xlabel="seconds on this machine, logarithmic", xscale="log")
+    right.set(xlabel="processor seconds, logarithmic", xscale="log")
     for axes in (left, right):
         axes.grid(alpha=0.3)
+    figure.legend(loc="outside right", fontsize=SMALLEST)
+    return figure
+
+
+def over_shares(runs: Mapping[str, Mapping[float, Sequence[float]]], *, label: str) -> Figure:
+    """What models reach with more and more of the training patients: a line for each, with bars of one standard
+    deviation to each side.
+
+    runs: {model: {per cent of the patients: its figure with each seed}}. label: of the vertical axis.
+    """
+    shares = list(next(iter(runs.values())))
+    told = "; ".join(
+        f"{title_of(name)}: {', '.join(f'{share} % {np.mean(found[share]):.2f}' for share in shares)}"
+        for name, found in runs.items()
+    )
+    figure = new_figure(7.2, 3.7, f"{label} over the share of the training patients. {told}.")
+    axes = figure.subplots()
+    for (name, found), mark in zip(runs.items(), MARKS):
+        means, spreads = [np.mean(found[share]) for share in shares], [sd_of(found[share]) for share in shares]
+        axes.errorbar(
+            shares, means, yerr=spreads, fmt=f"{mark}-", color=colour_of(name), label=title_of(name), capsize=3
+        )
+    axes.set(xscale="log", xlabel="% of the training patients, logarithmic", ylabel=label, ylim=(0, 1))
+    axes.set_xticks(shares, shares)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
     figure.legend(loc="outside right", fontsize=SMALLEST)
     return figure
 
@@ -113,25 +173,6 @@ def growth_figure(frames: Sequence[int], measured: Mapping[str, Mapping[str, Seq
     return figure
 
 
-def probe_dots(found: Mapping[str, Mapping[str, float]], *, label: str = "accuracy") -> Figure:
-    """One line for each probe, a mark for each model: found is {model: {probe: its value}}."""
-    probes = list(next(iter(found.values())))
-    told = "; ".join(
-        f"{title_of(name)}: {', '.join(f'{p} {v:.2f}' for p, v in values.items())}" for name, values in found.items()
-    )
-    figure = new_figure(8, 0.8 + 0.34 * len(probes), f"{label} of each model on each probe. {told}.")
-    axes = figure.subplots()
-    for (name, values), mark in zip(found.items(), MARKS):
-        style = {"color": colour_of(name), "label": title_of(name)}
-        axes.plot([values[probe] for probe in probes], range(len(probes)), mark, **style)
-    axes.set(xlim=(0, 1), xlabel=label)
-    axes.set_yticks(range(len(probes)), probes)
-    axes.invert_yaxis()
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right", fontsize=SMALLEST)
-    return figure
-
-
 def by_side(answers: torch.Tensor, labels: torch.Tensor, permutation: Sequence[int]) -> str:
     """How right answers [B] are for classes without a side and with one, and how many of the latter are the other side.
 
@@ -141,9 +182,22 @@ def by_side(answers: torch.Tensor, labels: torch.Tensor, permutation: Sequence[i
 
     other = torch.tensor(permutation)[labels]
     right, sided = answers == labels, other != labels
-    kinds = {"right, no side": right[~sided], "right, with a side": right[sided]}
-    kinds["the other side"] = (answers == other)[sided]
-    return ", ".join(f"{kind} {hits.float().mean():.2f}" for kind, hits in kinds.items() if len(hits))
+    kinds = {"right (no side)": right[~sided], "right (with a side)": right[sided]}
+    kinds["named as the other side"] = (answers == other)[sided]
+    return "; ".join(f"{kind} {hits.float().mean():.2f}" for kind, hits in kinds.items() if len(hits))
+
+
+def flops_of(name: str, clip_shape: tuple[int, int, int, int], **options: object) -> int:
+    """FLOPs of one clip of shape (C, T, H, W) in a model of this name, which is never built in full: its weights have
+    shapes and no numbers. options: as for `build_model`."""
+    import torch
+
+    from ..cost import count_flops
+    from ..models import build_model
+
+    with torch.device("meta"):
+        model = build_model(name, clip_shape=clip_shape, **options)
+    return count_flops(model, clip_shape)
 
 
 def video_strip(clips: torch.Tensor, names: Sequence[str], frames: int = 6) -> Figure:

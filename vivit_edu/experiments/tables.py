@@ -15,18 +15,19 @@ from ..models import MODELS, is_vivit
 from ..training import GENTLE, Recipe
 from ..volumes import Volumes
 from .held_out import JUDGED_ON, train_without_test
-from .plateau import train_tuned_to_plateau
+from .plateau import train_to_plateau, train_tuned_to_plateau
 from .probes import probe
 from .runs import load_model, train_run
 from .strengths import train_at_best_strengths, train_at_chosen_strengths
 from .tuning import train_at_best_rate
 
 TABLE_EPOCHS = 20  # of a row, unless asked otherwise: few, for a table is many runs
-# % of the training patients, and how many times the epochs
-PATIENT_SHARES = ((5, 4), (10, 4), (25, 3), (50, 2), (100, 1))
-
-# of the starts of `images_cnn`: the best of 3e-4 to 1e-2 on validation, in one run each
+PATIENT_SHARES = (5, 10, 25, 50, 100)  # % of the training patients
+# of the starts of `images_cnn`: the best of four on validation, in one run each (`cnn_rates`)
 NOTHING_RATE, INFLATED_RATE = 1e-3, 3e-4
+
+# of the models in `hunger`: chosen by `plateau` on all patients of the phantom
+HUNGER_RATES = {"spacetime": 3e-3, "factorised_encoder": 3e-3, "early_fusion": 1e-3, "cnn3d": 1e-3}
 
 # of all models: CNNs and ViViTs in turn, so that a table that is not finished holds some of both; the slowest last
 ALTERNATING = (
@@ -138,14 +139,13 @@ def images() -> list[Row]:
     from .many_images import train_from_images
     from .pretraining import TASK
 
-    every = (5, 10, 25, 50, 100)  # % of the training patients
     starts = {
-        "nothing pretrained": (small(), train_run, every),
-        "tubelets, central frame": (small("central"), train_from_images, every),
-        "tubelets, filter inflation": (small("average"), train_from_images, every),
-        "tubelets, random": (small("random"), train_from_images, every),
-        "uniform frame sampling": (small("central", tokenizer="frames"), train_from_images, every),
-        "central frame, without labels": (small("central"), partial(train_from_images, task=TASK), every),
+        "nothing pretrained": (small(), train_run, PATIENT_SHARES),
+        "tubelets, central frame": (small("central"), train_from_images, PATIENT_SHARES),
+        "tubelets, filter inflation": (small("average"), train_from_images, PATIENT_SHARES),
+        "tubelets, random": (small("random"), train_from_images, PATIENT_SHARES),
+        "uniform frame sampling": (small("central", tokenizer="frames"), train_from_images, PATIENT_SHARES),
+        "central frame, without labels": (small("central"), partial(train_from_images, task=TASK), PATIENT_SHARES),
         "nothing pretrained, 4 times as long": (replace(small(), epochs=4 * small().epochs), train_run, (25, 100)),
     }
     return rows_on_shares(starts)
@@ -242,28 +242,22 @@ def small(inflate: str = "", *, model: str = "spacetime", **options: object) -> 
 def rows_on_shares(starts: dict[str, tuple[Recipe, Callable, Sequence[int]]]) -> list[Row]:
     """Rows of {name: (recipe, train, shares in %)}; a row makes as many steps on each share of the patients."""
     return [
-        Row(f"{percent} %, {name}", recipe, partial(train_on_share, percent=percent, equal_steps=True, train=train))
+        Row(f"{percent} %, {name}", recipe, partial(train_on_share, percent=percent, train=train))
         for name, (recipe, train, shares) in starts.items()
         for percent in shares
     ]
 
 
 def hunger() -> list[Row]:
-    """How much data two ViViTs and two CNNs need."""
-    names = ("spacetime", "factorised_encoder", "early_fusion", "cnn3d")
-    return on_shares({name: (base(model=name), train_run) for name in names})
-
-
-def on_shares(starts: dict[str, tuple[Recipe, Callable]]) -> list[Row]:
-    """Rows of {name: (recipe, train)}, each on 5 to 100 % of the training patients.
-
-    The smaller the share, the more epochs, up to four times the table's, for an epoch has fewer steps.
-    """
-    return [
-        Row(f"{percent} %, {name}", recipe, partial(train_on_share, percent=percent, longer=longer, train=train))
-        for percent, longer in PATIENT_SHARES
-        for name, (recipe, train) in starts.items()
-    ]
+    """How much data two ViViTs and two CNNs need: to a plateau on shares of the patients, as many steps an epoch on
+    each. At the rate that `plateau` chose for the model on all of them (HUNGER_RATES)."""
+    recipes = {row.name: row.recipe for row in plateau() if row.name in HUNGER_RATES}
+    return rows_on_shares(
+        {
+            name: (replace(recipes[name], lr=rate), train_to_plateau, PATIENT_SHARES)
+            for name, rate in HUNGER_RATES.items()
+        }
+    )
 
 
 def recipes() -> list[Row]:
@@ -366,20 +360,11 @@ def train_and_probe(
 
 
 def train_on_share(
-    volumes: Volumes,
-    recipe: Recipe,
-    *,
-    percent: float,
-    train: Callable,
-    seed: int,
-    longer: int = 1,
-    equal_steps: bool = False,
-    **rest: object,
+    volumes: Volumes, recipe: Recipe, *, percent: float, train: Callable, seed: int, **rest: object
 ) -> dict:
-    """`train`, `longer` times the epochs, on a share of the training patients, drawn by the seed; of the volumes
-    where patients are unknown.
+    """`train` on a share of the training patients, drawn by the seed; of the volumes where patients are unknown.
 
-    equal_steps: the share's clips are repeated until they are as many as all, so that an epoch has as many steps.
+    The share's clips are repeated until they are as many as all, so that an epoch has as many steps.
     """
     owners = volumes.train.patients
     owners = torch.arange(len(volumes.train)) if owners is None else owners
@@ -387,11 +372,8 @@ def train_on_share(
     order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
     chosen = everyone[order[: max(1, round(percent * len(everyone) / 100))]]
     indices = torch.isin(owners, chosen).nonzero().flatten()
-    if equal_steps:
-        indices = indices.repeat(-(-len(owners) // len(indices)))[: len(owners)]
-    share = volumes.train.subset(indices)
-    longer_recipe = replace(recipe, epochs=longer * recipe.epochs)
-    return train(replace(volumes, train=share), longer_recipe, seed=seed, **rest)
+    indices = indices.repeat(-(-len(owners) // len(indices)))[: len(owners)]
+    return train(replace(volumes, train=volumes.train.subset(indices)), recipe, seed=seed, **rest)
 
 
 def base(

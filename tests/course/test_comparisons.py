@@ -1,0 +1,49 @@
+"""The figures of chapter 14: what training to a plateau leaves in hand, and models side by side on several sets."""
+
+import numpy as np
+import pytest
+
+from vivit_edu.course import comparisons
+
+
+def test_in_hand_is_the_epoch_of_the_lowest_loss_so_far_and_stays_after_the_end():
+    row = {
+        "history": {
+            "val_loss": [[3.0, 1.0, 2.0, 0.5], [2.0, 2.5]],
+            "val_acc": [[0.2, 0.5, 0.9, 0.7], [0.3, 0.8]],  # higher accuracies at higher losses are not kept
+            "processor_seconds": [[10.0, 20.0, 30.0, 40.0], [6.0, 12.0]],
+        },
+        "plateau": [{"steps_an_epoch": 5}, {"steps_an_epoch": 5}],
+    }
+    curves, seconds = comparisons.in_hand(row)
+    np.testing.assert_allclose(curves, [[0.2, 0.5, 0.5, 0.7], [0.3, 0.3, 0.3, 0.3]])
+    assert seconds == pytest.approx((10 / 5 + 6 / 5) / 2), "the median over the runs"
+
+
+def test_small_multiples_share_the_order_of_the_first():
+    runs = {
+        "organs": {"spacetime": [0.8, 0.9], "cnn3d": [0.9, 0.95], "single_frame": [0.5]},
+        "shapes": {"spacetime": [0.9, 0.9], "cnn3d": [0.1, 0.2]},
+        "glands": {"spacetime": [0.9, 0.9], "cnn3d": [0.1, 0.2]},
+    }
+    figure = comparisons.small_multiples(runs, chance={"shapes": 0.5}, columns=2)
+    organs, shapes, glands = figure.axes  # and no fourth
+    assert [label.get_text() for label in organs.get_yticklabels()] == ["cnn3d", "Model 1", "single_frame"]
+    assert [axes.get_title() for axes in figure.axes] == [*runs]
+    means = [float(bars.lines[0].get_xdata()[0]) for bars in shapes.containers]
+    assert means == pytest.approx([0.15, 0.9]), "the same order, with the second set's own figures"
+    bar = organs.containers[0].lines[2][0].get_segments()[0]
+    assert bar[1][0] - bar[0][0] == pytest.approx(2 * np.std([0.9, 0.95], ddof=1))
+    dashed = [[line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in figure.axes]
+    assert dashed == [[], [0.5], []]
+
+
+def test_a_line_for_each_model_over_the_shares():
+    runs = {"spacetime": {5: [0.2, 0.4], 100: [0.8, 0.9]}, "cnn3d": {5: [0.5], 100: [0.9]}}
+    (axes,) = comparisons.over_shares(runs, label="test accuracy").axes
+    first, second = axes.containers
+    assert (first.get_label(), second.get_label()) == ("Model 1", "cnn3d")
+    np.testing.assert_allclose(first.lines[0].get_xydata(), [[5, 0.3], [100, 0.85]])
+    low, high = first.lines[2][0].get_segments()[0][:, 1]
+    assert high - low == pytest.approx(2 * np.std([0.2, 0.4], ddof=1))
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["5", "100"]
