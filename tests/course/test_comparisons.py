@@ -9,15 +9,23 @@ from vivit_edu.course import comparisons
 def test_in_hand_is_the_epoch_of_the_lowest_loss_so_far_and_stays_after_the_end():
     row = {
         "history": {
-            "val_loss": [[3.0, 1.0, 2.0, 0.5], [2.0, 2.5]],
-            "val_acc": [[0.2, 0.5, 0.9, 0.7], [0.3, 0.8]],  # higher accuracies at higher losses are not kept
-            "processor_seconds": [[10.0, 20.0, 30.0, 40.0], [6.0, 12.0]],
+            "val_loss": [[3.0, 1.0, 2.0, 0.5], [2.0, 2.5], [1.0]],
+            "val_acc": [[0.2, 0.5, 0.9, 0.7], [0.3, 0.8], [0.4]],  # higher accuracies at higher losses are not kept
+            "processor_seconds": [[10.0, 20.0, 30.0, 40.0], [6.0, 12.0], [50.0]],
         },
-        "plateau": [{"steps_an_epoch": 5}, {"steps_an_epoch": 5}],
+        "plateau": [{"steps_an_epoch": 5}] * 3,
     }
     curves, seconds = comparisons.in_hand(row)
-    np.testing.assert_allclose(curves, [[0.2, 0.5, 0.5, 0.7], [0.3, 0.3, 0.3, 0.3]])
-    assert seconds == pytest.approx((10 / 5 + 6 / 5) / 2), "the median over the runs"
+    np.testing.assert_allclose(curves, [[0.2, 0.5, 0.5, 0.7], [0.3] * 4, [0.4] * 4])
+    assert seconds == pytest.approx(10 / 5), "the median over the runs"
+
+
+def test_curves_are_drawn_over_steps_and_over_seconds():
+    in_hand = {"spacetime": (np.array([[0.2, 0.6], [0.4, 0.8]]), 0.5), "cnn3d": (np.array([[0.1]]), 2.0)}
+    left, right = comparisons.over_steps_and_seconds(in_hand, steps=32).axes
+    np.testing.assert_allclose(left.lines[0].get_xydata(), [[32, 0.3], [64, 0.7]])
+    np.testing.assert_allclose(right.lines[0].get_xydata(), [[16, 0.3], [32, 0.7]])
+    np.testing.assert_allclose(right.lines[1].get_xydata(), [[64, 0.1]])
 
 
 def test_small_multiples_share_the_order_of_the_first():

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models import resnet18
+from torchvision.models.video import r3d_18
 
 from vivit_edu import MODELS, build_model, load_videos, load_volumes
-from vivit_edu.cost import count_flops
+from vivit_edu.cost import count_flops, count_parameters
 from vivit_edu.course import comparisons
 from vivit_edu.course.checks import ch14
 from vivit_edu.course.ready.ch14 import decided, time_to_share
@@ -965,7 +966,8 @@ def test_what_is_said_of_the_moving_shapes():
     assert abs(vivits["spacetime"]["mean"] - cnns[best]["mean"]) < 0.02
     assert not any(decided(vivits[name]["runs"], cnns[best]["runs"]) for name in vivits), "verdict A"
     assert round(vivits["factorised_self_attention"]["mean"], 2) == 0.93
-    assert decided(cnns["slow_fusion"]["runs"], cnns["late_fusion"]["runs"]), "verdict D"
+    beaten = ("late_fusion", "single_frame", "early_fusion")
+    assert all(decided(cnns["slow_fusion"]["runs"], cnns[name]["runs"]) for name in beaten), "verdict D"
 
 
 def test_what_is_said_of_starts():
@@ -984,14 +986,19 @@ def test_what_is_said_of_cost():
     }
     conv, one, two = flops.values()
     assert [round(last / first) for first, last in flops.values()] == [8, 22, 8]
-    assert (
-        round(conv[0] / (16 * count_flops(resnet18(), (3, 224, 224)) / 1e9), 1) == 5.6 and 0.85 < conv[0] / one[0] < 1
-    )
+    pooled = r3d_18()
+    pooled.stem.append(torch.nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+    frames_alone = 16 * count_flops(resnet18(), (3, 224, 224)) / 1e9
+    assert round(conv[0] / frames_alone, 1) == 5.6 and 0.85 < conv[0] / one[0] < 1 and two[0] / one[0] > 0.7
+    assert round(count_flops(pooled, (3, 16, 224, 224)) / 1e9 / frames_alone, 1) == 1.5
     assert [round(second / first, 2) for first, second in zip(one, two)] == [0.78, 0.28] and round(one[1], -3) == 8000
     trained = {row["row"]: row["recipe"]["options"] for row in recorded("plateau_organphantom3d.json")["rows"]}
     here = {name: comparisons.flops_of(name, (1, 28, 28, 28), **options) / 1e9 for name, options in trained.items()}
     assert [round(here[name], 3) for name in ("cnn3d", "spacetime", "cnn_attention")] == [0.139, 0.123, 0.574]
     assert max(here, key=here.get) == "cnn_attention"
+    assert round(here["slow_fusion"] / here["early_fusion"]) == 6 and round(8 * here["cnn3d"] / here["spacetime"]) == 9
+    slow, early = (count_parameters(build_model(f"{kind}_fusion")) for kind in ("slow", "early"))
+    assert round(slow / early) == 3
 
 
 def test_flops_are_those_of_the_model_that_is_built():

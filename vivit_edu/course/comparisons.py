@@ -36,8 +36,9 @@ def title_of(name: str) -> str:
 def small_multiples(
     runs: Mapping[str, Mapping[str, Sequence[float]]], *, chance: Mapping[str, float] | None = None, columns: int = 4
 ) -> Figure:
-    """A panel for each figure, a line for each model: a small dot for each seed, a large one for the mean, and a bar of
-    one standard deviation to each side. All panels have the order of the first, from the highest mean to the lowest.
+    """A panel for each set of results, a line for each model of the first: a small dot for each seed, a large one for
+    the mean, and a bar of one standard deviation to each side. All panels have the order of the first, from the highest
+    mean to the lowest.
 
     runs: {title of a panel: {model: its figure with each seed}}; a model that a panel lacks has no dot there. chance:
     {title: where a dashed line stands}.
@@ -98,18 +99,18 @@ def in_hand(row: dict) -> tuple[np.ndarray, float]:
     return np.array(kept), float(np.median(seconds))
 
 
-def over_steps_and_seconds(
-    curves: Mapping[str, Sequence[float]], steps: Mapping[str, int], step_seconds: Mapping[str, float]
-) -> Figure:
-    """Validation accuracy of several models, on the left over steps and on the right over seconds.
+def over_steps_and_seconds(in_hand: Mapping[str, tuple[np.ndarray, float]], *, steps: int) -> Figure:
+    """Validation accuracy of several models, means over their runs, on the left over steps and on the right over
+    processor seconds.
 
-    curves: {model: accuracy after each epoch}. steps: in an epoch. step_seconds: of a processor for one step.
+    in_hand: {model: what the function of that name returns}. steps: in an epoch.
     """
-    told = "; ".join(f"{title_of(name)} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in curves.items())
+    means = {name: np.mean(curves, axis=0) for name, (curves, _) in in_hand.items()}
+    told = "; ".join(f"{title_of(name)} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in means.items())
     figure = new_figure(9.6, 3.7, f"Validation accuracy over steps and over seconds. {told}.")
     left, right = figure.subplots(1, 2, sharey=True)
-    for k, (name, curve) in enumerate(curves.items()):
-        x = np.arange(1, len(curve) + 1) * steps[name]
+    for k, (name, curve) in enumerate(means.items()):
+        x = np.arange(1, len(curve) + 1) * steps
         every = max(1, len(curve) // 6)
         style = {
             "color": colour_of(name),
@@ -119,7 +120,7 @@ def over_steps_and_seconds(
             "linewidth": 1.2,
         }
         left.plot(x, curve, label=title_of(name), **style)
-        right.plot(x * step_seconds[name], curve, **style)
+        right.plot(x * in_hand[name][1], curve, **style)
     left.set(xlabel="training steps", ylabel="validation accuracy", ylim=(0, 1))
     right.set(xlabel="processor seconds, logarithmic", xscale="log")
     for axes in (left, right):
@@ -131,10 +132,12 @@ def over_steps_and_seconds(
 def growth_figure(frames: Sequence[int], measured: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """What grows with a clip's frames, on logarithmic axes: measured is {label of a panel: {model: a value for each
     of `frames`}}."""
-    first = next(iter(measured.values()))
-    told = "; ".join(f"{title_of(name)} grows {values[-1] / values[0]:.1f} times" for name, values in first.items())
-    label = next(iter(measured))
-    figure = new_figure(9.6, 3.7, f"{label} from {frames[0]} to {frames[-1]} frames: {told}.")
+    told = ". ".join(
+        f"{label}: "
+        + "; ".join(f"{title_of(name)} grows {values[-1] / values[0]:.1f} times" for name, values in models.items())
+        for label, models in measured.items()
+    )
+    figure = new_figure(9.6, 3.7, f"From {frames[0]} to {frames[-1]} frames. {told}.")
     for axes, (label, models) in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured.items()):
         for (name, values), mark in zip(models.items(), MARKS):
             line = "--" if "," in name else "-"

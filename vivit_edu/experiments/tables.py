@@ -249,8 +249,8 @@ def rows_on_shares(starts: dict[str, tuple[Recipe, Callable, Sequence[int]]]) ->
 
 
 def hunger() -> list[Row]:
-    """How much data two ViViTs and two CNNs need: to a plateau on shares of the patients, as many steps an epoch on
-    each. At the rate that `plateau` chose for the model on all of them (HUNGER_RATES)."""
+    """How much data two ViViTs and two CNNs need: to a plateau on shares of the patients, with the same number of
+    steps per epoch on each. At the rate that `plateau` chose for the model on all of them (HUNGER_RATES)."""
     recipes = {row.name: row.recipe for row in plateau() if row.name in HUNGER_RATES}
     return rows_on_shares(
         {
