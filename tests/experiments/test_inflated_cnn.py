@@ -79,6 +79,7 @@ def test_a_table_draws_its_patients_once_and_starts_from_the_slices(volumes, tmp
             partial(
                 train_on_share,
                 percent=percent,
+                equal_steps=True,
                 train=partial(train_from_slices, patients=patients, steps=150, slice_lr=3e-3),
             ),
         )

@@ -51,7 +51,7 @@ def rows_of(tiny, **more):
         Row(
             f"25 %, {name}",
             replace(tiny, inflate="random" if name == "random" else "central"),
-            partial(train_on_share, percent=25, train=start, **more),
+            partial(train_on_share, percent=25, equal_steps=True, train=start, **more),
         )
         for name, start in starts.items()
     ]
@@ -76,13 +76,13 @@ def test_every_share_makes_as_many_steps_from_its_own_patients(volumes):
         seen.append(share.train)
 
     for percent in (10, 50, 100):
-        train_on_share(volumes, tiny_recipe(), percent=percent, train=train, seed=3)
+        train_on_share(volumes, tiny_recipe(), percent=percent, train=train, seed=3, equal_steps=True)
     assert {len(split) for split in seen} == {len(volumes.train)}
     assert [len(split.patients.unique()) for split in seen] == [2, 8, 16]
     counts = seen[0].patients.unique(return_counts=True)[1]
     assert counts.max() - counts.min() <= 3  # each clip as often as any other, give or take one
     for percent, seed in ((10, 3), (10, 4), (1, 3)):
-        train_on_share(volumes, tiny_recipe(), percent=percent, train=train, seed=seed)
+        train_on_share(volumes, tiny_recipe(), percent=percent, train=train, seed=seed, equal_steps=True)
     tenth, half, _, again, other, least = [set(split.patients.tolist()) for split in seen]
     assert again == tenth < half and other != tenth and len(least) == 1
 

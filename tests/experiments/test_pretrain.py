@@ -355,3 +355,22 @@ def test_bad_input_ends_in_one_message_and_status_2(arguments, says, tmp_path, m
 def test_the_recipe_survives_json(weights):
     recipe = tiny_recipe(pretrained="torchvision:vit_b_16", inflate="random")
     assert asdict(Recipe.from_dict(json.loads(json.dumps(asdict(recipe)))))["inflate"] == "random"
+
+
+# ---- tables of runs that start from them
+
+
+def test_a_share_takes_whole_patients_and_the_same_ones_for_both_starts(tiny_volumes):
+    from vivit_edu.experiments.tables import train_on_share
+
+    patients = torch.arange(48) // 4  # twelve patients of four clips
+    volumes = replace(tiny_volumes, train=replace(tiny_volumes.train, patients=patients))
+    seen = {}
+
+    def keep(volumes, recipe, *, seed, **rest):
+        seen[seed, len(volumes.train)] = volumes.train.patients.tolist()
+
+    for percent, seed in ((25, 0), (50, 0), (25, 1), (1, 0)):
+        train_on_share(volumes, tiny_recipe(), percent=percent, train=keep, seed=seed)
+    assert all(len(set(owners)) * 4 == clips for (_, clips), owners in seen.items())
+    assert set(seen[0, 12]) < set(seen[0, 24]) and seen[0, 12] != seen[1, 12] and (0, 4) in seen

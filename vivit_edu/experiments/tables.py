@@ -242,7 +242,7 @@ def small(inflate: str = "", *, model: str = "spacetime", **options: object) -> 
 def rows_on_shares(starts: dict[str, tuple[Recipe, Callable, Sequence[int]]]) -> list[Row]:
     """Rows of {name: (recipe, train, shares in %)}; a row makes as many steps on each share of the patients."""
     return [
-        Row(f"{percent} %, {name}", recipe, partial(train_on_share, percent=percent, train=train))
+        Row(f"{percent} %, {name}", recipe, partial(train_on_share, percent=percent, equal_steps=True, train=train))
         for name, (recipe, train, shares) in starts.items()
         for percent in shares
     ]
@@ -360,11 +360,20 @@ def train_and_probe(
 
 
 def train_on_share(
-    volumes: Volumes, recipe: Recipe, *, percent: float, train: Callable, seed: int, **rest: object
+    volumes: Volumes,
+    recipe: Recipe,
+    *,
+    percent: float,
+    train: Callable,
+    seed: int,
+    longer: int = 1,
+    equal_steps: bool = False,
+    **rest: object,
 ) -> dict:
-    """`train` on a share of the training patients, drawn by the seed; of the volumes where patients are unknown.
+    """`train`, `longer` times the epochs, on a share of the training patients, drawn by the seed; of the volumes
+    where patients are unknown.
 
-    The share's clips are repeated until they are as many as all, so that an epoch has as many steps.
+    equal_steps: the share's clips are repeated until they are as many as all, so that an epoch has as many steps.
     """
     owners = volumes.train.patients
     owners = torch.arange(len(volumes.train)) if owners is None else owners
@@ -372,8 +381,11 @@ def train_on_share(
     order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
     chosen = everyone[order[: max(1, round(percent * len(everyone) / 100))]]
     indices = torch.isin(owners, chosen).nonzero().flatten()
-    indices = indices.repeat(-(-len(owners) // len(indices)))[: len(owners)]
-    return train(replace(volumes, train=volumes.train.subset(indices)), recipe, seed=seed, **rest)
+    if equal_steps:
+        indices = indices.repeat(-(-len(owners) // len(indices)))[: len(owners)]
+    share = volumes.train.subset(indices)
+    longer_recipe = replace(recipe, epochs=longer * recipe.epochs)
+    return train(replace(volumes, train=share), longer_recipe, seed=seed, **rest)
 
 
 def base(
