@@ -99,13 +99,13 @@ def in_hand(row: dict) -> tuple[np.ndarray, float]:
     return np.array(kept), float(np.median(seconds))
 
 
-def over_steps_and_seconds(in_hand: Mapping[str, tuple[np.ndarray, float]], *, steps: int) -> Figure:
+def over_steps_and_seconds(models: Mapping[str, tuple[np.ndarray, float]], *, steps: int) -> Figure:
     """Validation accuracy of several models, means over their runs, on the left over steps and on the right over
     processor seconds.
 
-    in_hand: {model: what the function of that name returns}. steps: in an epoch.
+    models: {model: what `in_hand` returns}. steps: in an epoch.
     """
-    means = {name: np.mean(curves, axis=0) for name, (curves, _) in in_hand.items()}
+    means = {name: np.mean(curves, axis=0) for name, (curves, _) in models.items()}
     told = "; ".join(f"{title_of(name)} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in means.items())
     figure = new_figure(9.6, 3.7, f"Validation accuracy over steps and over seconds. {told}.")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -120,7 +120,7 @@ def over_steps_and_seconds(in_hand: Mapping[str, tuple[np.ndarray, float]], *, s
             "linewidth": 1.2,
         }
         left.plot(x, curve, label=title_of(name), **style)
-        right.plot(x * in_hand[name][1], curve, **style)
+        right.plot(x * models[name][1], curve, **style)
     left.set(xlabel="training steps", ylabel="validation accuracy", ylim=(0, 1))
     right.set(xlabel="processor seconds, logarithmic", xscale="log")
     for axes in (left, right):
