@@ -240,14 +240,14 @@ def make_parser() -> argparse.ArgumentParser:
     records.add_argument("--root", type=place, help=ROOT_HELP)
     records.set_defaults(command=run_records)
 
-    bench = commands.add_parser("bench", help="measure what a part costs beside another; print a table")
+    bench = commands.add_parser("bench", help="measure what a part costs next to another; print a table")
     bench.add_argument(
         "bench",
         nargs="?",
         help="augment: augmentation of a batch against one training step; pipeline: "
-        "augmented batches against a DataLoader; models: all of them side by side; peers: beside "
+        "augmented batches against a DataLoader; models: all of them side by side; peers: next to "
         "transformers and vit-pytorch; growth: with the number of tokens; start: imports, kernel, chapters; "
-        "accuracy: time to the accuracy of Keras' example; gpu: how well a GPU is used, beside other libraries. "
+        "accuracy: time to the accuracy of Keras' example; gpu: how well a GPU is used, next to other libraries. "
         "Default: all but the last two",
     )
     bench.add_argument(
@@ -286,9 +286,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_device_option(pretrain)
     pretrain.set_defaults(command=run_pretrain)
 
-    explain = commands.add_parser(
-        "explain", help="draw what a trained model looked at in one clip: a figure and a film"
-    )
+    explain = commands.add_parser("explain", help="draw what a trained model looked at in one clip: a figure and a GIF")
     explain.add_argument("run", type=place, help="a run folder")
     explain.add_argument(
         "--sample", type=int, default=0, metavar="K", help="the clip's number in its split (default: 0)"

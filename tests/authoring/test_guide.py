@@ -115,14 +115,26 @@ def test_its_hidden_test_is_python_and_true():
 
 
 def test_no_week_of_the_timetables_is_longer_than_it_may_be():
-    """Minutes as in the course map; 240 of them for each session of a week, half of these at home."""
+    """Minutes as in the course map; for each session of a week 120 of them in the room and 150 at home."""
     minutes = {row["chapter"]: int(row["minutes"]) for row in course_map(FOLDER)}
     head, eight, four = re.split(r"\n\*\*(?:Eight|Four) weeks\*\*", TEXT)
     for table, sessions in ((eight, 1), (four.split("\n## ")[0], 2)):
         rows = re.findall(r"^\| \d \| (.*) \| (\d+) \|$", table, re.M)
         chapters = [re.findall(r"\b\d\d(?= )", cells) for cells, _ in rows]
         assert [int(total) for _, total in rows] == [sum(minutes[c] for c in week) for week in chapters]
-        assert rows and all(int(total) <= 240 * sessions for _, total in rows)
+        assert rows and all(int(total) <= 270 * sessions for _, total in rows)
         taught = [chapter for week in chapters for chapter in week]
         left_out = {"02", "10", "11"} if sessions == 2 else set()
         assert sorted(taught) == sorted(set(minutes) - left_out)
+
+
+@pytest.mark.parametrize("path", master_paths(FOLDER), ids=lambda path: path.stem)
+def test_a_chapters_minutes_are_those_of_its_exercises_and_of_reading_it(path):
+    """At 160 words per minute, without hints and without open tasks, as the guide says."""
+    master = read(path)
+    text = "\n".join(cell.source for cell in master.nb.cells if cell.cell_type == "markdown")
+    words = len(re.sub(r"<details>.*?</details>", "", text, flags=re.S).split())
+    rows = guide.exercise_rows(master, {})
+    solving = sum(int(row["minutes"]) for row in rows if row["kind"] != "open")
+    (minutes,) = [int(row["minutes"]) for row in course_map(FOLDER) if row["chapter"] == master.chapter]
+    assert abs(minutes - (solving + words / 160)) <= 5

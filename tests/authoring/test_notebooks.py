@@ -845,4 +845,4 @@ def test_the_bootstrap_lets_threads_sleep_unless_the_user_says_otherwise(given, 
 def test_the_bootstrap_says_what_a_kernel_without_the_package_lacks():
     ran = run_bootstrap("print('went on')", "-I", "-S")  # without the environment's packages
     assert ran.returncode and "went on" not in ran.stdout
-    assert re.search(f"lacks the course: pip install git.{REPO}", ran.stderr), ran.stderr
+    assert re.search(f"lacks the course: git clone {REPO}", ran.stderr), ran.stderr

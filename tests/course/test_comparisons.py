@@ -44,3 +44,14 @@ def test_small_multiples_share_the_order_of_the_first():
     assert bar[1][0] - bar[0][0] == pytest.approx(2 * np.std([0.9, 0.95], ddof=1))
     dashed = [[line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in figure.axes]
     assert dashed == [[], [0.5], []]
+
+
+def test_a_line_for_each_model_over_the_shares():
+    runs = {"spacetime": {5: [0.2, 0.4], 100: [0.8, 0.9]}, "cnn3d": {5: [0.5], 100: [0.9]}}
+    (axes,) = comparisons.over_shares(runs, label="test accuracy").axes
+    first, second = axes.containers
+    assert (first.get_label(), second.get_label()) == ("Model 1", "cnn3d")
+    np.testing.assert_allclose(first.lines[0].get_xydata(), [[5, 0.3], [100, 0.85]])
+    low, high = first.lines[2][0].get_segments()[0][:, 1]
+    assert high - low == pytest.approx(2 * np.std([0.2, 0.4], ddof=1))
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["5", "100"]

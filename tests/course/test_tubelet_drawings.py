@@ -73,3 +73,16 @@ def test_pairs_are_the_square_of_tokens_and_the_axis_is_labelled():
     pairs, tokens = (line.get_ydata() for line in axes.lines)
     assert tokens.tolist() == [512, 64, 8] and np.array_equal(pairs, tokens**2)
     assert "1 million" in [label.get_text() for label in axes.get_yticklabels()]
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("read", ["slice 0", "slice 5", "slice 7"]),
+        ("rebuilt", ["slice 1", "slice 6"]),
+        ("similarity", ["time index 0", "time index 1"]),
+    ],
+)
+def test_the_first_line_of_panels_says_what_its_columns_are(name, expected):
+    titles = [axes.get_title() for axes in FIGURES[name]().axes]
+    assert [title for title in titles if title] == expected == titles[: len(expected)]

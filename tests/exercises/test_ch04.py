@@ -521,11 +521,14 @@ class MultiHeadByView(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.h, self.d = heads, dim // heads
+        self.heads, self.d = heads, dim // heads
 
     def parts(self, x):
         b, n, _ = x.shape
-        return [part.view(b, n, self.h, self.d).transpose(1, 2) for part in self.qkv(x).split(self.h * self.d, dim=-1)]
+        return [
+            part.view(b, n, self.heads, self.d).transpose(1, 2)
+            for part in self.qkv(x).split(self.heads * self.d, dim=-1)
+        ]
 
     def weights(self, x):
         q, k, _ = self.parts(x)
@@ -600,6 +603,15 @@ def init_with_norm(self, dim, heads):
     self.norm = nn.LayerNorm(dim)
 
 
+def heads_as_h(self, dim, heads):
+    MultiHead.__init__(self, dim, heads)
+    self.h = self.__dict__.pop("heads")
+
+
+def split_by_h(self, z):
+    return rearrange(self.qkv(z), "b n (three heads d) -> three b heads n d", three=3, heads=self.h)
+
+
 def init_with_dropout(self, dim, heads):
     MultiHead.__init__(self, dim, heads)
     self.drop = nn.Dropout(0.1)
@@ -620,6 +632,7 @@ test_multi_head = run_cases(
     ch04.check_multi_head,
     right=[MultiHead, MultiHeadByView, MultiHeadByLoop],
     wrong={
+        "heads under another name": (multi(__init__=heads_as_h, split=split_by_h), "number of heads as self.heads"),
         "weights of the last forward": (
             multi(forward=keeps_its_weights, weights=lambda self, z: self.kept),
             "from the z that is given",

@@ -119,6 +119,10 @@ test_schedule = run_cases(
         "degrees": (down(lambda x: (1 + math.cos(180 * x)) / 2), "degrees"),
         "cosine of all steps": (after(lambda step, total, first: step / total), "began with step 0"),
         "stretched over all steps": (after(lambda step, total, first: (step - first) / total), "does not reach 0"),
+        "one at the last step": (
+            after(lambda step, total, first: (step - first) / (total - first - 1)),
+            "would reach 1 one step later",
+        ),
         "no warm-up": (up(lambda step, total, warmup: 1.0), "no warm-up"),
         "warm-up over all steps": (up(lambda step, total, warmup: step / total), "divide by the steps of the warm-up"),
         "warmup is a number of steps": (up(lambda step, total, warmup: step / warmup), "above the peak"),

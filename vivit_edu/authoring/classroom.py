@@ -59,8 +59,8 @@ README = """\
 # The classroom
 
 An [nbgrader](https://nbgrader.readthedocs.io) course, written by `vivit-edu classroom`. Each chapter is an
-assignment. These three commands, run in this folder, are a chapter's life (here chapter {chapter}). They belong to
-the environment that the course is installed in, with its extra `classroom`: activate it, or write
+assignment. These three commands, run in this folder, take a chapter (here {chapter}) from handing out to giving
+back. They belong to the environment that the course is installed in, with its extra `classroom`: activate it, or write
 `uv run --project FOLDER_OF_THE_CLONE` in front of each.
 
 ```bash
@@ -70,7 +70,7 @@ nbgrader generate_feedback {name}
 ```
 
 1. `generate_assignment` writes what students get to `release/{name}/`: no solutions, no outputs.
-   Hand it out as you like; what comes back belongs into `submitted/STUDENT/{name}/{name}.ipynb`.
+   Hand it out as you like; put what comes back into `submitted/STUDENT/{name}/{name}.ipynb`.
 2. `autograde` runs every submission and keeps the points in `gradebook.db`. Checks that a student changed or
    deleted are restored first, with a warning that names them, and each check is imported afresh before it runs.
    A cell that does not end is stopped. After it, grade the written answers by hand: `jupyter lab`, menu Nbgrader,
@@ -78,7 +78,7 @@ nbgrader generate_feedback {name}
 3. `generate_feedback` writes pages with the points and the checks' own messages to `feedback/STUDENT/{name}/`.
 
 `nbgrader export` writes all points to `grades.csv`. After a change in `source/`, run the first command again.
-`vivit-edu classroom` on this folder renews what it wrote; files that you changed it leaves alone and names.
+`vivit-edu classroom` on this folder renews what it wrote; it leaves files that you changed alone, and names them.
 
 | assignment | exercises | points by checks | points by hand |
 |---|---|---|---|
@@ -86,7 +86,7 @@ nbgrader generate_feedback {name}
 
 The solutions of the course are public. Where points decide anything, add checks of your own to `source/`: a
 graded cell whose lines between `### BEGIN HIDDEN TESTS` and `### END HIDDEN TESTS` students do not see, neither in
-their notebooks nor in the feedback. What grading cannot prevent stands in the instructor's guide of the course.
+their notebooks nor in the feedback. The instructor's guide of the course says what grading cannot prevent.
 """
 
 # A question that fits every chapter, since in each one predictions are made before the cells are run.

@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: i
 if "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # these two have to fetch the course
     !git clone -q --depth 1 {repo} /content/vivit-edu; pip install -q --no-deps einops medmnist pooch tabulate -e /content/vivit-edu
     sys.path.insert(0, "/content/vivit-edu")
-assert importlib.util.find_spec("vivit_edu"), "this kernel lacks the course: pip install git+{repo}"
+assert importlib.util.find_spec("vivit_edu"), "this kernel lacks the course: git clone {repo}, pip install -e . in it, restart the kernel"
 """[:-1]  # noqa: E501 (a shell command is one line)
 
 

@@ -129,6 +129,32 @@ def over_steps_and_seconds(models: Mapping[str, tuple[np.ndarray, float]], *, st
     return figure
 
 
+def over_shares(runs: Mapping[str, Mapping[float, Sequence[float]]], *, label: str) -> Figure:
+    """What models reach with more and more of the training patients: a line for each, with bars of one standard
+    deviation to each side.
+
+    runs: {model: {per cent of the patients: its figure with each seed}}. label: of the vertical axis.
+    """
+    shares = list(next(iter(runs.values())))
+    told = "; ".join(
+        f"{title_of(name)}: {', '.join(f'{share} % {np.mean(found[share]):.2f}' for share in shares)}"
+        for name, found in runs.items()
+    )
+    figure = new_figure(7.2, 3.7, f"{label} over the share of the training patients. {told}.")
+    axes = figure.subplots()
+    for (name, found), mark in zip(runs.items(), MARKS):
+        means, spreads = [np.mean(found[share]) for share in shares], [sd_of(found[share]) for share in shares]
+        axes.errorbar(
+            shares, means, yerr=spreads, fmt=f"{mark}-", color=colour_of(name), label=title_of(name), capsize=3
+        )
+    axes.set(xscale="log", xlabel="% of the training patients, logarithmic", ylabel=label, ylim=(0, 1))
+    axes.set_xticks(shares, shares)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right", fontsize=SMALLEST)
+    return figure
+
+
 def growth_figure(frames: Sequence[int], measured: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """What grows with a clip's frames, on logarithmic axes: measured is {label of a panel: {model: a value for each
     of `frames`}}."""

@@ -326,7 +326,9 @@ def check_telling_clip(telling_clip: Callable) -> None:
         except CheckFailed:
             continue
         told = f"right: {_eight(expected)}; faulty: {_eight(faulty(clip, 2))}"
-        raise CheckFailed(f"your clip does not tell: a version that {fault} gives the same 8 numbers\n{told}")
+        raise CheckFailed(
+            f"your clip doesn't give this fault away: a version that {fault} gives the same 8 numbers\n{told}"
+        )
     passed("00.6", f"your clip catches all {len(FAULTY_MEANS)} faulty versions.")
 
 

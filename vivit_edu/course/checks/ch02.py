@@ -111,7 +111,7 @@ def check_frames_seen(frames_seen: Callable) -> None:
             raise CheckFailed(asked + _mistake_in_frames(layers, found, expected))
     more = ([(3, 3)],), ([(2, 1), (2, 1), (6, 2), (1, 5), (3, 1)],)
     examine(frames_seen, finished.frames_seen, *more, what="the answer")
-    passed("02.2", "each layer adds (span - 1) steps, as long as all strides before it make them.")
+    passed("02.2", "each layer adds (span - 1) steps, and a step is as long as the product of all strides before it.")
 
 
 def _mistake_in_frames(layers, found, expected):

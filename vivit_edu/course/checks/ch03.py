@@ -162,7 +162,10 @@ def check_rebuild(rebuild: Callable) -> None:
         )
     of_type(call(rebuild, *(x.double() for x in (tokens, E, b)), GRID, TUBELET), torch.float64, "the result")
     learns(lambda tokens, E, b: rebuild(tokens, E, b, GRID, TUBELET), tokens, E, b)
-    passed("03.4", "with enough numbers per token every voxel comes back, with fewer the nearest clip does.")
+    passed(
+        "03.4",
+        "with enough numbers per token every voxel comes back; with fewer you get the nearest sum of E's rows.",
+    )
 
 
 @exercise

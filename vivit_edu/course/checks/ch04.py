@@ -417,6 +417,8 @@ def check_multi_head(MultiHead: Callable) -> None:
     learns(module, z, also=module.parameters())
     if len(list(module.parameters())) != 4:
         raise CheckFailed("the module has other parameters than those of qkv and out: these two layers are enough")
+    if getattr(module, "heads", None) != 3:
+        raise CheckFailed("the module does not keep the number of heads as self.heads: later chapters read it there")
     passed("04.5", "your module agrees with torch's, for one head and for six, and returns its weights.")
 
 

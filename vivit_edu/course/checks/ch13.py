@@ -557,7 +557,7 @@ ROLLOUTS = (
     (_rollout_of_strongest_head, False, "a rollout that takes the strongest head; it does add the identity"),
 )
 HINTS_ROLLOUT = {
-    True: "Rows that sum to 1 prove nothing: those of the weights do already. Choose weights by which no token reads "
+    True: "Rows that sum to 1 prove nothing: those of the weights do already. Choose one layer by which no token reads "
     "itself: what does R's diagonal hold with and without the identity?",
     False: "Ask only whether something of the token itself is left, not for one number, and return False if there is.",
 }

@@ -151,7 +151,7 @@ def voxels_read(clip: Array, read: dict[str, Array], slices: Sequence[int]) -> F
             picture[marked] = 0.25 * picture[marked] + 0.75 * np.array(to_rgb(GREEN))
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
-            if line is panels[0]:
+            if line[0] is panels[0, 0]:
                 axes.set_title(f"slice {t}", fontsize=10)
         line[0].set_ylabel(title, fontsize=10)
     return figure
@@ -166,7 +166,7 @@ def rebuilt_clips(clip: Array, versions: dict[str, Array], slices: Sequence[int]
         for axes, t in zip(line, slices):
             axes.imshow(_volume(version)[t], cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
-            if line is panels[0]:
+            if line[0] is panels[0, 0]:
                 axes.set_title(f"slice {t}", fontsize=10)
         line[0].set_ylabel(title, fontsize=10, rotation=0, ha="right", va="center")
     return figure
@@ -234,7 +234,7 @@ def similarity_maps(maps: dict[str, Array], place: Sequence[int]) -> Figure:
         for t, axes in enumerate(line):
             image = axes.imshow(cosines[t], cmap="viridis", vmin=cosines.min(), vmax=others.max())
             axes.set(xticks=[], yticks=[])
-            if line is panels[0]:
+            if line[0] is panels[0, 0]:
                 axes.set_title(f"time index {t}", fontsize=10)
         i, j, k = place
         x, y = np.array([-0.5, 0.5, 0.5, -0.5, -0.5]) + k, np.array([-0.5, -0.5, 0.5, 0.5, -0.5]) + j
