@@ -62,6 +62,19 @@ def test_an_error_is_told_in_two_lines_with_the_readers_own_line_and_the_call():
     assert second == "It was called with x [2, 3]. These are not the notebook's sizes: take sizes from the arguments."
 
 
+def test_a_remark_about_sizes_goes_with_errors_about_sizes_only():
+    for wrong, told in ((lambda x: x @ x, True), (lambda x: x.nonsense, False)):
+        assert message(call, wrong, torch.ones(2, 3)).endswith("take sizes from the arguments.") == told
+
+
+def test_an_assert_in_the_readers_code_is_called_one():
+    def asserts(x):
+        assert (x > 2).all()
+
+    text = message(call, asserts, torch.ones(2, 3))
+    assert text.startswith("an assert in your code failed: ") and "(where True or False is asked for" in text
+
+
 def test_an_error_in_a_module_is_found_behind_torchs_frames():
     class Broken(torch.nn.Module):
         def forward(self, x):
@@ -480,7 +493,7 @@ def test_predict_prints_the_question_and_the_choices(capsys):
 def test_a_question_without_a_guess_asks_for_one(capsys):
     predict("06.model", "Which one?", choices=["Model 1", "Model 2"])
     assert capsys.readouterr().out.splitlines()[2] == (
-        "  What is your guess? Write it into this cell as guess=..., or on paper, before you run on."
+        "  What is your guess? Write it as the last argument, guess=..., or on paper, before you run on."
     )
 
 

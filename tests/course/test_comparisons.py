@@ -47,11 +47,26 @@ def test_small_multiples_share_the_order_of_the_first():
 
 
 def test_a_line_for_each_model_over_the_shares():
-    runs = {"spacetime": {5: [0.2, 0.4], 100: [0.8, 0.9]}, "cnn3d": {5: [0.5], 100: [0.9]}}
-    (axes,) = comparisons.over_shares(runs, label="test accuracy").axes
-    first, second = axes.containers
-    assert (first.get_label(), second.get_label()) == ("Model 1", "cnn3d")
+    organs = {"spacetime": {5: [0.2, 0.4], 100: [0.8, 0.9]}, "cnn3d, from nothing": {25: [0.5], 100: [0.9]}}
+    left, right = comparisons.over_shares({"one": organs, "other": {"cnn3d": {100: [0.7]}}}).axes
+    first, second = left.containers
+    assert (first.get_label(), second.get_label()) == ("Model 1", "cnn3d, from nothing")
+    assert (first.lines[0].get_linestyle(), second.lines[0].get_linestyle()) == ("-", "--")
     np.testing.assert_allclose(first.lines[0].get_xydata(), [[5, 0.3], [100, 0.85]])
+    np.testing.assert_allclose(second.lines[0].get_xydata(), [[25, 0.5], [100, 0.9]])
     low, high = first.lines[2][0].get_segments()[0][:, 1]
     assert high - low == pytest.approx(2 * np.std([0.2, 0.4], ddof=1))
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["5", "100"]
+    assert [text.get_text() for text in left.get_xticklabels()] == ["5", "25", "100"]
+    assert (left.get_title(), right.get_title()) == ("one", "other")
+
+
+def test_a_record_of_shares_is_read_by_what_was_trained():
+    rows = [
+        {"row": "5 %, spacetime", "test": {"acc": {"runs": [0.1, 0.2]}}},
+        {"row": "100 %, nothing pretrained, 4 times as long", "test": {"acc": {"runs": [0.5]}}},
+        {"row": "100 %, spacetime", "test": {"acc": {"runs": [0.3]}}},
+    ]
+    assert comparisons.by_share({"rows": rows}) == {
+        "spacetime": {5: [0.1, 0.2], 100: [0.3]},
+        "nothing pretrained, 4 times as long": {100: [0.5]},
+    }

@@ -357,7 +357,15 @@ test_look_back = run_cases(
         "floats": (ruled(lambda i, j, t, s: (j // s <= i // s).float()), "is float32, expected bool"),
         "times only": (Both("times", lambda nt, s: torch.ones(nt, nt).tril().bool(), masked), "has shape"),
         "a list": (Both("list", lambda nt, s: back(nt, s).tolist(), masked), "a list, expected a tensor"),
-        "inverted": (hiding(lambda q, k, v, a: masked(q, k, v, ~a)), "the result holds nan"),
+        "inverted": (hiding(lambda q, k, v, a: masked(q, k, v, ~a)), "some query may look at no key at all"),
+        "multiplied by inf": (
+            hiding(lambda q, k, v, a: softmax(q @ k.mT / q.shape[-1] ** 0.5 + ~a * -torch.inf) @ v),
+            "holds nan everywhere. 0 · inf is nan",
+        ),
+        "inf instead of -inf": (
+            hiding(lambda q, k, v, a: softmax((q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~a, torch.inf)) @ v),
+            "Forbidden scores are -inf, not inf",
+        ),
         "unmasked": (hiding(lambda q, k, v, a: weights(q, k) @ v), "nothing is masked"),
         "zero after": (hiding(lambda q, k, v, a: weights(q, k) * a @ v), "set to zero after the softmax"),
         "zero before": (

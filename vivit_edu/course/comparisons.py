@@ -129,29 +129,53 @@ def over_steps_and_seconds(models: Mapping[str, tuple[np.ndarray, float]], *, st
     return figure
 
 
-def over_shares(runs: Mapping[str, Mapping[float, Sequence[float]]], *, label: str) -> Figure:
-    """What models reach with more and more of the training patients: a line for each, with bars of one standard
-    deviation to each side.
+def by_share(table: dict) -> dict[str, dict[int, list[float]]]:
+    """The test accuracies in a record of shares of the patients: {what was trained: {per cent: of each seed}}.
 
-    runs: {model: {per cent of the patients: its figure with each seed}}. label: of the vertical axis.
+    table: its rows are called "5 %, spacetime" or "100 %, nothing pretrained".
     """
-    shares = list(next(iter(runs.values())))
-    told = "; ".join(
-        f"{title_of(name)}: {', '.join(f'{share} % {np.mean(found[share]):.2f}' for share in shares)}"
-        for name, found in runs.items()
-    )
-    figure = new_figure(7.2, 3.7, f"{label} over the share of the training patients. {told}.")
-    axes = figure.subplots()
-    for (name, found), mark in zip(runs.items(), MARKS):
-        means, spreads = [np.mean(found[share]) for share in shares], [sd_of(found[share]) for share in shares]
-        axes.errorbar(
-            shares, means, yerr=spreads, fmt=f"{mark}-", color=colour_of(name), label=title_of(name), capsize=3
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in table["rows"]:
+        share, _, what = row["row"].partition(" %, ")
+        found.setdefault(what, {})[int(share)] = row["test"]["acc"]["runs"]
+    return found
+
+
+def over_shares(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]) -> Figure:
+    """What models reach with more and more of the training patients: a panel for each set of results, in it a line for
+    each model, with bars of one standard deviation to each side, dashed where its name has a comma.
+
+    panels: {title: {model: {per cent of the patients: its test accuracy with each seed}}}.
+    """
+    told = ". ".join(
+        f"{title}: "
+        + "; ".join(
+            f"{title_of(name)} {', '.join(f'{share} % {np.mean(runs):.2f}' for share, runs in found.items())}"
+            for name, found in models.items()
         )
-    axes.set(xscale="log", xlabel="% of the training patients, logarithmic", ylabel=label, ylim=(0, 1))
-    axes.set_xticks(shares, shares)
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right", fontsize=SMALLEST)
+        for title, models in panels.items()
+    )
+    shares = sorted({share for models in panels.values() for found in models.values() for share in found})
+    figure = new_figure(9.6, 3.9, f"Test accuracy over the share of the training patients. {told}.")
+    for axes, (title, models) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()):
+        for (name, found), mark in zip(models.items(), MARKS):
+            axes.errorbar(
+                list(found),
+                [np.mean(runs) for runs in found.values()],
+                yerr=[sd_of(runs) for runs in found.values()],
+                fmt=mark,
+                linestyle="--" if "," in name else "-",
+                color=colour_of(name),
+                label=title_of(name),
+                capsize=3,
+            )
+        axes.set(xscale="log", xlabel="% of the training patients, logarithmic", ylim=(0, 1))
+        axes.set_title(title, fontsize=SMALLEST + 1)
+        axes.set_xticks(shares, shares)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", fontsize=SMALLEST)
+    figure.axes[0].set_ylabel("test accuracy")
     return figure
 
 

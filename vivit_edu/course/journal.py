@@ -66,7 +66,7 @@ def predict(
     if choices is not None:
         print(f"  Choose from: {', '.join(map(str, choices))}.")
     if guess is None:
-        print("  What is your guess? Write it into this cell as guess=..., or on paper, before you run on.")
+        print("  What is your guess? Write it as the last argument, guess=..., or on paper, before you run on.")
     elif choices is not None and guess not in choices:
         print(f"  {_say(guess)} is not among the choices.")
         guess = None

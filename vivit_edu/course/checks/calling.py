@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import random
+import re
 import sysconfig
 import traceback
 import zlib
@@ -66,7 +67,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     except (Exception, SystemExit) as error:
         if isinstance(error, NotImplementedError) and not error.args:  # torch raises it too, with a reason
             raise CheckFailed("still to be written: replace `raise NotImplementedError()` with your code") from None
-        raise CheckFailed(f"{_said(error)}{_readers_line(error)}\n{_last['call']}{_other_sizes(args)}") from None
+        raise CheckFailed(f"{_said(error)}{_readers_line(error)}\n{_last['call']}{_other_sizes(error, args)}") from None
     _last["result"] = argument_in_words("", result)
     for position, (name, arg, old) in enumerate(zip(names, args, before)):
         if position not in may_change and (what := _changed(arg, old)):
@@ -88,7 +89,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     if seeds:
         raise CheckFailed(
             f"your function sets the global seed ({seeds[0]}), so that the whole program draws the same numbers from "
-            "there on: draw from the generator that is given, or set no seed"
+            f"there on: {'draw from the generator that is given' if drawing else 'set no seed here'}"
         )
     return result
 
@@ -198,6 +199,8 @@ def argument_names(function: Callable, args: Sequence[Any]) -> list[str]:
 
 
 def _said(error):
+    if isinstance(error, AssertionError):
+        return f"an assert in your code failed: {_one_line(error)} (where True or False is asked for, return it)"
     return f"your code raised {type(error).__name__}: {_one_line(error)}"
 
 
@@ -215,9 +218,11 @@ def _readers_line(error):
     return f" (line {frames[-1].lineno} of your code: `{frames[-1].line}`)" if frames else ""
 
 
-def _other_sizes(args):
+def _other_sizes(error, args):
+    """A remark where the reader's function was given tensors and the error is about their sizes."""
     tensors = any(isinstance(arg, torch.Tensor) for arg in args)
-    return " These are not the notebook's sizes: take sizes from the arguments." if tensors else ""
+    sizes = re.search("shape|size|dimension|axes|axis|index|broadcast|multiplied|unpack", str(error).lower())
+    return " These are not the notebook's sizes: take sizes from the arguments." if tensors and sizes else ""
 
 
 def _is_generator(arg):

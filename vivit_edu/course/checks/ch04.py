@@ -221,10 +221,7 @@ def check_look_back(look_back: Callable, masked_attention: Callable) -> None:
     args = drawn(2, 3, 5, 6), drawn(2, 3, 7, 6, seed=1), drawn(2, 3, 7, 4, seed=2), allowed
     found = call(masked_attention, *args)
     if isinstance(found, torch.Tensor) and found.isnan().any():
-        raise CheckFailed(
-            "masked_attention: the result holds nan: some query may look at no key at all. Is True taken for 'must "
-            "not'? Here True means 'may look', so -inf goes where allowed is False"
-        )
+        raise CheckFailed(f"masked_attention: the result holds nan{_why_nan(found.isnan())}")
 
     def scores(q, k):
         return q @ k.mT / q.shape[-1] ** 0.5
@@ -332,6 +329,22 @@ def _check_mask(look_back, nt, s):
 # ---- 04.4
 
 
+def _why_nan(holes):
+    """In words. holes: bool [..., 5, d], where query 1 may look at all keys and the others at some."""
+    if holes.all():
+        return (
+            " everywhere. 0 · inf is nan, so don't multiply by the mask: masked_fill puts -inf where allowed is False"
+        )
+    if holes.ndim > 1 and holes[..., 1, :].any():
+        return (
+            ": some query may look at no key at all. Is True taken for 'must not'? Here True means 'may look', so -inf "
+            "goes where allowed is False"
+        )
+    return (
+        " for every query with a forbidden key. Forbidden scores are -inf, not inf, and the softmax runs over the keys"
+    )
+
+
 @exercise
 def check_reach(reach: Callable) -> None:
     """04.4: reach(*masks, bool [N, N]) -> on how many tokens the output of token 0 depends after all the layers."""
@@ -381,7 +394,8 @@ def _check_count(reach, masks):
         "this is the number of all tokens: look at the output of token 0 alone": torch.ones(n),
     }.items():
         if found == int(count.sum()):
-            raise CheckFailed(f"{what} is {found:g}, expected {expected}: {message}")
+            too_large = " (or your tokens are larger than 0.1 * torch.randn(...), and weights are rounded to zero)"
+            raise CheckFailed(f"{what} is {found:g}, expected {expected}: {message}{too_large * (found < expected)}")
     if found > n:
         raise CheckFailed(
             f"{what} is {found:g}, expected {expected}: this counts numbers, not tokens. A token counts once, if any "
