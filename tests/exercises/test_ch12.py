@@ -119,6 +119,8 @@ test_schedule = run_cases(
         "degrees": (down(lambda x: (1 + math.cos(180 * x)) / 2), "degrees"),
         "cosine of all steps": (after(lambda step, total, first: step / total), "began with step 0"),
         "stretched over all steps": (after(lambda step, total, first: (step - first) / total), "does not reach 0"),
+        "one step too many": (after(lambda step, total, first: (step + 1 - first) / (total - first)), "no \\+ 1"),
+        "warm-up without brackets": (up(lambda step, total, warmup: (step + 1) / (warmup * total) + 1), "brackets"),
         "one at the last step": (
             after(lambda step, total, first: (step - first) / (total - first - 1)),
             "would reach 1 one step later",
@@ -149,6 +151,13 @@ def by_lerp(average, weights, decay):
 def by_copy(average, weights, decay):
     for k in range(len(average)):
         average[k].copy_(decay * average[k] + (1 - decay) * weights[k])
+
+
+@torch.no_grad()
+def by_mul_and_add(average, weights, decay):
+    for a, w in zip(average, weights):
+        a.mul_(decay)
+        a.add_((1 - decay) * w)
 
 
 def by_data(average, weights, decay):
@@ -338,6 +347,10 @@ test_epoch = run_cases(
     wrong={
         "eval mode": (epoch("model.train() -> model.eval()"), "eval mode"),
         "mode forgotten": (epoch("model.train() -> "), "eval mode"),
+        "a length asked of batches": (
+            epoch(returns="total / len(batches)"),
+            "batches may have no length",
+        ),
         "no zero_grad": (epoch("optimiser.zero_grad() -> "), "gradients of earlier steps"),
         "zero_grad before the step": (
             epoch(f"{CLIP} -> {CLIP}; optimiser.zero_grad() ; optimiser.zero_grad() -> "),
@@ -374,7 +387,7 @@ test_epoch = run_cases(
             ),
             "overflowed was made all the same",
         ),
-        "no update of the scale": (epoch("scaler.update() -> "), "called after step"),
+        "no update of the scale": (epoch("scaler.update() -> "), r"called after step.*scaler.update\(\) is missing"),
         "no autocast": (epoch("enabled=dtype != torch.float32 -> enabled=False"), "inside `with torch.autocast"),
         "always autocast": (
             epoch("dtype=dtype, enabled=dtype != torch.float32 -> dtype=torch.bfloat16"),
@@ -489,6 +502,23 @@ def seeded(train_epoch, make, batches, rates):
     return by_parameters(train_epoch, make, batches, rates)
 
 
+def by_any(train_epoch, make, batches, rates):
+    a, b = (weights_after(train_epoch, make, batches, rates, on) for on in (True, False))
+    return any(torch.allclose(p, q) for p, q in zip(a.parameters(), b.parameters()))
+
+
+def by_one(place):
+    def test(train_epoch, make, batches, rates):
+        a, b = (weights_after(train_epoch, make, batches, rates, on) for on in (True, False))
+        return torch.allclose(list(a.parameters())[place], list(b.parameters())[place])
+
+    return test
+
+
+def by_first_batch(train_epoch, make, batches, rates):
+    return by_parameters(train_epoch, make, batches[:1], rates[:1])
+
+
 test_test_of_loops = run_cases(
     ch12.check_test_of_loops,
     right=[by_parameters, by_state, by_logits],
@@ -498,6 +528,10 @@ test_test_of_loops = run_cases(
         "compared with itself": (without_clone, "True to every loop"),
         "the scaler never on": (never_on, "True to every loop"),
         "the scaler always on": (always_on, "True to every loop"),
+        "any instead of all": (by_any, "wrong in the first parameter only"),
+        "the first parameter": (by_one(0), "wrong in the last parameter only|True to"),
+        "the last parameter": (by_one(-1), "wrong in the first parameter only"),
+        "the first batch": (by_first_batch, "right in the first step and wrong after it"),
         "compared loosely": (loosely, "True to every loop"),
         "its own loop tried": (own_loop, "True to every loop"),
         "always True": (lambda *_: True, "True to every loop"),
@@ -592,6 +626,31 @@ test_fit = run_cases(
     wrong={
         "raw weights": (fitting("model.load_state_dict(average.state_dict()) -> "), "weights of the last step"),
         "no copy": (fitting("average = copy.deepcopy(model) -> average = model"), "weights of the last step"),
+        "no copy, by mul and add": (
+            fitting("average = copy.deepcopy(model) -> average = model ; by_lerp -> by_mul_and_add"),
+            "the average is the model itself",
+        ),
+        "a new copy in each epoch": (
+            fitting("rates = [] -> rates = []; average = copy.deepcopy(model)"),
+            "the average begins anew in each epoch",
+        ),
+        "average and weights exchanged": (
+            fitting(
+                "by_lerp(list(average.parameters()), list(model.parameters()), recipe.ema) -> "
+                "by_lerp(list(model.parameters()), list(average.parameters()), recipe.ema)"
+            ),
+            "nothing went into the average, which is the first argument",
+        ),
+        "loaded in each epoch": (
+            fitting(
+                "losses.append(float(loss)) -> losses.append(float(loss)); model.load_state_dict(average.state_dict())"
+            ),
+            "after every epoch",
+        ),
+        "another optimiser": (
+            fitting("make_optimiser(model, recipe) -> torch.optim.AdamW(model.parameters(), lr=recipe.lr)"),
+            "the optimiser is not the recipe's",
+        ),
         "schedule restarts": (
             fitting("epoch * steps + k, steps * recipe.epochs -> k, steps"),
             "begins anew in each epoch",
@@ -619,7 +678,7 @@ test_fit = run_cases(
             fitting(f"lambda: {EMA} -> lambda: None ; losses.append(float(loss)) -> losses.append(float(loss)); {EMA}"),
             "only once in each epoch",
         ),
-        "no average at all": (fitting(f"lambda: {EMA} -> lambda: None"), "wrong in"),
+        "no average at all": (fitting(f"lambda: {EMA} -> lambda: None"), "nothing went into the average"),
         "another clip_norm": (fitting("recipe.clip_norm, -> 1e9,"), "clip_norm is not the recipe's"),
         "left in training mode": (fitting("model.eval() -> model.train()"), "left in training mode"),
         "last loss alone": (fitting("return losses -> return losses[-1]"), "return the list of the mean losses"),
@@ -720,6 +779,10 @@ def both(save, load):
     return solution
 
 
+def save_whole(path, model, average, optimiser, epochs_done):
+    torch.save({"model": model, "average": average, "optimiser": optimiser, "epochs_done": epochs_done}, path)
+
+
 def other_return(change):
     return lambda *arguments: change(load_dict(*arguments))
 
@@ -787,7 +850,8 @@ test_resume = run_cases(
         "another optimiser": (both(save_dict, loaded_into_a_new_optimiser), "AdamW remembers"),
         "weights forgotten": (both(save_dict, without("model")), "weights of the new model as they were"),
         "average forgotten": (both(save_dict, without("average")), "weights of the new average as they were"),
-        "average from the model": (both(save_dict, average_from_model), "loaded weights of the average"),
+        "average from the model": (both(save_dict, average_from_model), "the average got the weights of the model"),
+        "whole objects": (both(save_whole, load_dict), "save what their state_dict"),
         "number not returned": (both(save_dict, without("epochs")), "what load_run returned is None"),
         "one epoch too far": (both(save_dict, other_return(lambda done: done + 1)), "load_run says 4"),
         "the last epoch's number": (both(save_dict, other_return(lambda done: done - 1)), "load_run says 2"),
@@ -889,6 +953,16 @@ test_bootstrap = run_cases(
     right=[by_loop, by_counts, python_lists, by_multinomial],
     wrong={
         "clips drawn": (clips_drawn, "single clips were drawn"),
+        "bool subtracted": (
+            drawing("hits_a[clips].float().mean() - hits_b[clips].float().mean() -> (hits_a - hits_b)[clips].mean()"),
+            "make numbers of the hits first",
+        ),
+        "where they differ": (
+            drawing(
+                "hits_a[clips].float().mean() - hits_b[clips].float().mean() -> (hits_a ^ hits_b)[clips].float().mean()"
+            ),
+            "the signs are lost",
+        ),
         "drawn for each model": (drawn_twice, "draw once and use it for both"),
         "the wrong way round": (
             drawing(

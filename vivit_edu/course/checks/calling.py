@@ -94,10 +94,10 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     return result
 
 
-def call_with_hints(hints: dict[str, str], function: Callable, *args: Any) -> Any:
+def call_with_hints(hints: dict[str, str], function: Callable, *args: Any, may_change: Sequence[int] = ()) -> Any:
     """`call`, with what helps added to an error's text. hints: {part of the text: what to add}."""
     try:
-        return call(function, *args)
+        return call(function, *args, may_change=may_change)
     except CheckFailed as failed:
         hint = next((hint for part, hint in hints.items() if part in str(failed)), "")
         first, *rest = str(failed).split("\n")
@@ -205,7 +205,8 @@ def _said(error):
 
 
 def _one_line(error):
-    return " ".join(str(error).split()) or "without a message"
+    said = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split()) or "without a message"
+    return said if len(said) <= 400 else f"{said[:400]}…"
 
 
 def _readers_line(error):

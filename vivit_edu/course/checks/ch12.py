@@ -29,6 +29,7 @@ from ...volumes import Split, Volumes
 from ..culmination import epoch_batches
 from ..ready import ch12 as finished
 from . import CheckFailed, call, close, drawn, exercise, flag, number, passed
+from .calling import call_with_hints
 
 # ---- 12.1
 
@@ -64,13 +65,15 @@ def check_warmup(found: torch.Tensor, first: int) -> None:
     expected = PEAK * torch.arange(1, first + 1) / (first + 1)
     if found.max() > 1.01 * PEAK:
         raise CheckFailed(
-            f"in the warm-up the rate rises to {found.max():.3g}, above the peak, {PEAK}: the line goes up to "
-            "`peak`, and `warmup` is a share of all steps, not a number of steps"
+            f"in the warm-up the rate rises to {found.max():.3g}, above the peak, {PEAK}: the line goes up to `peak`. "
+            "Are the brackets there, (step + 1) / (first + 1), and is `warmup` a share of all steps?"
         )
     if (found >= 0.99 * PEAK).all():
         raise CheckFailed("there is no warm-up: in the first warmup · total steps the rate must rise in a line")
     if (found.diff() < 0).any():
-        raise CheckFailed("in the warm-up the rate falls: a line from (almost) 0 up to `peak`")
+        raise CheckFailed(
+            "in the warm-up the rate falls: a line from (almost) 0 up to `peak`, in the first warmup · total steps"
+        )
     if found[-1] < 0.5 * PEAK:
         raise CheckFailed(
             f"at the end of the warm-up the rate is {found[-1]:.3g} instead of about {PEAK}: divide by the steps of "
@@ -117,6 +120,9 @@ def check_cosine(found: torch.Tensor, total: int, first: int) -> None:
         "then, out of those that are left": cosine(steps / total),
         "the cosine began after the warm-up, but is stretched over all steps, so that the rate does not reach 0: "
         "divide by the steps that are left, total - warmup · total": cosine((steps - first) / total),
+        "x counts one step too many: it is 0 when `first` steps are done, so it has no + 1": cosine(
+            (steps + 1 - first) / (total - first)
+        ),
         "x reaches 1 at the last step: it would reach 1 one step later, so divide by total - first": cosine(
             (steps - first) / (total - first - 1)
         ),
@@ -138,7 +144,11 @@ def check_average(update_average: Callable) -> None:
         average = [tensor.clone() for tensor in start]
         trained = [nn.Parameter(tensor.clone()) for tensor in weights]
         tensors = list(average)
-        returned = call(update_average, average, trained, decay, may_change=(0,))
+        hints = {
+            "changes the weights": "write into the average alone: take (1 - decay) * w, or add_(w, alpha=…)",
+            "0-dim tensor": "one of the tensors is a single number, without dimensions: write into it with copy_",
+        }
+        returned = call_with_hints(hints, update_average, average, trained, decay, may_change=(0,))
         if any(tensor.requires_grad for tensor in average):
             raise CheckFailed(
                 "the average has become part of the graph of gradients, which would grow with every step: "
@@ -259,6 +269,13 @@ def epoch_with(
     return total / max(1, shown)
 
 
+OF_AN_EPOCH = {
+    "has no len()": "batches may have no length: count the steps, or take len(rates)",
+    "unscale_() is being called after step()": "scaler.update() is missing at the end of the step before",
+    "unscale_() has already been called": "scaler.update() is missing at the end of the step before",
+}
+
+
 def end_of_epoch(
     epoch: Callable, sizes: Sequence[int], *, scaled: bool = False, dtype: torch.dtype = torch.float32, clip: float
 ) -> tuple[torch.Tensor, torch.Tensor, Any, Probe, int]:
@@ -269,7 +286,7 @@ def end_of_epoch(
     rates = [0.5 / (k + 1) for k in range(len(sizes))]
     arguments = (
         model,
-        probe_batches(sizes),
+        (batch for batch in probe_batches(sizes)),  # as `epoch_batches` gives them: once, and without a length
         optimiser,
         rates,
         scaler,
@@ -277,7 +294,7 @@ def end_of_epoch(
         clip,
         lambda: seen.append(weights_of(model)),
     )
-    returned = call(epoch, *arguments, may_change=(0,))
+    returned = call_with_hints(OF_AN_EPOCH, epoch, *arguments, may_change=(0,))
     return weights_of(model), torch.stack(seen) if seen else torch.zeros(0), returned, model, len(seen)
 
 
@@ -418,6 +435,7 @@ def check_overflow(train_epoch: Callable) -> None:
     model, optimiser = small_training()
     batches = probe_batches((4, 3, 4))
     batches[1][0][0] = math.inf  # an overflow in the second step
+    batches = (batch for batch in batches)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     call(train_epoch, model, batches, optimiser, [0.1] * 3, scaler, torch.float32, 1.0, lambda: None, may_change=(0, 1))
     if not weights_of(model).isfinite().all():
@@ -461,6 +479,30 @@ FAULTY = {
     "clips the gradients before they are unscaled": "clips first",
     "steps with gradients that are still scaled": "steps itself",
 }
+SPOILT = {  # (which parameter, from which step on)
+    "is wrong in the first parameter only": (0, 1),
+    "is wrong in the last parameter only": (-1, 1),
+    "is right in the first step and wrong after it": (0, 2),
+}
+
+
+def _spoils(place, start):
+    """A loop that is right without a scaler, and with one leaves a parameter a little off, from a step on."""
+
+    def epoch(model, batches, optimiser, rates, scaler, dtype, clip_norm, after_step):
+        steps = 0
+
+        def and_spoils():
+            nonlocal steps
+            steps += 1
+            if scaler.is_enabled() and steps >= start:
+                with torch.no_grad():
+                    list(model.parameters())[place] += 0.01
+            after_step()
+
+        return epoch_with("", model, batches, optimiser, rates, scaler, dtype, clip_norm, and_spoils)
+
+    return epoch
 
 
 @exercise
@@ -508,7 +550,12 @@ def check_test_of_loops(scaling_changes_nothing: Callable) -> None:
                     f"your test says True to a loop that {fault}, in an epoch of {len(sizes)} steps: compare the "
                     "weights of all layers after the epoch, and compare them closely"
                 )
-    passed("12.4", "your test passes the sound loop and catches two faulty ones.")
+        for fault, (place, start) in SPOILT.items():
+            if start <= len(sizes) and verdict(_spoils(place, start), sizes):
+                raise CheckFailed(
+                    f"your test says True to a loop that {fault}: train on all batches, and compare all parameters"
+                )
+    passed("12.4", "your test passes the sound loop and catches faulty ones.")
 
 
 # ---- 12.5
@@ -532,8 +579,23 @@ def fit_with(mistake: str, model: nn.Module, volumes: Volumes, recipe: Recipe, s
     average = [p.detach().clone() for p in model.parameters()]
     steps, losses, counted = len(volumes.train) // recipe.batch_size, [], 0
 
+    if mistake == "no copy":
+        average = list(model.parameters())
+    if mistake == "AdamW":
+        optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr)
+
     def follow(decay=recipe.ema):
-        finished.update_average(average, list(model.parameters()), decay)
+        if mistake == "exchanged":
+            with torch.no_grad():
+                for p, mean in zip(model.parameters(), average):
+                    p.lerp_(mean, 1 - decay)
+        elif mistake == "no copy":
+            with torch.no_grad():
+                for p in average:
+                    p.mul_(decay)
+                    p.add_((1 - decay) * p)
+        else:
+            finished.update_average(average, list(model.parameters()), decay)
 
     def after_step():
         nonlocal counted
@@ -556,6 +618,8 @@ def fit_with(mistake: str, model: nn.Module, volumes: Volumes, recipe: Recipe, s
         else:
             rates = [finished.schedule(done + k, total, recipe.lr, recipe.warmup) for k in range(steps)]
         rates = [recipe.lr] * steps if mistake == "constant" else rates
+        if mistake == "new copy":
+            average = [p.detach().clone() for p in model.parameters()]
         if mistake == "new optimiser":
             optimiser = make_optimiser(model, recipe)
         batches = epoch_batches(
@@ -566,11 +630,17 @@ def fit_with(mistake: str, model: nn.Module, volumes: Volumes, recipe: Recipe, s
         losses.append(loss)
         if mistake == "once an epoch":
             follow()
+        if mistake == "loaded each epoch":
+            _put_into(model, average)
     if mistake != "raw":
-        with torch.no_grad():
-            for p, mean in zip(model.parameters(), average):
-                p.copy_(mean)
+        _put_into(model, average)
     return losses
+
+
+def _put_into(model, values):
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), values):
+            parameter.copy_(value)
 
 
 def tiny_model(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -602,8 +672,16 @@ def check_fit(fit: Callable) -> None:
             return lambda: fitted(lambda *given: fit_with(mistake, *given), volumes, recipe, seed)[0]
 
         told = {
-            "the model ends with the weights of the last step: put the averaged ones into it, "
-            "model.load_state_dict(average.state_dict()), and make the average a copy, copy.deepcopy(model)": "raw",
+            "the model ends with the weights of the last step: put the averaged ones into it at the end, "
+            "model.load_state_dict(average.state_dict()). (Is the average a model of its own, "
+            "copy.deepcopy(model)?)": "raw",
+            "the average is the model itself: make it a copy, copy.deepcopy(model)": "no copy",
+            "the average begins anew in each epoch: copy the model once, before the loop": "new copy",
+            "the model ends with the weights that it began with: nothing went into the average, which is the first argument "
+            "of update_average": "exchanged",
+            "the averaged weights go into the model after every epoch, and training goes on from them: load them "
+            "once, at the end": "loaded each epoch",
+            "the optimiser is not the recipe's: make_optimiser(model, recipe)": "AdamW",
             "the schedule begins anew in each epoch: the step counts through the whole run, epoch · steps + k, and "
             "the total is steps · epochs": "restarts",
             "each epoch has the rates of the first one: the step counts through the whole run, epoch · steps + k": (
@@ -704,9 +782,10 @@ def check_resume(save_run: Callable, load_run: Callable) -> None:
         whole = end_of_run(model, average, optimiser, done)
 
         fresh, fresh_average, fresh_optimiser = little_run(seed=1)  # another process: other weights, no memory
-        again = call(load_run, path, fresh, fresh_average, fresh_optimiser, may_change=(1, 2))
-        check_halfway(flat(fresh), halfway, flat(model), "model")
-        check_halfway(flat(fresh_average), halfway_average, flat(average), "average")
+        hints = {"weights_only": "the file holds whole objects: save what their state_dict() returns"}
+        again = call_with_hints(hints, load_run, path, fresh, fresh_average, fresh_optimiser, may_change=(1, 2))
+        check_halfway(flat(fresh), halfway, flat(model), "model", halfway_average)
+        check_halfway(flat(fresh_average), halfway_average, flat(average), "average", halfway)
         again = number(again, "what load_run returned", ", the epochs that are done")
         if again != done:
             raise CheckFailed(
@@ -733,8 +812,11 @@ def check_resume(save_run: Callable, load_run: Callable) -> None:
     passed("12.6", "stopped, saved, loaded in a new process, and the same numbers as without a stop.")
 
 
-def check_halfway(found: torch.Tensor, halfway: torch.Tensor, whole: torch.Tensor, name: str) -> None:
-    """Fails unless a model, or its average, was loaded as it was saved; name: which of the two."""
+def check_halfway(
+    found: torch.Tensor, halfway: torch.Tensor, whole: torch.Tensor, name: str, others: torch.Tensor
+) -> None:
+    """Fails unless a model, or its average, was loaded as it was saved; name: which of the two. others: the weights of
+    the other one."""
     if torch.equal(found, halfway):
         return
     new = little_run(seed=1)[0 if name == "model" else 1]
@@ -748,6 +830,7 @@ def check_halfway(found: torch.Tensor, halfway: torch.Tensor, whole: torch.Tenso
         halfway,
         {
             f"load_run has left the weights of the new {name} as they were: {name}.load_state_dict(…)": first,
+            f"the {name} got the weights of the {'average' if name == 'model' else 'model'}": others,
             f"the weights of the {name} that were loaded are not those of the moment of saving": whole,
             f"the parameters of the {name} are back, but not the running means of BatchNorm: save "
             f"{name}.state_dict(), which holds both": torch.cat([value.flatten().double() for value in halves]),
@@ -851,12 +934,14 @@ def resume_there(asked: str) -> None:
 GROUPS = torch.tensor([30, 7, 7, 12, 7, 30, 12, 7, 7, 12, 12, 12])
 HITS_A = torch.tensor([1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 0]).bool()
 HITS_B = torch.tensor([0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0]).bool()
+AHEAD = HITS_A.float() - HITS_B.float()
 
 
-def values_of(rule: Callable) -> torch.Tensor:
-    """The differences that samples of the three groups give by a rule (sums, sizes -> value), smallest first."""
+def values_of(rule: Callable, ahead: torch.Tensor = AHEAD) -> torch.Tensor:
+    """The differences that samples of the three groups give by a rule (sums, sizes -> value), smallest first. ahead:
+    what the sums are of, a number for each clip."""
     members = [GROUPS == group for group in GROUPS.unique()]
-    sums = [(HITS_A[m].float() - HITS_B[m].float()).sum().item() for m in members]
+    sums = [ahead[m].sum().item() for m in members]
     sizes = [int(m.sum()) for m in members]
     samples = itertools.product(range(len(members)), repeat=len(members))
     return torch.tensor([rule([sums[k] for k in sample], [sizes[k] for k in sample]) for sample in samples]).unique()
@@ -870,7 +955,11 @@ def check_bootstrap(paired_bootstrap: Callable) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(next(counter))  # what is drawn elsewhere is another in each call
             generator = torch.Generator().manual_seed(seed)
-            found = call(paired_bootstrap, hits_a, hits_b, groups, draws, generator)
+            hints = {
+                "two bool tensors": "make numbers of the hits first, hits_a.float(): ^ says where the two differ, and "
+                "not which of them was right"
+            }
+            found = call_with_hints(hints, paired_bootstrap, hits_a, hits_b, groups, draws, generator)
         if isinstance(found, (list, tuple)) and len(found) == draws:
             found = torch.tensor([number(value, "a difference") for value in found])
         if not isinstance(found, torch.Tensor) or list(found.shape) != [draws]:
@@ -911,6 +1000,10 @@ def check_bootstrap(paired_bootstrap: Callable) -> None:
         "the accuracies of the groups were averaged, so that a clip in a small group counts more: divide the hits of "
         "all clips that were drawn by their number": values_of(
             lambda sums, sizes: sum(a / b for a, b in zip(sums, sizes)) / len(sizes)
+        ),
+        "the signs are lost: ^ says where the two differ, and not which of them was right; subtract numbers, "
+        "hits_a.float() - hits_b.float()": values_of(
+            lambda sums, sizes: sum(sums) / sum(sizes), (HITS_A ^ HITS_B).float()
         ),
         "the differences are counts, not accuracies: divide by the number of clips that were drawn": values_of(
             lambda sums, sizes: sum(sums)
@@ -957,8 +1050,7 @@ def check_bootstrap(paired_bootstrap: Callable) -> None:
 def sums_and_sizes() -> tuple[list[float], list[int]]:
     """Of each group: by how many hits a is ahead of b, and how many clips it has."""
     members = [GROUPS == group for group in GROUPS.unique()]
-    ahead = HITS_A.float() - HITS_B.float()
-    return [ahead[m].sum().item() for m in members], [int(m.sum()) for m in members]
+    return [AHEAD[m].sum().item() for m in members], [int(m.sum()) for m in members]
 
 
 def among(found: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
