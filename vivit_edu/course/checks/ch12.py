@@ -677,8 +677,8 @@ def check_fit(fit: Callable) -> None:
             "copy.deepcopy(model)?)": "raw",
             "the average is the model itself: make it a copy, copy.deepcopy(model)": "no copy",
             "the average begins anew in each epoch: copy the model once, before the loop": "new copy",
-            "the model ends with the weights that it began with: nothing went into the average, which is the first argument "
-            "of update_average": "exchanged",
+            "the model ends with the weights that it began with: nothing went into the average, which is the first "
+            "argument of update_average": "exchanged",
             "the averaged weights go into the model after every epoch, and training goes on from them: load them "
             "once, at the end": "loaded each epoch",
             "the optimiser is not the recipe's: make_optimiser(model, recipe)": "AdamW",
