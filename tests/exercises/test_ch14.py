@@ -970,11 +970,39 @@ def test_what_is_said_of_the_moving_shapes():
     assert all(decided(cnns["slow_fusion"]["runs"], cnns[name]["runs"]) for name in beaten), "verdict D"
 
 
+def test_what_is_said_of_hunger():
+    record = recorded("hunger_organphantom3d.json")
+    found = comparisons.by_share(record)
+    assert set(found) == set(HUNGER_RATES) and all([*models] == [5, 10, 25, 50, 100] for models in found.values())
+    assert all(run["stopped"] for row in record["rows"] for run in row["plateau"]), "none ran out of epochs"
+    means = {name: {share: np.mean(runs) for share, runs in shares.items()} for name, shares in found.items()}
+    assert all(shares[5] < 2 / 3 * shares[100] for shares in means.values())
+    lost = {name: round(100 * (shares[100] - shares[5])) for name, shares in means.items()}
+    assert lost == {"spacetime": 34, "factorised_encoder": 37, "cnn3d": 37, "early_fusion": 41}
+    for share in (5, 10, 25, 50):
+        ahead = np.subtract(found["spacetime"][share], found["cnn3d"][share])
+        assert abs(ahead.mean()) < 2 * ahead.std(ddof=1), "verdict E"
+        assert not decided(found["spacetime"][share], found["cnn3d"][share])
+    few = [(round(means[name][5], 3), round(np.std(found[name][5], ddof=1), 3)) for name in ("spacetime", "cnn3d")]
+    assert few == [(0.545, 0.064), (0.54, 0.044)]
+    all_of_them = plateau(lambda row: row["test"]["acc"])
+    assert all(shares[100] == all_of_them[name] for name, shares in found.items()), "the same runs as the plateau's"
+
+
 def test_what_is_said_of_starts():
-    names = ("tubelets, central frame", "nothing pretrained", "nothing pretrained, 4 times as long")
-    central, short, long = (of_row("images_organphantom3d.json", f"100 %, {name}")["acc"] for name in names)
-    assert [round(found["mean"], 3) for found in (central, short, long)] == [0.895, 0.647, 0.75]
-    assert decided(central["runs"], long["runs"])
+    images, cnn = (comparisons.by_share(recorded(f"{name}_organphantom3d.json")) for name in ("images", "images_cnn"))
+    pairs = (
+        (images["tubelets, filter inflation"], images["nothing pretrained"]),
+        (
+            cnn["filter inflation"],
+            cnn["nothing pretrained"],
+        ),
+    )
+    quoted = [(round(np.mean(runs[5]), 3), round(np.std(runs[5], ddof=1), 3)) for pair in pairs for runs in pair]
+    assert quoted == [(0.672, 0.077), (0.374, 0.075), (0.881, 0.026), (0.446, 0.026)]
+    assert all(decided(lifted[share], nothing[share]) for lifted, nothing in pairs for share in (5, 25, 100))
+    longer = cnn["nothing pretrained, 4 times as long"][100]
+    assert abs(np.mean(longer) - np.mean(cnn["filter inflation"][5])) < 0.01 and round(np.mean(longer), 2) == 0.88
 
 
 def test_what_is_said_of_cost():

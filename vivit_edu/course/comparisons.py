@@ -143,7 +143,7 @@ def by_share(table: dict) -> dict[str, dict[int, list[float]]]:
 
 def over_shares(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]) -> Figure:
     """What models reach with more and more of the training patients: a panel for each set of results, in it a line for
-    each model, with bars of one standard deviation to each side, dashed where its name has a comma.
+    each model, with bars of one standard deviation to each side, dashed where its name ends in "from nothing".
 
     panels: {title: {model: {per cent of the patients: its test accuracy with each seed}}}.
     """
@@ -164,7 +164,7 @@ def over_shares(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]
                 [np.mean(runs) for runs in found.values()],
                 yerr=[sd_of(runs) for runs in found.values()],
                 fmt=mark,
-                linestyle="--" if "," in name else "-",
+                linestyle="--" if name.endswith("from nothing") else "-",
                 color=colour_of(name),
                 label=title_of(name),
                 capsize=3,
