@@ -63,7 +63,7 @@ def test_an_error_is_told_in_two_lines_with_the_readers_own_line_and_the_call():
 
 
 def test_a_remark_about_sizes_goes_with_errors_about_sizes_only():
-    for wrong, told in ((lambda x: x @ x, True), (lambda x: x.nonsense, False)):
+    for wrong, told in ((lambda x: x @ x, True), (lambda x: x.nonsense, False), (lambda x: x.tolist().shape, False)):
         assert message(call, wrong, torch.ones(2, 3)).endswith("take sizes from the arguments.") == told
 
 

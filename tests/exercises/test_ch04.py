@@ -390,7 +390,7 @@ test_look_back = run_cases(
         ),
         "masked too late": (
             hiding(lambda q, k, v, a: weights(q, k).masked_fill(~a, -torch.inf) @ v),
-            "masked_attention",
+            "set before the softmax",
         ),
         "-10 instead of -inf": (
             hiding(lambda q, k, v, a: softmax((q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~a, -3.0)) @ v),

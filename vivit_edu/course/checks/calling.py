@@ -199,7 +199,7 @@ def argument_names(function: Callable, args: Sequence[Any]) -> list[str]:
 
 
 def _said(error):
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError) and _is_readers(traceback.extract_tb(error.__traceback__)[-1]):
         return f"an assert in your code failed: {_one_line(error)} (where True or False is asked for, return it)"
     return f"your code raised {type(error).__name__}: {_one_line(error)}"
 
@@ -211,18 +211,20 @@ def _one_line(error):
 
 def _readers_line(error):
     """Where it happened: the innermost line that is neither a library's nor this package's, or ""."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(NOT_THE_READERS) and "-packages" not in frame.filename
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_readers(frame)]
     return f" (line {frames[-1].lineno} of your code: `{frames[-1].line}`)" if frames else ""
+
+
+def _is_readers(frame):
+    """Whether a line is neither a library's nor this package's."""
+    return not frame.filename.startswith(NOT_THE_READERS) and "-packages" not in frame.filename
 
 
 def _other_sizes(error, args):
     """A remark where the reader's function was given tensors and the error is about their sizes."""
     tensors = any(isinstance(arg, torch.Tensor) for arg in args)
-    sizes = re.search("shape|size|dimension|axes|axis|index|broadcast|multiplied|unpack", str(error).lower())
+    about = "" if isinstance(error, (AttributeError, NameError)) else str(error).lower()
+    sizes = re.search("shape|size|dimension|axes|axis|index|broadcast|multiplied|unpack", about)
     return " These are not the notebook's sizes: take sizes from the arguments." if tensors and sizes else ""
 
 

@@ -326,9 +326,6 @@ def _check_mask(look_back, nt, s):
     )
 
 
-# ---- 04.4
-
-
 def _why_nan(holes):
     """In words. holes: bool [..., 5, d], where query 1 may look at all keys and the others at some."""
     if holes.all():
@@ -341,8 +338,12 @@ def _why_nan(holes):
             "goes where allowed is False"
         )
     return (
-        " for every query with a forbidden key. Forbidden scores are -inf, not inf, and the softmax runs over the keys"
+        " for queries with a forbidden key. Forbidden scores are -inf, not inf, and they are set before the softmax, "
+        "which runs over the keys"
     )
+
+
+# ---- 04.4
 
 
 @exercise
@@ -375,6 +376,8 @@ def _check_count(reach, masks):
     found = number(call(reach, *masks), what, ": the number of tokens")
     if found == expected:
         return
+    too_large = " (Or are your tokens larger than 0.1 * torch.randn(...)? Then attention weights are rounded to zero.)"
+    too_large *= found < expected
     seen, stacked, n = _through(copies), torch.stack(copies), len(copies[0])
     for message, count in {
         "this counts the tokens that depend on token 0: count those on which token 0 depends": seen[:, 0],
@@ -394,14 +397,13 @@ def _check_count(reach, masks):
         "this is the number of all tokens: look at the output of token 0 alone": torch.ones(n),
     }.items():
         if found == int(count.sum()):
-            too_large = " (or your tokens are larger than 0.1 * torch.randn(...), and weights are rounded to zero)"
-            raise CheckFailed(f"{what} is {found:g}, expected {expected}: {message}{too_large * (found < expected)}")
+            raise CheckFailed(f"{what} is {found:g}, expected {expected}: {message}{too_large}")
     if found > n:
         raise CheckFailed(
             f"{what} is {found:g}, expected {expected}: this counts numbers, not tokens. A token counts once, if any "
             "of its numbers has a gradient"
         )
-    raise CheckFailed(f"{what} is {found:g}, expected {expected}")
+    raise CheckFailed(f"{what} is {found:g}, expected {expected}{too_large}")
 
 
 # ---- 04.5

@@ -145,7 +145,7 @@ def check_average(update_average: Callable) -> None:
         trained = [nn.Parameter(tensor.clone()) for tensor in weights]
         tensors = list(average)
         hints = {
-            "changes the weights": "write into the average alone: take (1 - decay) * w, or add_(w, alpha=…)",
+            "that it was given: make new tensors": "write into the average alone: (1 - decay) * w, or add_(w, alpha=…)",
             "0-dim tensor": "one of the tensors is a single number, without dimensions: write into it with copy_",
         }
         returned = call_with_hints(hints, update_average, average, trained, decay, may_change=(0,))
@@ -271,8 +271,10 @@ def epoch_with(
 
 OF_AN_EPOCH = {
     "has no len()": "batches may have no length: count the steps, or take len(rates)",
-    "unscale_() is being called after step()": "scaler.update() is missing at the end of the step before",
-    "unscale_() has already been called": "scaler.update() is missing at the end of the step before",
+    "'generator' object is not subscriptable": "batches can be gone through once only: zip(batches, rates)",
+    "unscale_() is being called after step()": "scaler.update() is missing at the end of the step before, or unscale_ "
+    "comes after scaler.step",
+    "unscale_() has already been called": "unscale_ once in each step, then scaler.step(optimiser) and scaler.update()",
 }
 
 
@@ -553,7 +555,8 @@ def check_test_of_loops(scaling_changes_nothing: Callable) -> None:
         for fault, (place, start) in SPOILT.items():
             if start <= len(sizes) and verdict(_spoils(place, start), sizes):
                 raise CheckFailed(
-                    f"your test says True to a loop that {fault}: train on all batches, and compare all parameters"
+                    f"your test says True to a loop that {fault}: train on all batches, and compare all parameters, "
+                    "closely (atol=1e-6)"
                 )
     passed("12.4", "your test passes the sound loop and catches faulty ones.")
 
@@ -589,11 +592,6 @@ def fit_with(mistake: str, model: nn.Module, volumes: Volumes, recipe: Recipe, s
             with torch.no_grad():
                 for p, mean in zip(model.parameters(), average):
                     p.lerp_(mean, 1 - decay)
-        elif mistake == "no copy":
-            with torch.no_grad():
-                for p in average:
-                    p.mul_(decay)
-                    p.add_((1 - decay) * p)
         else:
             finished.update_average(average, list(model.parameters()), decay)
 
@@ -782,7 +780,7 @@ def check_resume(save_run: Callable, load_run: Callable) -> None:
         whole = end_of_run(model, average, optimiser, done)
 
         fresh, fresh_average, fresh_optimiser = little_run(seed=1)  # another process: other weights, no memory
-        hints = {"weights_only": "the file holds whole objects: save what their state_dict() returns"}
+        hints = {"Weights only load failed": "the file holds whole objects: save what their state_dict() returns"}
         again = call_with_hints(hints, load_run, path, fresh, fresh_average, fresh_optimiser, may_change=(1, 2))
         check_halfway(flat(fresh), halfway, flat(model), "model", halfway_average)
         check_halfway(flat(fresh_average), halfway_average, flat(average), "average", halfway)
