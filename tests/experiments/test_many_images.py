@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.tiny import make_tiny_volumes, tiny_recipe
+from vivit_edu.course.recorded import split_name
 from vivit_edu.course.schematics import surgery as drawings
 from vivit_edu.errors import ConfigError
 from vivit_edu.experiments import many_images
@@ -136,7 +137,7 @@ def test_what_a_run_started_from_is_in_its_folder(volumes, crops, tmp_path):
 
 def test_the_tables_are_what_their_chapter_draws():
     for row in images():
-        share, start = drawings.split_name(row.name)
+        share, start = split_name(row.name)
         assert start in drawings.START_INKS and 5 <= share <= 100
     lengths = {row.recipe.epochs for row in images() if "4 times" not in row.name}
     assert len(lengths) == 1 and {row.recipe.lr for row in image_rates()} == {1e-3, 3e-3, 1e-2}

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..cost import PAPER
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
+from .recorded import split_name
 
 if TYPE_CHECKING:
     import torch
@@ -136,8 +137,8 @@ def by_share(table: dict) -> dict[str, dict[int, list[float]]]:
     """
     found: dict[str, dict[int, list[float]]] = {}
     for row in table["rows"]:
-        share, _, what = row["row"].partition(" %, ")
-        found.setdefault(what, {})[int(share)] = row["test"]["acc"]["runs"]
+        share, what = split_name(row["row"])
+        found.setdefault(what, {})[share] = row["test"]["acc"]["runs"]
     return found
 
 

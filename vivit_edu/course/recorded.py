@@ -32,6 +32,12 @@ def recorded(name: str) -> Any:
     return json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
 
 
+def split_name(name: str) -> tuple[int, str]:
+    """A row of a table of shares of the patients, "25 %, central frame": (the share in per cent, what was trained)."""
+    share, what = name.split(" %, ", 1)
+    return int(share), what
+
+
 def recorded_model(name: str, *, seed: int = 0) -> tuple[nn.Module, dict]:
     """A trained model that the course keeps, in eval mode on the CPU, and its facts.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...plots import GREEN, GREY, SMALLEST, new_figure
+from ..recorded import split_name
 from .pieces import GRID, canvas, draw_arrow, draw_box, draw_cube, draw_squares, draw_text, token_colours
 
 if TYPE_CHECKING:
@@ -114,12 +115,6 @@ def likeness_of_places(grids: Mapping[str, tuple[torch.Tensor, Sequence[int]]]) 
         row[0].set_ylabel(title, fontsize=10)
     figure.colorbar(drawn, ax=figure.axes, shrink=0.7, label="cosine, mean taken off")
     return figure
-
-
-def split_name(name: str) -> tuple[int, str]:
-    """A row of the tables of images, "25 %, central frame", as its share in per cent and its start."""
-    share, start = name.split(" %, ", 1)
-    return int(share), start
 
 
 def accuracy_by_share(table: Mapping[str, Any], figure_of: str = "acc") -> Figure:
