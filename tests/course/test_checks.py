@@ -15,6 +15,7 @@ from vivit_edu.course.checks import (
     call,
     calling,
     close,
+    comparing,
     exercise,
     flag,
     learns,
@@ -32,7 +33,7 @@ from vivit_edu.course.checks import (
 def fresh(tmp_path, monkeypatch):
     """A new working directory and a new process, as far as the journal can tell."""
     monkeypatch.chdir(tmp_path)
-    for events in (journal._guesses, journal._passed, journal._came_true, journal._borrowed):
+    for events in (journal._guesses, journal._passed, journal._passed_by, journal._came_true, journal._borrowed):
         events.clear()
 
 
@@ -59,7 +60,7 @@ def test_an_error_is_told_in_two_lines_with_the_readers_own_line_and_the_call():
     first, second = text.split("\n")
     assert first.startswith("your code raised EinopsError: ")
     assert f"(line {line} of your code: `return rearrange(y" in first
-    assert second == "It was called with x [2, 3]. These are not the notebook's sizes: take sizes from the arguments."
+    assert second.startswith("It was called with x [2, 3]. These are not the notebook's sizes: if you wrote one as a")
 
 
 def test_a_remark_about_sizes_goes_with_errors_about_sizes_only():
@@ -108,7 +109,7 @@ def test_wrong_arguments_and_an_empty_solution_are_told_as_such():
     def empty(x):
         raise NotImplementedError()
 
-    assert message(call, empty, 1).startswith("still to be written")
+    assert message(call, empty, 1).startswith("empty is still to be written")
 
 
 def test_an_operation_that_torch_does_not_have_for_a_type_is_the_learners_mistake():
@@ -235,7 +236,7 @@ def test_the_call_is_described():
     text = message(
         call, wrong, torch.ones(2, 3), 4, layers, torch.nn.ReLU(), len, torch.tensor([1, 2]), "a" * 50
     ).splitlines()[1]
-    assert text.startswith("It was called with z [2, 3], heads 4, layers a list of 2 ([2, 3], …), block, model, ")
+    assert text.startswith("It was called with z [2, 3], heads 4, layers a list of 2 ([2, 3], …), block ReLU, model, ")
     assert "labels int64 [2], name 'aaa" in text and "…" in text
 
 
@@ -317,7 +318,22 @@ def test_flags_of_all_kinds(found):
     assert flag(found, "the answer") is True
 
 
-@pytest.mark.parametrize("found, text", [(None, "got None"), (1, "got a int"), (torch.ones(2), "got a Tensor")])
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        ("the result", "the result is"),
+        ("the logits of clip 0", "the logits of clip 0 are"),
+        ("a weight after two steps", "a weight after two steps is"),
+        ("the loss", "the loss is"),
+        ("layer 0 of my_layers", "layer 0 of my_layers is"),
+        ("my_layers", "my_layers is"),
+    ],
+)
+def test_a_verb_fits_its_noun(what, said):
+    assert comparing.does(what) == said
+
+
+@pytest.mark.parametrize("found, text", [(None, "got None"), (1, "got an int"), (torch.ones(2), "got a Tensor")])
 def test_what_is_not_a_flag(found, text):
     assert text in message(flag, found, "the answer")
 
@@ -342,12 +358,12 @@ def test_jupyter_shows_the_message_alone():
 @pytest.mark.parametrize(
     "found, text",
     [
-        (None, "the tokens is None: does your function end in `return ...`?"),
-        ([1, 2], "the tokens is a list, expected a tensor of shape [2, 3]"),
-        (torch.ones(3, 2), "the tokens has shape [3, 2], expected [2, 3]: the right axes in another order"),
-        (torch.ones(1, 6), "the tokens has shape [1, 6], expected [2, 3]: the right number of values"),
-        (torch.ones(1, 2, 3), "the tokens has shape [1, 2, 3], expected [2, 3]: 3 axes instead of 2"),
-        (torch.ones(2, 4), "the tokens has shape [2, 4], expected [2, 3]"),
+        (None, "the tokens are None: does your function end in `return ...`?"),
+        ([1, 2], "the tokens are a list, expected a tensor of shape [2, 3]"),
+        (torch.ones(3, 2), "the tokens have shape [3, 2], expected [2, 3]: the right axes in another order"),
+        (torch.ones(1, 6), "the tokens have shape [1, 6], expected [2, 3]: the right number of values"),
+        (torch.ones(1, 2, 3), "the tokens have shape [1, 2, 3], expected [2, 3]: 3 axes instead of 2"),
+        (torch.ones(2, 4), "the tokens have shape [2, 4], expected [2, 3]"),
     ],
 )
 def test_wrong_shapes(found, text):
@@ -473,6 +489,14 @@ def test_predictions_are_scored(guess, truth, verdict, capsys):
     progress(3)
     right = int("right" in verdict or "near" in verdict)
     assert capsys.readouterr().out.endswith(f"came true: {right} of 1.\n")
+
+
+@pytest.mark.parametrize("guess, chosen", [("about 10", True), (1, True), ("about", False), ("ten", False)])
+def test_the_beginning_of_a_choice_is_enough(guess, chosen, capsys):
+    predict("08.x", "How many?", guess, choices=["about 10 %, like guessing", "about 40 %", "1"])
+    said = capsys.readouterr().out
+    assert "Choose from: about 10 %, like guessing | about 40 % | 1." in said
+    assert ("is not among the choices" not in said) == chosen
 
 
 def test_predict_prints_the_question_and_the_choices(capsys):

@@ -63,7 +63,7 @@ def through_numpy(q, k):
     [
         (MISTAKES["√d is missing"], "√d is missing\nIt was called with q [2, 3, 5], k [2, 4, 5]."),
         (MISTAKES["queries and keys are exchanged"], "another order; queries and keys are exchanged\nIt was"),
-        (lambda q, k: weights(q, k) * 2, "the weights is wrong in 24 of 24 values"),
+        (lambda q, k: weights(q, k) * 2, "the weights are wrong in 24 of 24 values"),
         (lambda q, k: weights(q, k) if len(q) > 1 else weights(q, k)[0], "With other sizes it was right"),
         (lambda q, k: (q @ k.mT / int(q.shape[-1] ** 0.5)).softmax(-1), "wrong in 24 of 24"),
         (for_two_clips, "your code raised IndexError"),
@@ -71,11 +71,11 @@ def through_numpy(q, k):
         (torch.no_grad()(weights), "no gradient reaches the arguments"),
         (lambda q, k: weights(q, k.detach()), "no gradient reaches k"),
         (first_clip_alone_learns, "the gradient of q is not: a part of the way was cut off"),
-        (in_float32, "with tensors of float64: the weights is float32, expected float64"),
+        (in_float32, "with tensors of float64: the weights are float32, expected float64"),
         (through_numpy, "no gradient reaches"),
-        (lambda q, k: weights(q, k).double(), "the weights is float64, expected float32"),
-        (lambda q, k: None, "the weights is None: does your function end in `return ...`?"),
-        (lambda q, k: (weights(q, k),), "the weights is a tuple, expected a tensor of shape [2, 3, 4]"),
+        (lambda q, k: weights(q, k).double(), "the weights are float64, expected float32"),
+        (lambda q, k: None, "the weights are None: does your function end in `return ...`?"),
+        (lambda q, k: (weights(q, k),), "the weights are a tuple, expected a tensor of shape [2, 3, 4]"),
     ],
 )
 def test_wrong_answers_are_seen_through(function, text):

@@ -9,7 +9,7 @@ import pytest
 from tests.course.test_checks import fresh  # noqa: F401  (each test begins without events)
 from tests.exercises.cases import resumed_here
 from vivit_edu.authoring.masters import checkout, master_paths, read
-from vivit_edu.course.checks import CheckFailed, call, passed, progress
+from vivit_edu.course.checks import CheckFailed, call, exercise, passed, progress
 from vivit_edu.course.ready import load, ready
 from vivit_edu.errors import ConfigError
 
@@ -96,6 +96,26 @@ def test_other_chapters_loans_are_not_listed(capsys):
     capsys.readouterr()
     progress("05")
     assert "borrowed" not in capsys.readouterr().out
+
+
+def test_a_pass_counts_no_longer_when_the_check_refuses_what_came_after(capsys):
+    @exercise
+    def check_block(block):
+        if block() != "right":
+            raise CheckFailed("wrong")
+        passed("05.2", "right")
+
+    check_block(lambda: "right")
+    passed("05.3", "another check's")
+    own = lambda: "wrong"  # noqa: E731
+    with pytest.raises(CheckFailed, match="wrong"):
+        check_block(own)
+    assert ready("05.2", own) is FINISHED["05.2"][0]
+    assert ready("05.3", own) is own
+    progress("05")
+    assert "passed: 05.3; borrowed from the course: 05.2." in capsys.readouterr().out
+    check_block(lambda: "right")
+    assert ready("05.2", own) is own
 
 
 def test_two_functions_come_and_go_together():

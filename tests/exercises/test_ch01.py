@@ -163,7 +163,7 @@ test_nearest_neighbour = run_cases(
         ),
         "divided by all": (
             lambda x, y, h: (y[~h][torch.cdist(x[h], x[~h]).argmin(1)] == y[h]).sum() / len(y),
-            "is wrong",
+            "(is|are) wrong",
         ),
         "wrong ones": (lambda x, y, h: 1 - neighbour_by_cdist(x, y, h), "share of wrong answers"),
         "percent": (lambda x, y, h: 100 * neighbour_by_cdist(x, y, h), "percentage"),
@@ -179,7 +179,7 @@ test_nearest_neighbour = run_cases(
             lambda x, y, h: (
                 (y[~h][torch.cdist(x[h], x[~h]).topk(3, largest=False)[1]].mode(1)[0] == y[h]).float().mean()
             ),
-            "is wrong|raised",
+            "(is|are) wrong|raised",
         ),
         "nothing returned": (lambda x, y, h: print(end=""), "None"),
     },
@@ -231,7 +231,7 @@ test_balanced_accuracy = run_cases(
             lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in g.unique()]).nanmean(),
             "those of the guesses",
         ),
-        "all eleven": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()) / 11, "is wrong"),
+        "all eleven": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()) / 11, "(is|are) wrong"),
         "F1": (
             lambda g, y: torch.stack(
                 [2 * ((g == k) & (y == k)).sum() / ((g == k).sum() + (y == k).sum()) for k in y.unique()]
@@ -349,7 +349,7 @@ test_auc = run_cases(
             lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).nan_to_num().mean(),
             "count as 0",
         ),
-        "absent classes": (lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).mean(), "is wrong: found nan"),
+        "absent classes": (lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).mean(), "(is|are) wrong: found nan"),
         "summed": (lambda s, y: pairs_of(s, y, halves).sum(), "summed"),
         "within a clip": (within_clips, "classes of one clip"),
         "with its own": (
@@ -360,11 +360,11 @@ test_auc = run_cases(
             lambda s, y: torch.stack([halves(s[y == k, 0][:, None], s[y != k, 0]).mean() for k in y.unique()]).mean(),
             "column k",
         ),
-        "a softmax before": (auc_of_probabilities, "is wrong"),
+        "a softmax before": (auc_of_probabilities, "(is|are) wrong"),
         "accuracy": (lambda s, y: (s.argmax(1) == y).float().mean(), "this is the accuracy"),
         "one value per class": (lambda s, y: pairs_of(s, y, halves), "4 numbers, expected one"),
-        "differences": (lambda s, y: pairs_of(s, y, torch.sub).mean(), "is wrong"),
-        "from -1 to 1": (lambda s, y: pairs_of(s, y, lambda a, b: (a - b).sign()).mean(), "is wrong"),
+        "differences": (lambda s, y: pairs_of(s, y, torch.sub).mean(), "(is|are) wrong"),
+        "from -1 to 1": (lambda s, y: pairs_of(s, y, lambda a, b: (a - b).sign()).mean(), "(is|are) wrong"),
         "nothing returned": (lambda s, y: print(end=""), "None"),
     },
 )
@@ -523,7 +523,7 @@ test_comparable = run_cases(
         "log_softmax": (lambda s: s.double().log_softmax(1), "log-probabilities"),
         "softmax of the standardised": (lambda s: z(s.double()).softmax(1), "leave the softmax out"),
         "smaller numbers": (lambda s: s.double() / 1000, "a fixed number"),
-        "softmax of smaller numbers": (lambda s: (s / 1000).softmax(1), "is wrong|float32"),
+        "softmax of smaller numbers": (lambda s: (s / 1000).softmax(1), "(is|are) wrong|float32"),
         "mean alone": (lambda s: s.double() - s.double().mean(1, keepdim=True), "unit still matters"),
         "division alone": (lambda s: s.double() / s.double().std(1, keepdim=True, correction=0), "zero point"),
         "over the clips": (lambda s: z(s.double(), 0), r"over the clips \(dim=0\)"),
@@ -534,7 +534,7 @@ test_comparable = run_cases(
         "standardised ranks": (lambda s: z(s.argsort(1).argsort(1).double()), "standardised ranks"),
         "from 0 to 1": (
             lambda s: (s.double() - s.double().min(1, True)[0]) / (s.max(1, True)[0] - s.min(1, True)[0]).double(),
-            "from 0 to 1|is wrong",
+            "from 0 to 1|(is|are) wrong",
         ),
         "length one": (lambda s: s.double() / s.double().norm(dim=1, keepdim=True), "length of the row"),
         "turned round": (lambda s: -z(s.double()), "order is turned round"),
@@ -546,7 +546,7 @@ test_comparable = run_cases(
             lambda s: (
                 (s.double() - s.double().mean(1, keepdim=True)) / (s.double().std(1, keepdim=True, correction=0) + 1e-3)
             ),
-            "is wrong",
+            "(is|are) wrong",
         ),
         "in place": (changes_scores, "changes the .* that it was given"),
         "nothing returned": (lambda s: None, "return"),
@@ -648,7 +648,7 @@ test_mirror_axis = run_cases(
             both(lambda a, b: ((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())),
             "n and n - 1",
         ),
-        "four axes": (both(lambda a, b: torch.einsum("cthw,cthw->", a, b)), "is wrong|covariance|dot|raised"),
+        "four axes": (both(lambda a, b: torch.einsum("cthw,cthw->", a, b)), "(is|are) wrong|covariance|dot|raised"),
         "from 0": (both(axis=lambda r, t: axis_by_index(r, t) - 1), "counted from 0"),
         "in a batch": (both(axis=lambda r, t: axis_by_index(r, t) + 1), "without B"),
         "smallest": (both(axis=lambda r, t: 1 + likeness(r, t).index(min(likeness(r, t)))), "strongly negative"),
@@ -719,7 +719,7 @@ test_mirrored = run_cases(
         "decimals": (edit(clips=lambda c, y, m, f: by_where(c, y, m, f)[0].float()), "float32, expected uint8"),
         "the first alone": (
             edit(clips=lambda c, y, m, f: torch.cat((c[:1].flip(m.axis + 1) if f[0] else c[:1], c[1:]))),
-            "clips is wrong",
+            "clips (is|are) wrong",
         ),
         "all where one is chosen": (
             lambda c, y, m, f: (c.flip(m.axis + 1), torch.tensor(m.permutation)[y]) if f.any() else (c, y),
@@ -816,11 +816,11 @@ test_pick_winner = run_cases(
             lambda h, p, c: winner_by_isin(h, torch.arange(len(p)), c),
             "used as indices of clips",
         ),
-        "clips of one patient": (lambda h, p, c: winner_by_isin(h, p, c[:1]), "is wrong"),
-        "by patient": (by_patient, "is wrong"),
+        "clips of one patient": (lambda h, p, c: winner_by_isin(h, p, c[:1]), "(is|are) wrong"),
+        "by patient": (by_patient, "(is|are) wrong"),
         "the index": (with_parts(lambda a, b, c: a.argmax()), "two things|2 things"),
         "all accuracies": (with_parts(lambda a, b, c: (a, b)), "numbers, expected one"),
-        "first of all": (with_parts(lambda a, b, c: (a[0], b[0])), "is wrong"),
+        "first of all": (with_parts(lambda a, b, c: (a[0], b[0])), "(is|are) wrong"),
         "in place": (lambda h, p, c: winner_by_isin(h, p.add_(0).mul_(2), c * 2), "changes the"),
         "nothing returned": (lambda h, p, c: print(end=""), "None"),
     },

@@ -517,7 +517,7 @@ test_fusion = run_cases(
             "begins with Linear",
         ),
         "batch flattened": (fusion(forward=lambda s, x: s.classifier(s.see(x).flatten())), "to see how many"),
-        "ReLU at the end": (fusion(init=relu_at_the_end), "is wrong in"),
+        "ReLU at the end": (fusion(init=relu_at_the_end), "(is|are) wrong in"),
         "frozen": (fusion(init=frozen), "requires_grad=False"),
         "eleven classes": (fusion(init=eleven), "weights differ"),
         "float32": (fusion(forward=lambda s, x: s.classifier(s.see(x)).float()), "write no dtype"),

@@ -355,7 +355,7 @@ test_look_back = run_cases(
         "made for s = 4": (ruled(lambda i, j, t, s: j // 4 <= i // 4), "s=5"),
         "no mask": (ruled(lambda i, j, t, s: (j >= 0) & (i >= 0)), "everything is allowed"),
         "floats": (ruled(lambda i, j, t, s: (j // s <= i // s).float()), "is float32, expected bool"),
-        "times only": (Both("times", lambda nt, s: torch.ones(nt, nt).tril().bool(), masked), "has shape"),
+        "times only": (Both("times", lambda nt, s: torch.ones(nt, nt).tril().bool(), masked), "(has|have) shape"),
         "a list": (Both("list", lambda nt, s: back(nt, s).tolist(), masked), "a list, expected a tensor"),
         "inverted": (hiding(lambda q, k, v, a: masked(q, k, v, ~a)), "some query may look at no key at all"),
         "multiplied by inf": (

@@ -406,7 +406,7 @@ test_epoch = run_cases(
         "the model in bfloat16": (moves_the_model, "wrong|float32 was asked|raised"),
         "the sum": (epoch(returns="total.item()"), "divide it by the number of steps"),
         "the last loss": (epoch(returns="loss.item()"), "the mean of all steps"),
-        "divided by clips": (epoch(returns="total.item() / 12"), "number of clips|mean loss is wrong"),
+        "divided by clips": (epoch(returns="total.item() / 12"), "number of clips|mean loss (is|are) wrong"),
         "with its graph": (epoch("total + loss.detach() -> total + loss"), "holds the graph"),
         "average before the step": (
             epoch("scaler.step(optimiser) -> after_step(); scaler.step(optimiser) ; after_step()\n -> \n"),

@@ -110,6 +110,33 @@ def into_a_global_list(model, clips):
     return KEPT
 
 
+def with_the_loops_block(model, clips):
+    found, hooks = [], []
+    for block in model.encoder.blocks:
+        hooks.append(
+            block.attention.register_forward_pre_hook(lambda m, x: found.append(softmaxed(block.attention, x[0])))  # noqa: B023
+        )
+    model(clips)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def with_a_hook_that_returns(model, clips):
+    blocks = model.encoder.blocks
+    hooks = [b.attention.register_forward_pre_hook(lambda m, x: softmaxed(m, x[0])) for b in blocks]
+    try:
+        return model(clips)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class Holder:
+    def __init__(self, attention):
+        self.attention = attention
+
+
 def outputs_of_attention(model, clips):
     found = []
     hooks = [block.attention.register_forward_hook(lambda m, x, y: found.append(y)) for block in model.encoder.blocks]
@@ -148,6 +175,15 @@ test_weights = run_cases(
         "q and v": (hooked(lambda a, z: softmaxed(a, z, parts=(0, 2))), "keys come second"),
         "heads inside": (hooked(lambda a, z: softmaxed(a, z, pattern="b n (three d h) -> three b h n d")), "h d"),
         "before the norm": (hooked(softmaxed, where=lambda block: block), "before LayerNorm"),
+        "three inside": (
+            hooked(lambda a, z: softmaxed(a, z, pattern="b n (h three d) -> three b h n d")),
+            "three heads d",
+        ),
+        "reshaped at once": (hooked(lambda a, z: ch13.reshaped_at_once(Holder(a), z).softmax(-1)), "mixed up"),
+        "softmax over heads": (hooked(lambda a, z: softmaxed(a, z, dim=1)), "over the heads"),
+        "late block": (with_the_loops_block, "last block's qkv"),
+        "hook returns": (with_a_hook_that_returns, "append them and return nothing"),
+        "never run": (lambda model, clips: [], "run the model while"),
         "reversed": (hooked(softmaxed, order=-1), "reversed order"),
         "heads averaged": (hooked(lambda a, z: softmaxed(a, z).mean(1)), "heads were averaged"),
         "hooks left": (hooked(softmaxed, remove=False), "hook is left on"),
@@ -199,6 +235,21 @@ def roll(layers, half=2, residual=1.0, heads=torch.mean, left=True):
     return r
 
 
+def rolled(layers, factor, whole=True):
+    """Rollout with other factors, or with A + I / 2 @ R where they are not whole."""
+    i = r = torch.eye(layers[0].shape[-1])
+    for a in layers:
+        r = factor(a.mean(1), i) @ r if whole else a.mean(1) + i / 2 @ r
+    return r
+
+
+def batched_eye_of_floats(layers):
+    r = torch.eye(layers[0].shape[-1]).repeat(len(layers[0]), 1, 1)
+    for a in layers:
+        r = torch.bmm((a.mean(1) + torch.eye(a.shape[-1])) / 2, r)
+    return r
+
+
 def without_keepdim(layers):
     r = torch.eye(layers[0].shape[-1])
     for a in layers:
@@ -226,6 +277,14 @@ test_rollout = run_cases(
     ch13.check_rollout,
     right=[by_loop, by_normalising, by_diagonal],
     wrong={
+        "A halved": (lambda x: rolled(x, lambda a, i: a / 2 + i), "A alone was halved"),
+        "I halved": (lambda x: rolled(x, lambda a, i: a + i / 2), "I alone was halved"),
+        "no brackets": (lambda x: rolled(x, lambda a, i: a + i / 2, whole=False), "come before"),
+        "plus one": (lambda x: rolled(x, lambda a, i: (a + 1) / 2), "1 was added"),
+        "first twice": (lambda x: roll([x[0], *x]), "multiplied twice"),
+        "each transposed": (lambda x: roll([a.mT for a in x]), "each layer is transposed"),
+        "starred": (lambda x: roll(x[:1]) * roll(x[1:2]) * roll(x[2:]) * torch.eye(x[0].shape[-1]), "from I on"),
+        "eye of floats": (batched_eye_of_floats, "dtype=layers"),
         "reversed": (lambda x: roll(x, left=False), "order is reversed"),
         "no residual": (lambda x: roll(x, half=1, residual=0), "identity is missing: without"),
         "not halved": (lambda x: roll(x, half=1), "do not sum to 1"),
@@ -382,6 +441,14 @@ def layers_multiplied(model, clips):
     return [b @ a for a, b in zip(lifted[::2], lifted[1::2])]
 
 
+def layers_joined(model, clips, join):
+    """Model 4's halves joined in another way than by their mean."""
+    lifted = layers_one_after_the_other(model, clips)
+    if not model.attention_halves:
+        return lifted
+    return [join(a, b) for a, b in zip(lifted[::2], lifted[1::2])]
+
+
 def layers_of_space_alone(model, clips):
     return [by_kron(m.weights, m.kind, *model.grid)[:, None] for m in attention_maps(model, clips) if m.kind == "space"]
 
@@ -406,10 +473,12 @@ test_layers = run_cases(
         "Model 3 as Model 4": (pair_of(layers=layers_averaged), "averaged as in Model 4"),
         "multiplied": (pair_of(layers=layers_multiplied), "multiplied before the identity"),
         "reversed": (pair_of(layers=lambda m, x: layers_as_the_course(m, x)[::-1]), "reversed order"),
+        "halves added": (pair_of(layers=lambda m, x: layers_joined(m, x, torch.add)), "here they were added"),
+        "halves multiplied": (pair_of(layers=lambda m, x: layers_joined(m, x, lambda a, b: b @ a)), "were multiplied$"),
         "space alone": (pair_of(layers=layers_of_space_alone), "returns 2 matrices, expected 6"),
         "no axis of heads": (
             pair_of(layers=lambda m, x: [a[:, 0] for a in layers_as_the_course(m, x)]),
-            r"expected \[2, 1, 20, 20\]",
+            r"expected \[2, 1, 20, 20\].*keep an axis of length 1",
         ),
         "one tensor": (pair_of(layers=lambda m, x: torch.stack(layers_as_the_course(m, x))), "one tensor|axes"),
         "weights as they are": (
@@ -440,7 +509,7 @@ test_lift = run_cases(
         "all times": (sees_all_times, "tokens read other time indices"),
         "all places": (sees_all_places, "tokens read other places"),
         "heads left": (lambda w, kind, n_t, s: w, "axes|shape"),
-        "first clip": (first_clip_only, r"has shape \[1, 15, 15\]"),
+        "first clip": (first_clip_only, r"has shape \[1, 20, 20\]"),
         "float32 always": (lambda w, *x: lift(w, *x).float(), "of type torch.float32"),
         "detached": (lambda w, *x: lift(w.detach(), *x), "cut off"),
         "no return": (lambda *x: None, "None"),
@@ -476,9 +545,9 @@ def with_where(layers, gradients):
     return r
 
 
-def accumulate(factor, keep=1.0, left=True, scale=1.0):
+def accumulate(factor, keep=1.0, left=True, scale=1.0, start=1):
     def relevance(layers, gradients):
-        r = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype)
+        r = start * torch.eye(layers[0].shape[-1], dtype=layers[0].dtype)
         for a, g in zip(layers, gradients):
             f = factor(a, g)
             r = scale * (keep * r + (f @ r if left else r @ f))
@@ -519,6 +588,10 @@ test_relevance = run_cases(
         "cut off after the mean": (accumulate(lambda a, g: (g * a).mean(1).clamp(min=0)), "after the mean"),
         "not cut off": (accumulate(lambda a, g: (g * a).mean(1)), "negative part is still there"),
         "absolute": (accumulate(lambda a, g: (g * a).abs().mean(1)), "absolute"),
+        "from zeros": (accumulate(positive, keep=0, start=0), "starts from zeros"),
+        "R twice": (accumulate(positive, keep=2), "added twice"),
+        "negative part": (accumulate(lambda a, g: (g * a).clamp(max=0).mean(1)), "positive part was cut off"),
+        "each transposed": (accumulate(lambda a, g: positive(a, g).mT), "each layer is transposed"),
         "gradient alone": (accumulate(lambda a, g: g.clamp(min=0).mean(1)), "gradient alone"),
         "matrix product": (accumulate(lambda a, g: (g @ a).clamp(min=0).mean(1)), "multiplied as matrices"),
         "no gradient": (accumulate(lambda a, g: a.mean(1)), "without their gradients"),
@@ -528,7 +601,7 @@ test_relevance = run_cases(
         "on the right": (accumulate(positive, left=False), "order is reversed"),
         "identity taken off": (lambda a, g: as_in_the_paper(a, g) - torch.eye(a[0].shape[-1]), "leave it in"),
         "starred": (starred, "product with R is missing"),
-        "means first": (accumulate(lambda a, g: g.mean(1).clamp(min=0) * a.mean(1)), "in another order"),
+        "means first": (accumulate(lambda a, g: g.mean(1).clamp(min=0) * a.mean(1)), "before they were multiplied"),
         "transposed": (lambda a, g: as_in_the_paper(a, g).mT, "transposed"),
         "gradients changed": (clamped_in_place, "changes the gradients"),
         "plus equals": (with_plus_equals, "in place"),
@@ -580,6 +653,21 @@ def by_any(method, model, clips):
         if (other - first).norm() > 1e-3 * first.norm():
             return False
     return True
+
+
+def over_classes(part, count=None, **tolerance):
+    """blind_to_class that compares a part of each class's maps with the first one's."""
+
+    def blind(method, model, clips):
+        classes = range(model.config.num_classes)[:count]
+        parts = [part(method(model, clips, [k] * len(clips))) for k in classes]
+        return all(torch.allclose(one, parts[0], **tolerance) for one in parts)
+
+    return blind
+
+
+def of_pair(one, other):
+    return lambda f, m, x: torch.allclose(f(m, x, [one] * len(x)), f(m, x, [other] * len(x)))
 
 
 def both(forgets=by_swapping, blind=by_every_class):
@@ -643,6 +731,14 @@ test_tests = run_cases(
             ),
             "not their sums",
         ),
+        "first and third": (both(blind=of_pair(0, 2)), "says True of a method whose map for class"),
+        "last left out": (both(blind=over_classes(lambda m: m, count=-1)), "whose map for class 3"),
+        "largest only": (both(blind=over_classes(lambda m: m.flatten(1).amax(1))), "or their largest values"),
+        "first time index": (both(blind=over_classes(lambda m: m[:, 0])), "in one tubelet"),
+        "loosely": (both(blind=over_classes(lambda m: m, rtol=0.5)), "says True of"),
+        "an absolute hundredth": (both(blind=over_classes(lambda m: m, atol=1e-2)), "says True of"),
+        "mean over clips": (both(blind=over_classes(lambda m: m.mean(0))), "in opposite ways"),
+        "first clip": (both(blind=over_classes(lambda m: m[0])), "in opposite ways"),
         "any": (
             both(
                 blind=lambda f, m, x: any(
@@ -724,6 +820,23 @@ def writes_into_the_clip(model, clip, scores, k, label):
     return model(clip).softmax(-1)[0, label]
 
 
+def tiled_mask(model, clip, scores, k, label):
+    gone = torch.zeros(scores.numel(), dtype=torch.bool)
+    gone[scores.flatten().argsort(descending=True)[:k]] = True
+    gone = gone.view(model.embedding.grid).repeat(*model.embedding.tubelet)
+    grey = clip.mean(dim=(2, 3, 4), keepdim=True)
+    return model(torch.where(gone, grey, clip)).softmax(dim=1)[0, label]
+
+
+def last_of_ascending(model, clip, scores, k, label):
+    return point(model, clip, scores, k, label, kept=scores.flatten().argsort()[-k:])
+
+
+def above_the_kth(model, clip, scores, k, label):
+    values = scores.flatten().sort(descending=True).values
+    return point(model, clip, scores, k, label, kept=(scores > values[k]).flatten())
+
+
 def with_the_notebooks_tubelets(model, clip, scores, k, label):
     gone = torch.zeros(343, dtype=torch.bool)
     gone[scores.flatten().argsort(descending=True)[:k]] = True
@@ -735,6 +848,12 @@ test_point = run_cases(
     ch13.check_point,
     right=[point_by_hand, point_by_loop, point_by_masked_logits],
     wrong={
+        "tiled": (tiled_mask, "tiled, not stretched"),
+        "last k": (last_of_ascending, r"\[-0:\]"),
+        "signs dropped": (lambda m, c, s, k, label: point(m, c, s.abs(), k, label), "sign of the scores"),
+        "one half": (lambda *x: point(*x, value=lambda c: torch.full_like(c, 0.5)), "0.5, not grey"),
+        "over the batch": (lambda *x: float(point(*x, read=lambda z, k: z[None].softmax(0)[0, k])), "over the batch"),
+        "k-th value": (above_the_kth, "none after the k-th"),
         "worst first": (lambda *x: point(*x, descending=False), "worst tubelets are gone"),
         "insertion": (lambda *x: point(*x, turn=True), "this is insertion"),
         "nothing gone": (lambda *x: point(*x, kept=[]), "nothing has turned grey"),
@@ -751,7 +870,7 @@ test_point = run_cases(
         "by threshold": (by_threshold, "have the same score"),
         "into the clip": (writes_into_the_clip, "changes the clip"),
         "4³ always": (with_the_notebooks_tubelets, "your code raised"),
-        "a class": (lambda *x: point(*x, read=lambda z, k: z.argmax()), "the probability"),
+        "a class": (lambda *x: point(*x, read=lambda z, k: z.argmax()), "argmax gives a class"),
         "no return": (lambda *x: None, "None"),
         "not written": (lambda *x: (_ for _ in ()).throw(NotImplementedError()), "still to be written"),
     },

@@ -20,7 +20,8 @@ PROGRESS_FILE = Path(".vivit_edu", "progress.json")
 # of this process: prediction -> (guess, unit), exercise -> True, prediction -> whether it came true
 _guesses, _passed, _came_true = {}, {}, {}
 _borrowed: set[str] = set()  # exercises that run on the course's version
-_noting = True
+_passed_by: dict[str, set[str]] = {}  # check -> the exercises that it has passed
+_checking, _noting = "", True
 
 
 def passed(exercise: str, remark: str) -> None:
@@ -29,8 +30,26 @@ def passed(exercise: str, remark: str) -> None:
         return
     print(f"Passed {exercise}: {remark}")
     _passed[exercise] = True
+    _passed_by.setdefault(_checking, set()).add(exercise)
     _borrowed.discard(exercise)
     _write()
+
+
+@contextmanager
+def checking(check: str) -> Iterator[None]:
+    """Within it what passes is noted as passed by this check. If the check fails here, what it passed earlier in this
+    run no longer counts: what the reader has written since is something else."""
+    global _checking
+    outer, _checking = _checking, check
+    try:
+        yield
+    except Exception:
+        if _noting:
+            for exercise in _passed_by.pop(check, ()):
+                _passed.pop(exercise, None)
+        raise
+    finally:
+        _checking = outer
 
 
 @contextmanager
@@ -64,7 +83,9 @@ def predict(
     """
     print(f"Prediction {key}: {question}")
     if choices is not None:
-        print(f"  Choose from: {', '.join(map(str, choices))}.")
+        between = " | " if any("," in str(choice) for choice in choices) else ", "
+        print(f"  Choose from: {between.join(map(str, choices))}.")
+        guess = _chosen(guess, choices)
     if guess is None:
         print("  What is your guess? Write it as the last argument, guess=..., or on paper, before you run on.")
     elif choices is not None and guess not in choices:
@@ -109,6 +130,12 @@ def progress(chapter: int | str) -> None:
     predictions = [right for key, right in _came_true.items() if key.startswith(start)]
     scored = f"; predictions that came true: {sum(predictions)} of {len(predictions)}" if predictions else ""
     print(f"Chapter {start[:-1]}: exercises passed: {', '.join(exercises) or 'none yet'}{taken}{scored}.")
+
+
+def _chosen(guess: Any, choices: Sequence[Any]) -> Any:
+    """The one choice that begins as the guess does, "about 10 %" or 1 for "1"; the guess itself where there is none."""
+    fits = [choice for choice in choices if guess is not None and str(choice).startswith(str(guess))]
+    return guess if guess in choices or len(fits) != 1 else fits[0]
 
 
 def _plain(value: Any) -> Any:

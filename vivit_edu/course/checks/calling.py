@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import journal
 from ..ready import is_borrowed
 
 NOT_THE_READERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), "<frozen")
@@ -66,7 +67,11 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
         raise
     except (Exception, SystemExit) as error:
         if isinstance(error, NotImplementedError) and not error.args:  # torch raises it too, with a reason
-            raise CheckFailed("still to be written: replace `raise NotImplementedError()` with your code") from None
+            name = traceback.extract_tb(error.__traceback__)[-1].name
+            name = type(function).__name__ if name == "forward" else name
+            raise CheckFailed(
+                f"{name} is still to be written: replace `raise NotImplementedError()` with your code"
+            ) from None
         raise CheckFailed(f"{_said(error)}{_readers_line(error)}\n{_last['call']}{_other_sizes(error, args)}") from None
     _last["result"] = argument_in_words("", result)
     for position, (name, arg, old) in enumerate(zip(names, args, before)):
@@ -155,7 +160,7 @@ def exercise(check: Callable) -> Callable:
     @functools.wraps(check)
     def run(*written: Any) -> None:
         try:
-            with _own_draws(check.__name__):
+            with _own_draws(check.__name__), journal.checking(check.__name__):
                 check(*written)
         except CheckFailed:
             raise
@@ -183,7 +188,7 @@ def argument_in_words(name: str, value: Any) -> str:
     elif value is None or isinstance(value, (bool, int, float, str, list, tuple)):
         said = repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:37]}…"
     elif callable(value):
-        said = "" if name else f"a {type(value).__name__}"
+        said = type(value).__name__ if isinstance(value, nn.Module) else "" if name else f"a {type(value).__name__}"
     else:
         said = f"a {type(value).__name__}"
     return f"{name} {said}".strip()
@@ -200,7 +205,8 @@ def argument_names(function: Callable, args: Sequence[Any]) -> list[str]:
 
 def _said(error):
     if isinstance(error, AssertionError) and _is_readers(traceback.extract_tb(error.__traceback__)[-1]):
-        return f"an assert in your code failed: {_one_line(error)} (where True or False is asked for, return it)"
+        said = f": {_one_line(error)}" if str(error) else ""
+        return f"an assert in your code failed{said} (where True or False is asked for, return it)"
     return f"your code raised {type(error).__name__}: {_one_line(error)}"
 
 
@@ -211,7 +217,7 @@ def _one_line(error):
 
 def _readers_line(error):
     """Where it happened: the innermost line that is neither a library's nor this package's, or ""."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_readers(frame)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.line and _is_readers(frame)]
     return f" (line {frames[-1].lineno} of your code: `{frames[-1].line}`)" if frames else ""
 
 
@@ -222,10 +228,15 @@ def _is_readers(frame):
 
 def _other_sizes(error, args):
     """A remark where the reader's function was given tensors and the error is about their sizes."""
-    tensors = any(isinstance(arg, torch.Tensor) for arg in args)
+    parts = [part for arg in args for part in (arg if isinstance(arg, (list, tuple)) else [arg])]
+    tensors = any(isinstance(part, torch.Tensor) for part in parts)
     about = "" if isinstance(error, (AttributeError, NameError)) else str(error).lower()
     sizes = re.search("shape|size|dimension|axes|axis|index|broadcast|multiplied|unpack", about)
-    return " These are not the notebook's sizes: take sizes from the arguments." if tensors and sizes else ""
+    return (
+        " These are not the notebook's sizes: if you wrote one as a number, take sizes from the arguments."
+        if tensors and sizes
+        else ""
+    )
 
 
 def _is_generator(arg):
@@ -300,7 +311,7 @@ def _changed(value, before):
     if isinstance(value, torch.Tensor):
         values, learns_itself = before
         if value.shape != values.shape or not torch.equal(value.detach(), values):
-            return "make new tensors (clone, torch.where, y = y + ...) instead of writing into it (y += ...)"
+            return "make new tensors (clone, torch.where, y = y + ...) instead of writing into those given (y += ...)"
         return "" if value.requires_grad == learns_itself else "its requires_grad is another: leave it as it was"
     if isinstance(value, np.ndarray):
         return "" if np.array_equal(value, before) else "make a new array (copy) instead of writing into it"

@@ -11,6 +11,7 @@ from torch import nn
 from ...explain import attention_maps, input_gradient, masked_logits, relevance, rollout, to_voxels
 from ...models import build_model
 from . import CheckFailed, call, close, exercise, flag, number, passed, same_shape
+from .calling import call_with_hints
 
 HEADS, N, LAYERS = 3, 5, 3  # all different, so that an axis taken for another shows
 
@@ -74,7 +75,7 @@ def call_on(function: Callable, *lists: Sequence[torch.Tensor]) -> torch.Tensor:
     try:
         return call(function, *lists)
     except CheckFailed as failed:
-        if lists[0][0].dtype == torch.float64 and "dtype" in str(failed):
+        if lists[0][0].dtype == torch.float64 and any(word in str(failed) for word in ("dtype", "scalar type")):
             raise CheckFailed(
                 f"{failed}\nThe weights were of type torch.float64 here: torch.eye gives torch.float32 unless you say "
                 "dtype=layers[0].dtype"
@@ -120,7 +121,7 @@ def check_weights(my_weights: Callable) -> None:
         clips = clips_for(model, batch)
         expected = [m.weights for m in attention_maps(model, clips)]
         wrong = mistaken_weights(model, clips)
-        found = call(my_weights, model, clips)
+        found = call_with_hints(RETURNED, my_weights, model, clips)
         check_hooks(model)
         check_list(found, expected, wrong)
     again = call(my_weights, model, clips)
@@ -132,15 +133,22 @@ def check_weights(my_weights: Callable) -> None:
     passed("13.1", "each block's softmax is read, and the model is left as it was.")
 
 
+RETURNED = {
+    "cannot be multiplied": "does your hook return the weights? What a pre-hook returns takes the place of its "
+    "module's input, so append them and return nothing"
+}
+
+
 def check_list(found: object, expected: list[torch.Tensor], wrong: dict[str, list[torch.Tensor]]) -> None:
     """Compares what was read with a model's weights, layer by layer."""
     if isinstance(found, torch.Tensor) and found.ndim == 5:
         found = list(found)  # stacked: the same numbers
     if not isinstance(found, (list, tuple)):
-        same_shape(found, expected[0], "the first layer's weights")  # a message for None, for instance
+        same_shape(found, expected[0], "what my_weights returned")  # a message for None, for instance
         raise CheckFailed(f"expected a list of {len(expected)} tensors, one for each block, got one tensor")
     if len(found) != len(expected):
         hint = ": was each block read twice?" if len(found) == 2 * len(expected) else ""
+        hint = hint or ": does your function run the model while its hooks are there?" if not found else hint
         raise CheckFailed(f"the list holds {len(found)} tensors for {len(expected)} blocks{hint}")
     for layer, (one, right) in enumerate(zip(found, expected)):
         mistakes = {message: tensors[layer] for message, tensors in wrong.items()}
@@ -189,6 +197,17 @@ def mistaken_weights(model: nn.Module, clips: torch.Tensor) -> dict[str, list[to
             "these are queries and values: the keys come second in qkv": each(
                 lambda block, z: scores_of(block, z, second=2).softmax(-1)
             ),
+            "the width is divided the wrong way: queries, keys and values come first, (three heads d), and within "
+            "each of them head after head": each(
+                lambda block, z: scores_of(block, z, "b n (h three d) -> three b h n d").softmax(-1)
+            ),
+            "reshaped to [B, heads, N, d] at once: tokens and heads are mixed up; divide the last axis into heads and "
+            "d, then transpose": each(lambda block, z: reshaped_at_once(block, z).softmax(-1)),
+            "the softmax runs over the heads: take it over the keys, the last axis": each(
+                lambda block, z: scores_of(block, z).softmax(1)
+            ),
+            "every layer was computed with the last block's qkv: a hook made in a loop sees the loop's last block, so "
+            "use the module that the hook is given": [scores_of(blocks(model)[-1], z).softmax(-1) for z in seen],
             "the tokens were taken before LayerNorm: read what goes into block.attention, not into the block": each(
                 lambda block, z: scores_of(block, z).softmax(-1), before_norm
             ),
@@ -208,6 +227,13 @@ def scores_of(
     attention = block.attention
     parts = rearrange(attention.qkv(tokens), pattern, three=3, h=attention.heads)
     return parts[first] @ parts[second].mT / parts.shape[-1] ** 0.5
+
+
+def reshaped_at_once(block: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """The scores of heads that hold the numbers of several tokens."""
+    attention, (b, n, _) = block.attention, tokens.shape
+    q, k, _ = (part.reshape(b, attention.heads, n, -1) for part in attention.qkv(tokens).chunk(3, dim=-1))
+    return q @ k.mT / q.shape[-1] ** 0.5
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -253,6 +279,26 @@ def rollouts(layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, ob
             means
         ),
         "the rows do not sum to 1: A + I has to be halved": multiply([a + eye for a in means]),
+        "the rows do not sum to 1: A alone was halved; halve the sum, (A + I) / 2": multiply(
+            [a / 2 + eye for a in means]
+        ),
+        "the rows do not sum to 1: I alone was halved; halve the sum, (A + I) / 2": multiply(
+            [a + eye / 2 for a in means]
+        ),
+        "@ and / come before +: A + I / 2 @ R halves and multiplies only I. Write (A + I) / 2 @ R": lambda: (
+            without_brackets(means)
+        ),
+        "1 was added to every weight: I has its ones on the diagonal alone, torch.eye": multiply(
+            [(a + 1) / 2 for a in means]
+        ),
+        "the first layer was multiplied twice: start from I, or leave it out of the loop": multiply(
+            [halves[0], *halves]
+        ),
+        "each layer is transposed: rows are the tokens that ask": multiply([a.mT for a in halves]),
+        "the layers were multiplied element by element, from I on: @ is the product of matrices": torch.stack(
+            halves
+        ).prod(dim=0)
+        * eye,
         "the identity is missing from the first layer": multiply([means[0], *halves[1:]]),
         "the identity is missing from the last layer": multiply([*halves[:-1], means[-1]]),
         "the first layer is not there": multiply(halves[1:]),
@@ -283,6 +329,14 @@ def rollouts(layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, ob
     }
 
 
+def without_brackets(means: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The rollout of A + I / 2 @ R."""
+    eye = r = torch.eye(means[0].shape[-1], dtype=means[0].dtype)
+    for a in means:
+        r = a + eye / 2 @ r
+    return r
+
+
 def per_head(layers: Sequence[torch.Tensor]) -> torch.Tensor:
     """Each head rolled out on its own: [B, heads, N, N]."""
     eye = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype)
@@ -298,7 +352,7 @@ def check_lift(my_lift: Callable, my_layers: Callable) -> None:
 
     my_layers(model, clips): what follows each other in Models 2 to 4, a list of [B, 1, N, N].
     """
-    for batch, n_t, s, double in ((2, 3, 5, False), (1, 4, 2, True)):
+    for batch, n_t, s, double in ((2, 4, 5, False), (1, 5, 2, True)):
         for of, shape in (
             ("space", (batch, n_t, HEADS, s, s)),
             ("time", (batch, s, HEADS, n_t, n_t)),
@@ -306,11 +360,11 @@ def check_lift(my_lift: Callable, my_layers: Callable) -> None:
         ):
             weights = sharp_weights(*shape)
             weights = weights.double() if double else weights
-            case = f"kind {of!r} with weights {list(shape)}, n_t={n_t}, s={s}"
+            case = f"kind {of!r} with weights {list(shape)}, nt={n_t}, s={s}"
             found = call(my_lift, weights, of, n_t, s)
             close(found, *lifted(weights, of, n_t, s), what=f"the result for {case}")
             like(found, weights)
-    keeps_gradients(lambda parts: my_lift(parts[0], "space", 3, 5), [sharp_weights(2, 3, HEADS, 5, 5)])
+    keeps_gradients(lambda parts: my_lift(parts[0], "space", 4, 5), [sharp_weights(2, 4, HEADS, 5, 5)])
     for name in ("factorised_encoder", "factorised_self_attention", "factorised_dot_product"):
         model = sharp_model(name, heads=2, depth=2)
         clips = clips_for(model, 2)
@@ -327,7 +381,16 @@ def followed(model: nn.Module, clips: torch.Tensor) -> tuple[list[torch.Tensor],
     if model.attention_halves:
         return means, {
             "in Model 4 space and time share the heads of one layer, so its matrix is their mean; here they follow "
-            "each other as in Model 3": each
+            "each other as in Model 3": each,
+            "in Model 4 the layer is the mean of its halves; here they were added, so rows sum to 2": [
+                2 * a for a in means
+            ],
+            "in Model 4 the layer is the mean of its halves; here they were multiplied": [
+                time @ space for space, time in zip(each[::2], each[1::2])
+            ],
+            "a layer's two halves follow each other in the list, space and then time; here other pairs were averaged": [
+                (space + time) / 2 for space, time in zip(each[: len(means)], each[len(means) :])
+            ],
         }
     mistakes = {"the layers are in reversed order: the first one comes first": each[::-1]}
     if [m.kind for m in maps[:2]] == ["space", "time"]:
@@ -362,6 +425,11 @@ def check_layers(found: object, expected: list[torch.Tensor], mistakes: dict, mo
             "step that has a residual connection of its own"
         )
     for layer, (one, right) in enumerate(zip(found, expected)):
+        if one.shape == right.shape:
+            raise CheckFailed(
+                f"layer {layer} of my_layers has shape {list(one.shape)}, expected {list(right[:, None].shape)}: your "
+                "rollout takes a mean over heads, so keep an axis of length 1 for them, `[:, None]`"
+            )
         same_shape(one, right[:, None], f"{type(model).__name__}, layer {layer} of my_layers")
         close(one, right[:, None], what=f"{type(model).__name__}, layer {layer} of my_layers")
 
@@ -381,6 +449,7 @@ def lifted(weights: torch.Tensor, kind: str, n_t: int, s: int) -> tuple[torch.Te
     if one_time:
         eye = torch.eye(s, dtype=a.dtype)
         mistakes |= {
+            "the weights are divided by nt: a time index stands for its S tokens, so divide by S": dense * s / n_t,
             "rows sum to S, not to 1: a time index stands for the mean of its S tokens, so its weight is shared out "
             "among them": dense * s,
             "each token reads only its own place in the other time indices, as in Model 3. In Model 2 a time index is "
@@ -476,6 +545,15 @@ def relevances(
             [a.mean(dim=1) for a in layers]
         ),
         "R itself is missing from the sum: R ← R + (…)⁺ R": multiply(right),
+        "R starts from zeros, so nothing is ever added: start from the identity": 0 * right[0],
+        "R was added twice: the factor is (…)⁺ alone, without I, if you add R to the product": multiply(
+            [2 * eye + f for f in right]
+        ),
+        "the positive part was cut off: clamp(min=0) keeps what speaks for the class": accumulate(
+            [p.clamp(max=0).mean(dim=1) for p in products]
+        ),
+        "each layer is transposed: rows are the tokens that ask": accumulate([f.mT for f in right]),
+        "this is the last layer alone: the loop has to keep what the layers before gave": eye + right[-1],
         "the heads were added up: take their mean": accumulate([p.clamp(min=0).sum(dim=1) for p in products]),
         "halved as in rollout: here R stays whole and relevance is added to it": multiply(
             [(eye + f) / 2 for f in right]
@@ -487,8 +565,8 @@ def relevances(
         "this is right but for the identity that R starts from: leave it in, the chapter takes it off afterwards": (
             lambda: accumulate(right) - eye
         ),
-        "the negative part of the gradients and of the mean were cut off in another order: multiply gradient and "
-        "weights, clamp, then average over the heads": accumulate(
+        "gradient and weights were averaged over the heads before they were multiplied: multiply them head by head, "
+        "clamp, then average": accumulate(
             [g.mean(dim=1).clamp(min=0) * a.mean(dim=1) for g, a in zip(gradients, layers)]
         ),
         "the last layer is not there": accumulate(right[:-1]),
@@ -513,7 +591,7 @@ def check_tests(forgets_itself: Callable, blind_to_class: Callable) -> None:
         found = flag(call(forgets_itself, rolled), "forgets_itself(...)")
         if found != forgets:
             raise CheckFailed(f"forgets_itself says {found} of {words}. {HINTS_ROLLOUT[forgets]}")
-    model = sharp_model(depth=1)
+    model = sharp_model(depth=1)  # four classes
     with torch.no_grad():
         model.head.weight[1] = model.head.weight[0]  # classes 0 and 1 have one map, 2 and 3 have others
         model.head.bias[1] = model.head.bias[0]
@@ -589,19 +667,59 @@ def _rounded_differently(model, clips, classes):
     return rollout(model, clips) * (1 + 1e-6 * int(torch.as_tensor(classes)[0]))
 
 
+def _only_class(k):
+    """The same map for every class but k."""
+
+    def method(model, clips, classes):
+        maps = rollout(model, clips)
+        return maps.flip(1) if int(torch.as_tensor(classes)[0]) == k else maps
+
+    return method
+
+
+def _one_tubelet(model, clips, classes):
+    """Classes differ in one tubelet of the last time index, which is never the strongest."""
+    maps = rollout(model, clips).clone()
+    strongest, k = maps[:, -1].argmax(dim=1), int(torch.as_tensor(classes)[0])
+    maps[torch.arange(len(maps)), -1, strongest] *= 0.7 - 0.1 * k
+    return maps
+
+
+def _a_tenth(model, clips, classes):
+    """From class to class every tubelet changes by a few per cent."""
+    maps, k = rollout(model, clips), int(torch.as_tensor(classes)[0])
+    waves = torch.cos(torch.arange(maps[0].numel()) * (k + 1.0)).view_as(maps[0])
+    return maps * (1 + 0.1 * waves)
+
+
+def _in_opposite_ways(model, clips, classes):
+    """Only the last two clips' maps depend on the class, and their mean does not."""
+    maps, k = rollout(model, clips).clone(), int(torch.as_tensor(classes)[0])
+    change = 0.1 * maps.mean() * torch.cos(torch.arange(maps[0].numel()) * (k + 1.0)).view_as(maps[0])
+    maps[-1] += change
+    if len(maps) > 1:
+        maps[-2] -= change
+    return maps
+
+
 METHODS_TO_JUDGE = (
     (_rollout_map, True, "rollout, which takes no class"),
     (_class_relevance, False, "relevance for the class that is asked for"),
     (_of_all_logits, True, "a gradient of the sum of all logits"),
     (_of_predicted, True, "relevance that always asks for the predicted class"),
     (_class_gradient, False, "the input gradient of the class that is asked for"),
+    *((_only_class(k), False, f"a method whose map for class {k} differs from all others") for k in range(4)),
+    (_one_tubelet, False, "a method whose maps differ from class to class in one tubelet, which is not the strongest"),
+    (_a_tenth, False, "a method whose maps differ from class to class by a few per cent of each value"),
+    (_in_opposite_ways, False, "a method whose maps of the last two clips depend on the class, in opposite ways"),
     (_rounded_differently, True, "a map that differs between classes by rounding only, one part in a million"),
 )
 HINTS_CLASS = {
     True: "Ask for every class and compare the maps, with room for rounding (torch.allclose), and return True if all "
     "are the same.",
-    False: "Its maps differ for some pairs of classes. Compare whole maps, not their sums, which are all 1, and every "
-    "class: two classes can have the same map by accident.",
+    False: "Its maps differ for some pairs of classes. Compare whole maps of all clips, not their sums, which are all "
+    "1, or their largest values, and every class: two classes can have the same map by accident. Allow for rounding "
+    "only, as torch.allclose does by itself.",
 }
 
 
@@ -618,12 +736,17 @@ def check_point(my_point: Callable) -> None:
         ({}, 20, 3, False),
         ({}, 1, 2, True),
     ):
-        model = sharp_model(seed=3, depth=1, **options)
+        model = sharp_model(seed=3, depth=2, **options)
         model = model.double() if double else model
-        clip = clips_for(model, 1, seed=k)
+        clip = clips_for(model, 1, seed=k) ** 2  # its mean is not one half
         scores = torch.randn(model.grid, generator=torch.Generator().manual_seed(k)).to(clip.dtype)
         expected, mistakes = points(model, clip, scores, k, label)
-        found = number(call(my_point, model, clip, scores, k, label), "the probability")
+        returned = call_with_hints(BEYOND, my_point, model, clip, scores, k, label)
+        found = number(returned, "the probability", hint=": the model returns [1, classes], so take [0, label]")
+        if isinstance(found, int):
+            raise CheckFailed(
+                f"the probability is {found}, a whole number: argmax gives a class, take `label`'s probability"
+            )
         close(found, expected, mistakes, what=f"the probability for k={k}", tolerance=1e-4)
     ties = torch.zeros(model.grid, dtype=clip.dtype)
     ties[0, :3] = 1.0
@@ -636,6 +759,12 @@ def check_point(my_point: Callable) -> None:
             "(argsort, topk), not by comparing the scores with the k-th"
         )
     passed("13.6", "the k best tubelets turn grey, and the probability is the class's.")
+
+
+BEYOND = {
+    "out of bounds for dimension 0": "k can be as large as the number of tubelets: then there is none after the k-th",
+    "out of range": "k can be as large as the number of tubelets: then there is none after the k-th",
+}
 
 
 def remove(scores: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
@@ -659,16 +788,41 @@ def points(
     order = scores.flatten().argsort(descending=True).tolist()
     keep = remove(scores, order[:k])
     seen = to_voxels(model, keep[None].float())[:, None] > 0  # [1, 1, T, H, W]
-    logits = model(torch.where(seen, clip, clip.mean(dim=(2, 3, 4), keepdim=True)))[0]
+    grey = clip.mean(dim=(2, 3, 4), keepdim=True)
+    logits = model(torch.where(seen, clip, grey))[0]
     of_all, right = logits.softmax(dim=-1), logits.softmax(dim=-1)[label].item()
 
     def gone(tokens):
         return probability(model, clip, remove(scores, tokens), label)
 
-    def filled(value):
-        return model(torch.where(seen, clip, value))[0].softmax(dim=-1)[label].item()
+    def filled(value, stays=seen):
+        return model(torch.where(stays, clip, value))[0].softmax(dim=-1)[label].item()
 
-    return right, {
+    grid, tubelet = model.embedding.grid, model.embedding.tubelet
+    stays = keep.view(grid)
+    tiled = stays.repeat(tubelet)
+    turned = repeat(
+        keep.view(grid[0], grid[2], grid[1]).mT,
+        "t h w -> (t pt) (h ph) (w pw)",
+        **dict(zip(("pt", "ph", "pw"), tubelet)),
+    )
+    whole_list = {
+        "with k = 0 every tubelet is gone: `[-0:]` is the whole list. Sort in descending order and take `[:k]`": gone(
+            order
+        )
+    }
+    return right, (whole_list if k == 0 else {}) | {
+        "the mask is tiled, not stretched: each tubelet needs pt × ph × pw neighbouring voxels, (nt pt) (nh ph) "
+        "(nw pw)": filled(grey, tiled),
+        "height and width have changed places in the grid: tokens count (nt nh nw)": filled(grey, turned),
+        "the ranks were taken within each time index: flatten the scores first": gone(
+            [t * scores.shape[1] + int(i) for t, row in enumerate(scores) for i in row.argsort(descending=True)[:k]]
+        ),
+        "the sign of the scores was dropped: the greatest go first, not those farthest from 0": gone(
+            scores.flatten().abs().argsort(descending=True)[:k].tolist()
+        ),
+        "the tubelets are 0.5, not grey: put the clip's mean in their place": filled(torch.full_like(clip, 0.5)),
+        "the softmax runs over the batch, of one clip: take it over the classes, dim=1": 1.0,
         "the worst tubelets are gone: the best go first, so sort in descending order": gone(order[len(order) - k :]),
         "this is insertion: the k best must go, not stay": gone(order[k:]),
         "this is the clip's own probability: nothing has turned grey": gone([]),

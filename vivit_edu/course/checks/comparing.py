@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -16,7 +17,19 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def kind(value: Any) -> str:
     """What was returned, for a message: "None: …", "a list"."""
-    return "None: does your function end in `return ...`?" if value is None else f"a {type(value).__name__}"
+    return "None: does your function end in `return ...`?" if value is None else one_of(type(value).__name__)
+
+
+def one_of(name: str) -> str:
+    """A name with its article: "a list", "an int"."""
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def does(what: str, one: str = "is", several: str = "are") -> str:
+    """What a message speaks of, with the verb that fits: "the result is", "the logits of clip 0 are"."""
+    noun = re.split(r" of | for | with | after |, ", what)[0].rpartition(" ")[2]
+    plural = noun.endswith("s") and not noun.endswith(("ss", "is", "us", "as")) and "_" not in noun
+    return f"{what} {several if plural else one}"
 
 
 def number(found: Any, what: str, hint: str = "") -> float:
@@ -26,9 +39,9 @@ def number(found: Any, what: str, hint: str = "") -> float:
     """
     value = found.item() if getattr(found, "size", None) == 1 or _one_value(found) else found
     if isinstance(value, (list, tuple)) or hasattr(value, "__len__") and not isinstance(value, (str, dict)):
-        raise CheckFailed(f"{what} is {len(value)} numbers, expected one{hint}")
+        raise CheckFailed(f"{does(what)} {len(value)} numbers, expected one{hint}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise CheckFailed(f"{what} is {kind(value)}{'' if value is None else f', expected one number{hint}'}")
+        raise CheckFailed(f"{does(what)} {kind(value)}{'' if value is None else f', expected one number{hint}'}")
     return value
 
 
@@ -57,9 +70,9 @@ def same_shape(found: Any, expected: Any, what: str = "the result") -> None:
     """Fails unless `found` is a tensor of this shape. expected: a shape, or a tensor that has it."""
     expected = list(getattr(expected, "shape", expected))
     if found is None:
-        raise CheckFailed(f"{what} is {kind(found)}")
+        raise CheckFailed(f"{does(what)} {kind(found)}")
     if not isinstance(found, torch.Tensor):
-        raise CheckFailed(f"{what} is {kind(found)}, expected a tensor of shape {expected}")
+        raise CheckFailed(f"{does(what)} {kind(found)}, expected a tensor of shape {expected}")
     shape = list(found.shape)
     if shape == expected:
         return
@@ -67,10 +80,10 @@ def same_shape(found: Any, expected: Any, what: str = "the result") -> None:
     if sorted(shape) == sorted(expected):
         hint = ": the right axes in another order"
     elif len(shape) != len(expected):
-        hint = f": {len(shape)} axes instead of {len(expected)}"
+        hint = f": {len(shape)} {'axis' if len(shape) == 1 else 'axes'} instead of {len(expected)}"
     elif found.numel() == torch.Size(expected).numel():
         hint = ": the right number of values, divided differently among the axes"
-    raise CheckFailed(f"{what} has shape {shape}, expected {expected}{hint}")
+    raise CheckFailed(f"{does(what, 'has', 'have')} shape {shape}, expected {expected}{hint}")
 
 
 def close(
@@ -125,5 +138,5 @@ def _first_difference(found, expected, what, tolerance):
     place = off.nonzero()[0].tolist()
     numbers = f"found {found[tuple(place)].item():.5g}, expected {expected[tuple(place)].item():.5g}"
     if not place:
-        return f"{what} is wrong: {numbers}"
-    return f"{what} is wrong in {int(off.sum())} of {off.numel()} values, first at {place}: {numbers}"
+        return f"{does(what)} wrong: {numbers}"
+    return f"{does(what)} wrong in {int(off.sum())} of {off.numel()} values, first at {place}: {numbers}"

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from .calling import CheckFailed, argument_names, call, call_with_hints, last_call, learns
-from .comparing import close, flag, kind
+from .comparing import close, does, flag, kind
 
-DTYPES = {torch.float64: 1e-9, torch.bfloat16: 0.05}  # what else is tried, and how exact it has to be
+DTYPES = {torch.float64: 1e-6, torch.bfloat16: 0.05}  # what else is tried, and how exact it has to be
 
 
 def examine(
@@ -44,14 +44,14 @@ def examine(
     cannot be converted. also: parameters of modules that are no arguments themselves, for the gradients.
     Raises CheckFailed with the first thing that is wrong, and with the arguments of that call.
     """
-    for number, case in enumerate(cases):
+    for case in cases:
         expected = _expected(reference, case)
         found = call_with_hints(errors or {}, function, *_copies(case))
         values = {message: _lazily(mistake, case) for message, mistake in (mistakes or {}).items()}
         try:
             _compare(found, expected, values, what, tolerance)
         except CheckFailed as failed:
-            raise CheckFailed(f"{failed}\n{last_call()}{_only_here(number, case)}") from None
+            raise CheckFailed(f"{failed}\n{last_call()}{_only_here(cases[0], case)}") from None
     if gradients:
         _compare_gradients(function, reference, cases[0], also)
     for dtype in dtypes:
@@ -132,7 +132,7 @@ def _compare(found, expected, mistakes, what, tolerance):
         return
     if isinstance(expected, (bool, np.bool_)):
         if flag(found, what) != expected:
-            raise CheckFailed(_named(found, mistakes) or f"{what} is {not expected}, expected {expected}")
+            raise CheckFailed(_named(found, mistakes) or f"{does(what)} {not expected}, expected {expected}")
         return
     close(found, expected, mistakes, what, tolerance)
     if _is_tensor(expected) and expected.ndim and _is_tensor(found):
@@ -167,21 +167,26 @@ def _same_kind(found, expected, what, right="the values are right, but "):
         found.is_floating_point() or expected.is_floating_point() or torch.bool in (found.dtype, expected.dtype)
     )
     if found.dtype != expected.dtype and not whole:
-        raise CheckFailed(f"{right}{what} is {_name(found.dtype)}, expected {_name(expected.dtype)}")
+        raise CheckFailed(f"{right}{does(what)} {_name(found.dtype)}, expected {_name(expected.dtype)}")
     if found.device != expected.device:
-        raise CheckFailed(f"{right}{what} is on {found.device}, expected {expected.device}")
+        raise CheckFailed(f"{right}{does(what)} on {found.device}, expected {expected.device}")
 
 
 def _name(dtype):
     return str(dtype).removeprefix("torch.")
 
 
-def _only_here(number, case):
-    if number == 0:
+def _only_here(first, case):
+    """A remark where the first case was right and this one is not."""
+    if case is first:
         return ""
-    if any(_is_tensor(arg) for arg in case):
-        return " With other sizes it was right: take every size from the arguments."
+    if _sizes(case) != _sizes(first) and any(map(_is_tensor, case)):
+        return " With other sizes it was right: if you wrote one as a number, take every size from the arguments."
     return " With other arguments it was right."
+
+
+def _sizes(case):
+    return [arg.shape if _is_tensor(arg) else arg if isinstance(arg, int) else None for arg in case]
 
 
 def _same(one, other):
