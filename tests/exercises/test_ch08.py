@@ -9,6 +9,7 @@ from einops import einsum, rearrange, repeat
 from torch import nn
 
 from vivit_edu import MultiHeadAttention, TubeletEmbedding, attention_maps, build_model
+from vivit_edu.attention import init_attention
 from vivit_edu.course.checks import CheckFailed, ch08
 from vivit_edu.course.ready import ch08 as finished
 from vivit_edu.course.ready.ch05 import ClassifierHead, EncoderBlock
@@ -37,6 +38,11 @@ def look_by_sum(q, k, v, t, s, over):
 def look_by_torch(q, k, v, t, s, over):
     index = (t, slice(None)) if over == "space" else (slice(None), s)
     return F.scaled_dot_product_attention(q[None, t, s], k[index], v[index])[0]
+
+
+def look_by_tensor_root(q, k, v, t, s, over):
+    k, v = (k[t], v[t]) if over == "space" else (k[:, s], v[:, s])
+    return ((k @ q[t, s] / torch.sqrt(torch.tensor(q.shape[-1]))).softmax(dim=0) @ v).to(q.dtype)
 
 
 def looks(keys=None, *, scale=True, soft=True, query=None, values=None):
@@ -74,6 +80,19 @@ def look_everywhere_else(q, k, v, t, s, over):
     return scores.softmax(-1) @ v
 
 
+def look_at_others(q, k, v, t, s, over):
+    """A token that leaves itself out, by selecting."""
+    own, k, v = (s, k[t], v[t]) if over == "space" else (t, k[:, s], v[:, s])
+    others = [n for n in range(len(k)) if n != own]
+    return (k[others] @ q[t, s] / q.shape[-1] ** 0.5).softmax(0) @ v[others]
+
+
+def look_by_shares_of_all(q, k, v, t, s, over):
+    scores = k @ q[t, s] / q.shape[-1] ** 0.5
+    weights = scores.exp() / scores.exp().sum()
+    return weights[t] @ v[t] if over == "space" else weights[:, s] @ v[:, s]
+
+
 def look_scales_q_in_place(q, k, v, t, s, over):
     q /= q.shape[-1] ** 0.5
     return looks(scale=False)(q, k, v, t, s, over)
@@ -81,10 +100,15 @@ def look_scales_q_in_place(q, k, v, t, s, over):
 
 test_look = run_cases(
     ch08.check_look,
-    right=[look_by_matrix, look_by_sum, look_by_torch],
+    right=[look_by_matrix, look_by_sum, look_by_torch, look_by_tensor_root],
     wrong={
         "exchanged": (looks(lambda t, s, over: (t,) if over == "time" else (slice(None), s)), "over the other axis"),
-        "always space": (looks(lambda t, s, over: (t,)), "over the other axis"),
+        "always space": (looks(lambda t, s, over: (t,)), "over time it looks at the tokens of its time index too"),
+        "if over": (
+            looks(lambda t, s, over: (t,) if over else (slice(None), s)),
+            "over time it looks at the tokens of its time index too",
+        ),
+        "k[s]": (looks(lambda t, s, over: (t,) if over == "space" else (s,)), r"looks at k\[s\]"),
         "always time": (looks(lambda t, s, over: (slice(None), s)), "over the other axis"),
         "over == 'Space'": (
             looks(lambda t, s, over: (t,) if over == "Space" else (slice(None), s)),
@@ -97,7 +121,13 @@ test_look = run_cases(
         "keys for values": (look_with_the_keys, "mixes the keys"),
         "keys for queries": (look_the_other_way, "keys and queries are exchanged"),
         "the best only": (look_at_the_best, "the output is wrong"),
-        "not itself": (look_everywhere_else, "the output is wrong"),
+        "not itself": (look_everywhere_else, "the token itself is left out"),
+        "the others": (look_at_others, "the token itself is left out"),
+        "q[s, t]": (
+            lambda q, k, v, t, s, over: (k[t] @ q[s, t] / q.shape[-1] ** 0.5).softmax(0) @ v[t],
+            r"the query is q\[s, t\]",
+        ),
+        "softmax of all": (look_by_shares_of_all, "softmax runs over all tokens of the clip"),
         "in place": (look_scales_q_in_place, "changes the q"),
         "detached": (lambda q, k, v, *rest: look_by_matrix(q.detach(), k, v, *rest), "no gradient reaches argument 1"),
         "item": (
@@ -239,10 +269,18 @@ test_attend_over = run_cases(
         "heads": (both(time=over_heads), "heads look at each other"),
         "no root": (both(space=unscaled), "√d is missing"),
         "q turned alone": (both(time=time_turns_only_q), "alike"),
+        "v not turned": (
+            both(time=lambda q, k, v: F.scaled_dot_product_attention(turned(q), turned(k), v).transpose(2, 3)),
+            "alike",
+        ),
+        "softmax over queries": (
+            both(space=lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-2) @ v),
+            "softmax runs over the queries",
+        ),
         "unfolded in another order": (both(time=folds_wrong), "attend_over_time.* is wrong in"),
         "detached": (both(space=lambda q, k, v: over_space_by_torch(q, k.detach(), v)), "no gradient reaches k"),
         "keys for values": (both(time=lambda q, k, v: over_time_by_torch(q, k, k)), "mixes the keys"),
-        "averaged": (both(space=lambda q, k, v: v.mean(3, keepdim=True).expand_as(v)), "is wrong in"),
+        "averaged": (both(space=lambda q, k, v: v.mean(3, keepdim=True).expand_as(v)), "(is|are) wrong in"),
         "squeezed": (both(space=lambda *qkv: over_space_by_torch(*qkv).squeeze()), "With other sizes it was right"),
         "no return": (both(time=lambda q, k, v: None), "return"),
     },
@@ -256,6 +294,7 @@ class InOneGo(nn.Module):
         super().__init__()
         self.heads, self.space_heads = heads, space_heads
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        init_attention(self)
 
     def split(self, z):
         return rearrange(self.qkv(z), "b nt s (three heads d) -> three b heads nt s d", three=3, heads=self.heads)
@@ -399,6 +438,49 @@ def added_up(self, z):
     )
 
 
+def keys_for_values(self, z):
+    q, v, k = self.split(z)
+    n = self.space_heads
+    y_space, y_time = (
+        over_space_by_torch(q[:, :n], k[:, :n], v[:, :n]),
+        over_time_by_torch(q[:, n:], k[:, n:], v[:, n:]),
+    )
+    return self.join(y_space, y_time)
+
+
+def heads_by_reshape(self, z):
+    b, nt, s, _ = z.shape
+    qkv = torch.stack([x.reshape(b, self.heads, nt, s, -1) for x in self.qkv(z).chunk(3, dim=-1)])
+    space, time = qkv[:, :, : self.space_heads], qkv[:, :, self.space_heads :]
+    return self.join(over_space_by_torch(*space), over_time_by_torch(*time))
+
+
+def joined_by_reshape(self, z):
+    space, time = self.halves(z)
+    y = torch.cat((over_space_by_torch(*space), over_time_by_torch(*time)), dim=1)
+    return self.out(y.reshape(z.shape))
+
+
+def joined_along_d(self, z):
+    space, time = self.halves(z)
+    y = torch.cat((over_space_by_torch(*space), over_time_by_torch(*time)), dim=-1)
+    return self.out(rearrange(y, "b heads nt s d -> b nt s (heads d)"))
+
+
+def clips_for_heads(self, z):
+    qkv, n = self.split(z), self.space_heads
+    return self.join(over_space_by_torch(*qkv[:, :n]), over_time_by_torch(*qkv[:, n:]))
+
+
+def torchs_start(self):
+    self.qkv.reset_parameters()
+    self.out.reset_parameters()
+
+
+def xavier_as_one(self):
+    nn.init.xavier_uniform_(self.qkv.weight)
+
+
 def third_layer(self):
     self.mix = nn.Linear(3, 3)
 
@@ -422,16 +504,25 @@ test_factorised_attention = run_cases(
         "all over space": (attention(all_space), "every head looks over space"),
         "Model 1's": (attention(all_joint), "Model 1's attention"),
         "d before heads": (attention(split_by("(three d heads)")), r"\(three d heads\)"),
+        "three last": (attention(split_by("(heads d three)")), r"\(heads d three\)"),
+        "keys and values exchanged": (attention(keys_for_values), "keys and values are exchanged"),
+        "heads by a reshape": (attention(heads_by_reshape), "heads were made by a reshape"),
+        "joined by a reshape": (attention(joined_by_reshape), "heads were joined by a reshape"),
+        "joined along d": (attention(joined_along_d), "along the axis of heads, dim=1"),
+        "clips sliced": (attention(clips_for_heads), "does it slice the clips"),
+        "z added": (attention(lambda self, z: z + InOneGo.forward(self, z)), "z was added"),
+        "torch's start": (attention(init=torchs_start), r"init_attention\(self\)"),
+        "Xavier for qkv as one": (attention(init=xavier_as_one), r"init_attention\(self\)"),
         "heads before three": (attention(split_by("(heads three d)")), "three comes first"),
         "joined as (d heads)": (attention(joined_by_d), r"numbers of the heads alternate"),
         "no W_O": (attention(without_out), "W_O is missing"),
         "time recut": (attention(time_recut), "cut into other rows"),
         "√D": (attention(wide_root), "divides by √D"),
-        "one after the other": (attention(one_after_the_other), "is wrong in"),
+        "one after the other": (attention(one_after_the_other), "(is|are) wrong in"),
         "added": (attention(added_up), "raised|has shape"),
-        "dropout": (attention(with_dropout), "is wrong in"),
+        "dropout": (attention(with_dropout), "(is|are) wrong in"),
         "no bias": (attention(init=no_bias), "has no bias"),
-        "four heads": (attention(init=heads_of_the_notebook), "raised|has shape|is wrong"),
+        "four heads": (attention(init=heads_of_the_notebook), "raised|has shape|(is|are) wrong"),
         "more layers": (attention(init=third_layer), "other parameters"),
         "no split": (MultiHeadAttention, "raised|dropout|expected"),
         "no return": (attention(lambda self, z: None), "return"),
@@ -516,6 +607,18 @@ def changes(new="randn", *, all_clips=False, tolerance=1e-5, end=lambda differs:
     return moved
 
 
+def compared(moves):
+    """moved with another comparison of the outputs."""
+
+    @torch.no_grad()
+    def moved(module, z, clip, t, s):
+        changed = z.clone()
+        changed[clip, t, s] = torch.randn(z.shape[-1])
+        return moves(module(changed) - module(z))
+
+    return moved
+
+
 def cross(moved=moved_by_changes, *, clips=None, tokens=None, look=None, free=("row", "column")):
     """The right test with something left out."""
 
@@ -582,7 +685,7 @@ test_only_the_cross = run_cases(
     wrong={
         "stayed": (with_moved(changes(end=torch.logical_not)), "True and False are exchanged"),
         "all clips": (with_moved(changes(all_clips=True)), "token of every clip was changed"),
-        "exactly equal": (with_moved(changes(tolerance=0)), "but for rounding"),
+        "exactly equal": (with_moved(changes(tolerance=0)), "only by rounding"),
         "nothing moves": (with_moved(lambda module, z, clip, t, s: torch.zeros(z.shape[:3]).bool()), "no output moves"),
         "itself alone": (with_moved(before_and_after), "output of the token itself"),
         "adds one": (with_moved(changes("plus")), "two blocks of Model 4 is wrong|no output moves|token itself"),
@@ -596,6 +699,10 @@ test_only_the_cross = run_cases(
         ),
         "writes into z": (with_moved(changes(writes=True)), "changes the z"),
         "numbers": (with_moved(changes(end=lambda differs: differs.float())), "expected torch.bool"),
+        "upwards only": (with_moved(compared(lambda change: (change > 1e-5).any(dim=-1))), r"abs\(\)"),
+        "downwards only": (with_moved(compared(lambda change: (change < -1e-5).any(dim=-1))), r"abs\(\)"),
+        "all numbers": (with_moved(compared(lambda change: (change.abs() > 1e-5).all(dim=-1))), r"any\(dim=-1\)"),
+        "the first number": (with_moved(compared(lambda change: change[..., 0].abs() > 1e-5)), r"any\(dim=-1\)"),
         "always True": (with_cross(lambda module, z: True), "says True"),
         "always False": (with_cross(lambda module, z: False), "says False about the course's"),
         "shapes": (with_cross(lambda module, z: module(z).shape == z.shape), "says True"),
@@ -654,6 +761,30 @@ class OwnBlocks(Whole):
         return self.head(rearrange(self.through(z), "b nt s d -> b (nt s) d"))
 
 
+class OtherNames(Whole):
+    """Its attention has other names for its heads."""
+
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, space_heads=2):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, space_heads)
+        nn.init.normal_(self.positions, std=0.5)
+        for block in self.blocks:
+            block.attention = HeadsByAnotherName(dim, heads, space_heads)
+
+
+class HeadsByAnotherName(nn.Module):
+    def __init__(self, dim, heads, space_heads):
+        super().__init__()
+        self.h, self.n = heads, space_heads
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        init_attention(self)
+
+    def forward(self, z):
+        q, k, v = rearrange(self.qkv(z), "b nt s (three heads d) -> three b heads nt s d", three=3, heads=self.h)
+        space = over_space_by_torch(q[:, : self.n], k[:, : self.n], v[:, : self.n])
+        time = over_time_by_torch(q[:, self.n :], k[:, self.n :], v[:, self.n :])
+        return self.out(rearrange(torch.cat((space, time), 1), "b heads nt s d -> b nt s (heads d)"))
+
+
 class InSequence(Whole):
     def __init__(self, *sizes):
         super().__init__(*sizes)
@@ -689,6 +820,17 @@ def positions_each_time(self, clips):
     for block in self.blocks:
         z = block(z + self.positions)
     return self.head(z.flatten(1, 2))
+
+
+def positions_after_each(self, clips):
+    z = self.embedding(clips) + self.positions
+    for block in self.blocks:
+        z = block(z) + self.positions
+    return self.head(z.flatten(1, 2))
+
+
+def mean_over_time(self, clips):
+    return self.head(self.through(self.embedding(clips) + self.positions).mean(dim=1))
 
 
 def first_block(self, clips):
@@ -758,21 +900,42 @@ def positions_zero(self):
     nn.init.zeros_(self.positions)
 
 
-def always_two(self):
+def starts(positions):
+    def init(self):
+        self.positions = nn.Parameter(positions(self.positions.shape))
+
+    return init
+
+
+def two_classes(self):
+    self.head = ClassifierHead(12, 2, "mean")
+
+
+def mlps_of_64(self):
+    for block in self.blocks:
+        block.mlp = EncoderBlock(12, 6, 64).mlp
+
+
+def four_heads(self):
+    for block in self.blocks:
+        block.attention = finished.FactorisedAttention(12, 4, 3)
+
+
+def always_half(self):
     for block in self.blocks:
         block.attention.space_heads = 3
 
 
 test_model4 = run_cases(
     ch08.check_model4,
-    right=[Whole, OwnBlocks, InSequence],
+    right=[Whole, OwnBlocks, InSequence, OtherNames],
     wrong={
         "no positions": (model(no_positions), "positions are not used"),
         "positions late": (model(positions_late), "after the blocks"),
         "positions each time": (model(positions_each_time), "before every block"),
         "first block": (model(first_block), "only the first block"),
         "not handed on": (model(not_handed_on), "only the last block"),
-        "not flattened": (model(not_flattened), "has shape"),
+        "not flattened": (model(not_flattened), "(has|have) shape"),
         "softmax": (model(softmax_last), "softmax follows"),
         "last time": (model(last_time), "last time index only"),
         "one sequence": (model(as_one_sequence), "raised"),
@@ -784,7 +947,20 @@ test_model4 = run_cases(
         "positions in a sequence": (model(init=positions_in_sequence), r"has shape \[1, 30, 12\]"),
         "plain positions": (model(init=positions_plain), "expected an nn.Parameter"),
         "zero positions": (model(init=positions_zero), "standard deviation of 0"),
-        "space_heads not passed on": (model(init=always_two), "pass it on"),
+        "the package's positions": (model(init=starts(lambda shape: 0.02 * torch.randn(shape))), "deviation of 0.0"),
+        "positions of 1": (model(init=starts(torch.randn)), r"start at 0\.5"),
+        "positions from 0 to 1": (model(init=starts(torch.rand)), r"start at 0\.5"),
+        "positions around 0.5": (model(init=starts(lambda shape: 0.5 + 0.5 * torch.randn(shape))), r"start at 0\.5"),
+        "two classes": (model(init=two_classes), "with classes=7 there are 2 logits"),
+        "MLPs of 64": (model(init=mlps_of_64), "with mlp_dim=20 the MLP is 64 wide"),
+        "four heads": (model(init=four_heads), "attention has 4 heads, 3 of them over space"),
+        "the first token": (
+            model(init=lambda self: setattr(self, "head", ClassifierHead(12, 7, "cls"))),
+            "first token only",
+        ),
+        "positions after each": (model(positions_after_each), "after every block again"),
+        "mean over time": (model(mean_over_time), "averaged over time before the head"),
+        "space_heads not passed on": (model(init=always_half), "3 of them over space: pass both on"),
         "no return": (model(lambda self, clips: None), "return"),
     },
 )
@@ -826,6 +1002,12 @@ def counted_by_place(nt, s, heads, space_heads):
     return torch.stack([time[:, None] == time] * space_heads + [place[:, None] == place] * (heads - space_heads))
 
 
+def counted_by_nt(nt, s, heads, space_heads):
+    token = torch.arange(nt * s)
+    time, place = token // nt, token % nt
+    return torch.stack([time[:, None] == time] * space_heads + [place[:, None] == place] * (heads - space_heads))
+
+
 def masked_by_torch(attention, z, masks):
     q, k, v = attention.split(z)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=masks)
@@ -836,6 +1018,24 @@ def masked_by_fill(attention, z, masks):
     q, k, v = attention.split(z)
     scores = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).masked_fill(masks.logical_not(), float("-inf"))
     return attention.out((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
+
+
+def masked_by_qkv(attention, z, masks):
+    q, k, v = rearrange(attention.qkv(z), "b n (three heads d) -> three b heads n d", three=3, heads=attention.heads)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=masks)
+    return attention.out(rearrange(y, "b heads n d -> b n (heads d)"))
+
+
+def by_hand(weights):
+    """with_masks with weights computed from scores and masks in another way."""
+
+    def with_masks(attention, z, masks):
+        q, k, v = attention.split(z)
+        return attention.out(
+            rearrange(weights(q @ k.mT, masks, q.shape[-1] ** 0.5) @ v, "b heads n d -> b n (heads d)")
+        )
+
+    return stacked, with_masks
 
 
 def masked_by_bias(attention, z, masks):
@@ -870,6 +1070,7 @@ test_head_masks = run_cases(
         named("by torch", stacked, masked_by_torch),
         named("by fill", by_kron, masked_by_fill),
         named("by bias", by_loop, masked_by_bias),
+        named("by qkv", stacked, masked_by_qkv),
     ],
     wrong={
         "inverted": (only(lambda *a: ~stacked(*a)), "True and False are exchanged"),
@@ -896,9 +1097,9 @@ test_head_masks = run_cases(
             only(lambda nt, s, h, n: stacked(nt, s, h, n) & ~torch.eye(nt * s).bool()),
             "does not see itself",
         ),
-        "at least one for space": (only(lambda nt, s, h, n: stacked(nt, s, h, max(n, 1))), "is wrong in"),
+        "at least one for space": (only(lambda nt, s, h, n: stacked(nt, s, h, max(n, 1))), "(is|are) wrong in"),
         "a list": (only(lambda *a: list(stacked(*a))), "is a list"),
-        "the notebook's grid": (only(lambda nt, s, h, n: stacked(4, 4, h, n)), "has shape"),
+        "the notebook's grid": (only(lambda nt, s, h, n: stacked(4, 4, h, n)), "(has|have) shape"),
         "no return": (only(lambda *a: None), "return"),
         "masks ignored": (masked(lambda masks: None), "masks are not used"),
         "masks inverted": (masked(lambda masks: ~masks), "other way round"),
@@ -907,6 +1108,20 @@ test_head_masks = run_cases(
         "masks added": (masked(lambda masks: masks.float()), "added to the scores"),
         "joined as (d heads)": (masked(join="(d heads)"), "alternate"),
         "no W_O": (masked(out=False), "W_O is missing"),
+        "n // nt": (only(counted_by_nt), "n // s, and its place n % s"),
+        "multiplied after the softmax": (
+            by_hand(lambda scores, masks, root: (scores / root).softmax(-1) * masks),
+            "no longer add up to 1",
+        ),
+        "filled with 0": (
+            by_hand(lambda scores, masks, root: (scores / root).masked_fill(~masks, 0).softmax(-1)),
+            "a score like any other",
+        ),
+        "no root": (
+            by_hand(lambda scores, masks, root: scores.masked_fill(~masks, -math.inf).softmax(-1)),
+            "√d is missing",
+        ),
+        "heads last": (masked(lambda masks: masks.transpose(0, 1)), "as they are"),
         "masks over the batch": (masked(lambda masks: masks[:, None]), "raised"),
         "nothing from with_masks": ((stacked, lambda *a: None), "return"),
     },
@@ -981,8 +1196,12 @@ test_space_first = run_cases(
         "rows and columns of out": (lambda w, b, o: (*right(w, b, o)[:2], columns(swap(o))), "exchanged too"),
         "columns of qkv": (lambda w, b, o: (columns(w), *right(w, b, o)[1:]), "columns of qkv_weight were exchanged:"),
         "rows and columns of qkv": (lambda w, b, o: (columns(right(w, b, o)[0]), *right(w, b, o)[1:]), "exchanged too"),
-        "bias left": (lambda w, b, o: (right(w, b, o)[0], b, right(w, b, o)[2]), "nothing was moved|qkv_bias is wrong"),
-        "out left": (lambda w, b, o: (*right(w, b, o)[:2], o), "nothing was moved|out_weight is wrong"),
+        "bias left": (lambda w, b, o: (right(w, b, o)[0], b, right(w, b, o)[2]), "qkv_bias was left as it was"),
+        "out left": (lambda w, b, o: (*right(w, b, o)[:2], o), "out_weight was left as it was"),
+        "queries only": (
+            lambda w, b, o: (*(torch.cat([swap(p[: len(o)]), p[len(o) :]]) for p in (w, b)), columns(o)),
+            "only the queries were moved",
+        ),
         "values left": (
             lambda w, b, o: (
                 *(torch.cat([*(swap(part) for part in p.chunk(3)[:2]), p.chunk(3)[2]]) for p in (w, b)),
@@ -995,7 +1214,7 @@ test_space_first = run_cases(
             "all rows were reversed",
         ),
         "all flipped": (lambda w, b, o: (w.flip(0), b.flip(0), columns(o)), "another order"),
-        "nothing": (lambda w, b, o: (w, b, o), "nothing was moved"),
+        "nothing": (lambda w, b, o: (w, b, o), "qkv_weight was left as it was"),
         "in place": (in_place, "changes the weight"),
         "detached": (lambda w, b, o: right(w.data, b.data, o.data), "no gradient reaches"),
         "one thing": (lambda w, b, o: right(w, b, o)[0], "expected 3 things"),

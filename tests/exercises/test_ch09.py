@@ -71,10 +71,12 @@ test_pairs = run_cases(
         "2 no temporal encoder": (instead(2, lambda t, s: t * s**2), "Model 2: the temporal encoder"),
         "2 as Model 3": (instead(2, lambda t, s: t * s**2 + s * t**2), "Model 2: this is Model 3's"),
         "2 exchanged": (instead(2, lambda t, s: s * t**2 + s**2), "Model 2: space and time"),
+        "2 nt and s": (instead(2, lambda t, s: s * t**2 + t**2), "Model 2: nt and s are exchanged in its first"),
         "2 as Model 1": (instead(2, lambda t, s: (t * s) ** 2), "Model 2: this is Model 1's"),
         "2 as two numbers": (lambda t, s: [t * t * s * s, (t * s * s, t * t), 1, 1], "Model 2 is 2 numbers"),
         "3 no time": (instead(3, lambda t, s: t * s**2), "Model 3: the attention over time"),
         "3 no space": (instead(3, lambda t, s: s * t**2), "Model 3: the attention over space"),
+        "3 nt and s": (instead(3, lambda t, s: t**3 + s**3), "Model 3: nt and s are exchanged"),
         "3 of one frame": (instead(3, lambda t, s: s**2 + t**2), "Model 3: this is one time index"),
         "3 as Model 2": (instead(3, lambda t, s: t * s**2 + t**2), "Model 3: this is Model 2's"),
         "3 product": (instead(3, lambda t, s: s**2 * t**2), "Model 3: the two attentions are multiplied"),
@@ -116,6 +118,11 @@ def flops_by_multiply_adds(tokens, pairs, attentions, dim, mlp_dim):
     return np.array([tokens * per_token, 2 * dim * pairs]) * 2
 
 
+def flops_by_case(tokens, pairs, attentions, dim, mlp_dim):
+    maps = 8 if attentions == 2 else 4
+    return tokens * (2 * maps * dim**2 + 4 * dim * mlp_dim), 4 * pairs * dim
+
+
 def linear_instead(formula):
     return lambda n, p, a, d, m: (formula(n, a, d, m), 4 * d * p)
 
@@ -126,9 +133,9 @@ def products_instead(formula):
 
 test_block_flops = run_cases(
     ch09.check_block_flops,
-    right=[flops_by_hand, flops_by_product, flops_by_multiply_adds],
+    right=[flops_by_hand, flops_by_product, flops_by_multiply_adds, flops_by_case],
     wrong={
-        "the sum": (lambda *block: sum(flops_by_hand(*block)), "expected 2 things.*a int"),
+        "the sum": (lambda *block: sum(flops_by_hand(*block)), "expected 2 things.*an int"),
         "exchanged": (lambda *block: flops_by_hand(*block)[::-1], "two numbers are exchanged"),
         "multiply-adds": (lambda *block: [x / 2 for x in flops_by_hand(*block)], "counts as two FLOPs"),
         "multiply-adds in the maps": (
@@ -152,8 +159,8 @@ test_block_flops = run_cases(
         "no dim": (products_instead(lambda n, p, a, d: 4 * p), "products need dim"),
         "dim squared": (products_instead(lambda n, p, a, d: 4 * d * d * p), "dim is squared"),
         "pairs squared": (products_instead(lambda n, p, a, d: 4 * d * p**2), "pairs are squared"),
-        "something else": (linear_instead(lambda n, a, d, m: n * d), "linear maps is wrong: found"),
-        "the notebook's width": (lambda n, p, a, d, m: flops_by_hand(n, p, a, 128, 512), "is wrong"),
+        "something else": (linear_instead(lambda n, a, d, m: n * d), "linear maps (is|are) wrong: found"),
+        "the notebook's width": (lambda n, p, a, d, m: flops_by_hand(n, p, a, 128, 512), "(is|are) wrong"),
         "no return": (lambda *block: None, "expected 2 things.*None"),
     },
 )
@@ -302,13 +309,33 @@ def whole_block_by_block(cost, nt, s, depth, temporal_depth):
     return found
 
 
+def whole_as_tuple(*given):
+    return tuple(whole_by_hand(*given))
+
+
+def whole_of(tokens):
+    """whole with another number of tokens for all four models."""
+
+    def whole(cost, nt, s, depth, temporal_depth):
+        n = tokens(nt, s)
+        return whole_by_hand(
+            lambda given, pairs, attentions: cost(n if given == nt * s else given, pairs, attentions),
+            nt,
+            s,
+            depth,
+            temporal_depth,
+        )
+
+    return whole
+
+
 def instead_in(model, formula):
     return instead(model, formula, whole_by_hand)
 
 
 test_whole = run_cases(
     ch09.check_whole_models,
-    right=[whole_by_hand, whole_by_stacks, whole_block_by_block],
+    right=[whole_by_hand, whole_by_stacks, whole_block_by_block, whole_as_tuple],
     wrong={
         "no depth": (lambda c, t, s, depth, td: whole_by_hand(c, t, s, 1, td), "depth is missing"),
         "no depths": (lambda c, t, s, depth, td: whole_by_hand(c, t, s, 1, 1), "depth is missing"),
@@ -343,6 +370,16 @@ test_whole = run_cases(
         "3 one attention": (
             instead_in(3, lambda c, t, s, depth, td: depth * c(t * s, t * s * (t + s), 1)),
             "its block has two attentions",
+        ),
+        "N = s": (whole_of(lambda nt, s: s), "Model 1: these are the tokens of one time index"),
+        "N = nt": (whole_of(lambda nt, s: nt), "Model 1: it has nt·s tokens, not nt"),
+        "3 doubled": (
+            instead_in(3, lambda c, t, s, depth, td: 2 * depth * c(t * s, t * s * (t + s), 1)),
+            "without a second MLP",
+        ),
+        "3 doubled with two attentions": (
+            instead_in(3, lambda c, t, s, depth, td: 2 * depth * c(t * s, t * s * (t + s), 2)),
+            "counts both already",
         ),
         "3 two blocks": (
             instead_in(3, lambda c, t, s, depth, td: depth * (c(t * s, t * s * s, 1) + c(t * s, s * t * t, 1))),
@@ -388,10 +425,10 @@ test_exponent = run_cases(
     ch09.check_exponent,
     right=[by_polyfit, by_covariance, by_statistics, by_lstsq],
     wrong={
-        "rounded": (lambda x, y: round(by_polyfit(x, y)), "is wrong: found 1"),
-        "without its sign": (lambda x, y: abs(by_polyfit(x, y)), "is wrong: found 0."),
-        "median of slopes": (lambda x, y: np.median(np.diff(np.log(y)) / np.diff(np.log(x))), "is wrong"),
-        "both sorted": (lambda x, y: by_polyfit(sorted(x), sorted(y)), "is wrong"),
+        "rounded": (lambda x, y: round(by_polyfit(x, y)), "(is|are) wrong: found 1"),
+        "without its sign": (lambda x, y: abs(by_polyfit(x, y)), "(is|are) wrong: found 0."),
+        "median of slopes": (lambda x, y: np.median(np.diff(np.log(y)) / np.diff(np.log(x))), "(is|are) wrong"),
+        "both sorted": (lambda x, y: by_polyfit(sorted(x), sorted(y)), "(is|are) wrong"),
         "sorted in place": (lambda x, y: (y.sort(), by_polyfit(x, y))[1], "changes the y that it was given"),
         "no logarithm": (lambda x, y: np.polyfit(x, y, 1)[0], "no logarithm"),
         "log of y alone": (lambda x, y: np.polyfit(x, np.log(y), 1)[0], "only y's logarithm"),
@@ -432,6 +469,11 @@ def kept_by_loop(tokens, pairs, attentions, dim, mlp_dim, heads):
     return np.float64(found + 2 * tokens * (dim + mlp_dim))
 
 
+def kept_by_case(tokens, pairs, attentions, dim, mlp_dim, heads):
+    wide = 14 if attentions == 2 else 8
+    return tokens * (wide * dim + 2 * mlp_dim) + heads * pairs
+
+
 def tokens_keep(formula):
     return lambda n, p, a, d, m, h: n * formula(a, d, m) + h * p
 
@@ -442,7 +484,7 @@ def pairs_keep(formula):
 
 test_kept = run_cases(
     ch09.check_kept,
-    right=[kept_by_hand, kept_by_operation, kept_by_loop],
+    right=[kept_by_hand, kept_by_operation, kept_by_loop, kept_by_case],
     wrong={
         "bytes": (lambda *block: 4 * kept_by_hand(*block), "these are bytes"),
         "no norm before the MLP": (tokens_keep(lambda a, d, m: 6 * a * d + d + 2 * m), "in front of the MLP"),
@@ -455,6 +497,8 @@ test_kept = run_cases(
         "no D in the MLP": (tokens_keep(lambda a, d, m: 6 * a * d + 2 * m), "of width D are missing"),
         "one attention": (tokens_keep(lambda a, d, m: 8 * d + 2 * m), "`attentions` is not used"),
         "two MLPs": (tokens_keep(lambda a, d, m: a * (8 * d + 2 * m)), "has one MLP"),
+        "M twice for two attentions": (tokens_keep(lambda a, d, m: 6 * a * d + 2 * d + 2 * a * m), r"its \[N, M\] are"),
+        "D twice for two attentions": (tokens_keep(lambda a, d, m: 8 * a * d + 2 * m), r"keeps two \[N, D\]"),
         "4·dim": (tokens_keep(lambda a, d, m: 6 * a * d + 10 * d), "taken to be 4·dim"),
         "no weights": (pairs_keep(lambda n, p, a, d, h: 0), "weights are missing"),
         "one head": (pairs_keep(lambda n, p, a, d, h: p), "weights of one head"),
@@ -467,7 +511,7 @@ test_kept = run_cases(
             lambda n, p, a, d, m, h: h * (n * (6 * a * d + 2 * d + 2 * m) + p),
             "the heads divide D",
         ),
-        "one token": (lambda n, p, a, d, m, h: 6 * a * d + 2 * d + 2 * m + h * p, "is wrong: found"),
+        "one token": (lambda n, p, a, d, m, h: 6 * a * d + 2 * d + 2 * m + h * p, "(is|are) wrong: found"),
         "two numbers": (lambda n, p, a, d, m, h: (n * (6 * a * d + 2 * d + 2 * m), h * p), "is 2 numbers"),
         "no return": (lambda *block: None, "is None"),
     },
@@ -481,6 +525,23 @@ def spent(config, tubelets, fused):
         c = replace(config, tubelet=tubelet)
         for model, (flops, size) in enumerate(zip(finished.model_flops(c), finished.training_bytes(c, fused=fused)), 1):
             yield model, tubelet, math.prod(finished.token_grid_of(c)), size, flops
+
+
+NOTEBOOKS = [(t, p, p) for t in (2, 4, 8) for p in (8, 16, 32)]
+LONG = ViViTConfig((3, 128, 224, 224), 400, (2, 16, 16), dim=192, depth=12, heads=4, mlp_dim=768)
+
+
+def first_that_fits(config, tubelets, max_bytes, max_flops, fused=False):
+    for model, tubelet, _, size, flops in spent(config, tubelets, fused):
+        if size <= max_bytes and flops <= max_flops:
+            return model, tubelet
+
+
+def at_most(size, flops):
+    """The right design, with < for one of the two limits."""
+    return lambda config, tubelets, max_bytes, max_flops, fused: design_by_min(
+        config, tubelets, max_bytes - (size == "<"), max_flops - (flops == "<"), fused
+    )
 
 
 def design_by_min(config, tubelets, max_bytes, max_flops, fused=False):
@@ -554,6 +615,12 @@ test_best_design = run_cases(
         "FLOPs before the model": (chosen(lambda row: (-row[2], row[4])), "is wanted, before the FLOPs"),
         "more FLOPs": (chosen(lambda row: (-row[2], row[0], -row[4])), "fewer FLOPs is wanted"),
         "first of equals": (chosen(lambda row: (-row[2], row[0])), "fewer FLOPs is wanted"),
+        "the tubelet of equals": (chosen(lambda row: (-row[2], row[0], row[1])), "fewer FLOPs is wanted"),
+        "the first that fits": (first_that_fits, "first design that fits"),
+        "TUBELETS": (lambda config, tubelets, *limits: design_by_min(config, NOTEBOOKS, *limits), "not at TUBELETS"),
+        "LONG": (lambda config, *given: design_by_min(LONG, *given), "use the `config` that it is given"),
+        "less than the bytes": (at_most("<", "<="), "at most is <="),
+        "less than the FLOPs": (at_most("<=", "<"), "at most is <="),
         "counted from 0": (then(lambda model, tubelet: (model - 1, tubelet)), "counted from 1"),
         "tubelet first": (then(lambda model, tubelet: (tubelet, model)), "number comes first"),
         "a name": (then(lambda model, tubelet: (list(PAPER)[model - 1], tubelet)), "a number, 1 to 4"),
@@ -573,7 +640,7 @@ test_best_design = run_cases(
             lambda *given: min(
                 [row for row in spent(*given[:2], given[4]) if row[3] <= given[2] and row[4] <= given[3]], key=usual
             )[:2],
-            "ValueError",
+            "ValueError.*if nothing fits, return None",
         ),
         "nothing fits, but something is returned": (
             lambda *given: design_by_min(*given) or (2, (8, 32, 32)),

@@ -29,6 +29,7 @@ from ..ready import is_borrowed
 NOT_THE_READERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), "<frozen")
 SEEDS = [(torch, "manual_seed"), (torch.random, "manual_seed"), (torch, "seed"), (np.random, "seed"), (random, "seed")]
 
+OTHER_SIZES = " These are not the notebook's sizes: if you wrote one as a number, take sizes from the arguments."
 DRAW = 0  # with another number every check draws other numbers: the tests try several
 
 _last = {"call": "", "result": ""}  # in words, for a check that cannot use what it got
@@ -106,7 +107,9 @@ def call_with_hints(hints: dict[str, str], function: Callable, *args: Any, may_c
     except CheckFailed as failed:
         hint = next((hint for part, hint in hints.items() if part in str(failed)), "")
         first, *rest = str(failed).split("\n")
-        raise CheckFailed("\n".join([f"{first}; {hint}" if hint else first, *rest])) from None
+        if hint:
+            first, rest = f"{first}; {hint}", [line.replace(OTHER_SIZES, "") for line in rest]
+        raise CheckFailed("\n".join([first, *rest])) from None
 
 
 def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) -> dict[str, torch.Tensor]:
@@ -232,11 +235,7 @@ def _other_sizes(error, args):
     tensors = any(isinstance(part, torch.Tensor) for part in parts)
     about = "" if isinstance(error, (AttributeError, NameError)) else str(error).lower()
     sizes = re.search("shape|size|dimension|axes|axis|index|broadcast|multiplied|unpack", about)
-    return (
-        " These are not the notebook's sizes: if you wrote one as a number, take sizes from the arguments."
-        if tensors and sizes
-        else ""
-    )
+    return OTHER_SIZES if tensors and sizes else ""
 
 
 def _is_generator(arg):

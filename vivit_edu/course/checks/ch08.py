@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,21 @@ def _look_at_all(q, k, v, t, s, over):
     return (k.flatten(0, 1) @ q[t, s] / q.shape[-1] ** 0.5).softmax(dim=0) @ v.flatten(0, 1)
 
 
+def _without_itself(q, k, v, t, s, over):
+    k = k.clone()
+    k[t, s] = -torch.inf * q[t, s].sign()  # its score is -inf
+    return _look(q, k, v, t, s, over)
+
+
+def _softmax_of_all(q, k, v, t, s, over):
+    weights = (k @ q[t, s] / q.shape[-1] ** 0.5).flatten().softmax(dim=0).view(k.shape[:2])
+    return weights[t] @ v[t] if over == "space" else weights[:, s] @ v[:, s]
+
+
+def _time_indices_for_places(q, k, v, t, s, over):
+    return (k[s] @ q[t, s] / q.shape[-1] ** 0.5).softmax(dim=0) @ v[s]
+
+
 def _without_softmax(q, k, v, t, s, over):
     keys, values = (k[t], v[t]) if over == "space" else (k[:, s], v[:, s])
     return keys @ q[t, s] / q.shape[-1] ** 0.5 @ values
@@ -55,10 +71,20 @@ def check_look(look: Callable) -> None:
         (*others, 5, 0, "time"),
         (*[drawn(1, 1, 4, seed=seed) for seed in range(3)], 0, 0, "space"),
         mistakes={
+            'over time it looks at the tokens of its time index too: compare over == "space" (`if over:` takes "time" '
+            "for True as well)": lambda *a: _look(*a[:5], "space"),
+            "over time it looks at k[s], all tokens of one time index: the places are the second axis, k[:, s]": (
+                _time_indices_for_places
+            ),
             "it looks over the other axis: over space at the tokens of its time index, k[t], over time at those of its "
             "place, k[:, s]": lambda *a: _look(*a[:5], "time" if a[5] == "space" else "space"),
             "it looks at all tokens of the clip: take those of its time index, k[t], or of its place, k[:, s]": (
                 _look_at_all
+            ),
+            "the softmax runs over all tokens of the clip: take it over those that this one looks at": _softmax_of_all,
+            "the token itself is left out: it is among the tokens that it looks at": _without_itself,
+            "the query is q[s, t]: q is [nt, S, d], so take q[t, s]": (
+                lambda q, k, v, t, s, over: _look(q[s, t].expand_as(q), k, v, t, s, over)
             ),
             "√d is missing": lambda *a: _look(*a, scale=1.0),
             "it divides by d, not by its root": lambda *a: _look(*a, scale=1 / a[0].shape[-1]),
@@ -80,10 +106,10 @@ def check_look(look: Callable) -> None:
 # ---- 08.2
 
 
-def _over(axis, q, k, v, scale=None):
+def _over(axis, q, k, v, scale=None, dim=-1):
     """Attention along an axis of [B, heads, nt, S, d]."""
     q, k, v = (part.movedim(axis, -2) for part in (q, k, v))
-    weights = (q @ k.mT * (scale or q.shape[-1] ** -0.5)).softmax(dim=-1)
+    weights = (q @ k.mT * (scale or q.shape[-1] ** -0.5)).softmax(dim=dim)
     return (weights @ v).movedim(-2, axis)
 
 
@@ -120,6 +146,9 @@ def check_attend_over(attend_over_space: Callable, attend_over_time: Callable) -
                 "it divides by d, not by its root": lambda *qkv, axis=axis: _over(
                     axis, *qkv, scale=1 / qkv[0].shape[-1]
                 ),
+                "the softmax runs over the queries: take it over the keys, the scores' last axis": (
+                    lambda *qkv, axis=axis: _over(axis, *qkv, dim=-2)
+                ),
                 "the result has the places before the times: put the axes back, [B, heads, nt, S, d]": _not_put_back,
                 "the axes were put back by a reshape, which cuts the same numbers into other rows: transpose them": (
                     lambda *qkv: _not_put_back(*qkv).reshape(qkv[0].shape)
@@ -150,24 +179,47 @@ def _attention(
     split="(three heads d)",
     join="(heads d)",
     scale=None,
-    swap=False,
-    reshaped=False,
+    before=None,
+    after=None,
     out=True,
 ):
-    """Model 4's attention with a module's weights, by masks; with a mistake where one is asked for."""
+    """Model 4's attention with a module's weights, by masks; with a mistake where one is asked for.
+
+    before: what is done to queries, keys and values [3, B, heads, nt, S, d]; after: to the result [B, heads, nt, S, d].
+    """
     weight, bias, out_weight, out_bias = projections(module)
     nt, s, d = z.shape[1], z.shape[2], z.shape[3] // heads
-    q, k, v = rearrange(F.linear(z, weight, bias), f"b nt s {split} -> three b heads (nt s) d", three=3, heads=heads)
+    qkv = rearrange(F.linear(z, weight, bias), f"b nt s {split} -> three b heads nt s d", three=3, heads=heads)
+    q, k, v = (before(qkv) if before else qkv).flatten(3, 4)
     if masks is None:
         masks = finished.head_masks(nt, s, heads, space_heads)
     scores = (q @ k.mT * (scale or d**-0.5)).masked_fill(~masks, -torch.inf)
     y = rearrange(scores.softmax(dim=-1) @ v, "b heads (nt s) d -> b heads nt s d", nt=nt)
-    if reshaped:
-        y = torch.cat((y[:, :space_heads], y[:, space_heads:].transpose(2, 3).reshape(y[:, space_heads:].shape)), 1)
-    if swap:
-        y = torch.cat((y[:, space_heads:], y[:, :space_heads]), dim=1)
-    y = rearrange(y, f"b heads nt s d -> b nt s {join}")
+    y = rearrange(after(y) if after else y, f"b heads nt s d -> b nt s {join}")
     return F.linear(y, out_weight, out_bias) if out else y
+
+
+def _time_first(space_heads):
+    return lambda y: torch.cat((y[:, space_heads:], y[:, :space_heads]), dim=1)
+
+
+def _time_recut(space_heads):
+    def recut(y):
+        over_time = y[:, space_heads:]
+        return torch.cat((y[:, :space_heads], over_time.transpose(2, 3).reshape(over_time.shape)), dim=1)
+
+    return recut
+
+
+def _heads_recut(qkv):
+    """Queries, keys and values whose heads were not split off and moved but cut out of [B, nt, S, D] by a reshape."""
+    return rearrange(qkv, "three b heads nt s d -> three b nt s (heads d)").reshape(qkv.shape)
+
+
+def _recut(y):
+    """A result that was not moved back but reshaped to [B, nt, S, D]."""
+    b, heads, nt, s, d = y.shape
+    return rearrange(y.reshape(b, nt, s, heads * d), "b nt s (heads d) -> b heads nt s d", heads=heads)
 
 
 def _kinds(z, count, first="space"):
@@ -177,6 +229,16 @@ def _kinds(z, count, first="space"):
     return torch.stack([one] * count[0] + [other] * count[1])
 
 
+def _check_start(module, dim):
+    """Xavier-uniform weights of each map and no biases, as init_attention draws them."""
+    maps = [*module.qkv.weight.chunk(3), module.out.weight]
+    drawn_so = all(weight.abs().max() <= (3 / dim) ** 0.5 and weight.std() > 0.7 / dim**0.5 for weight in maps)
+    if module.qkv.bias.any() or module.out.bias.any() or not drawn_so:
+        raise CheckFailed(
+            "the weights are drawn in another way than the package's: end __init__ with init_attention(self)"
+        )
+
+
 @exercise
 def check_factorised_attention(FactorisedAttention: Callable) -> None:
     """08.3: FactorisedAttention(dim, heads, space_heads) maps [B, nt, S, D] to the same shape."""
@@ -184,6 +246,7 @@ def check_factorised_attention(FactorisedAttention: Callable) -> None:
         module = made(FactorisedAttention, dim, heads, of_space, needs={"qkv": (dim, 3 * dim), "out": (dim, dim)})
         if len(list(module.parameters())) != 4:
             raise CheckFailed("the module has other parameters than those of qkv and out: Model 4 adds no weights")
+        _check_start(module, dim)
         counts = {"heads": heads, "space_heads": of_space}
 
         def reference(z, attention, counts=counts, **mistake):
@@ -223,16 +286,40 @@ def check_factorised_attention(FactorisedAttention: Callable) -> None:
                 "(three heads d)": with_mistake(split="(three d heads)"),
                 "the heads were told apart before queries, keys and values: in the last axis of qkv three comes "
                 "first": with_mistake(split="(heads three d)"),
+                "the last axis of qkv was read as (heads d three): in it three comes first, (three heads d)": (
+                    with_mistake(split="(heads d three)")
+                ),
+                "keys and values are exchanged: qkv holds queries, keys, values": with_mistake(
+                    before=lambda qkv: qkv[[0, 2, 1]]
+                ),
+                "queries and keys are exchanged: qkv holds queries, keys, values": with_mistake(
+                    before=lambda qkv: qkv[[1, 0, 2]]
+                ),
+                "the heads were made by a reshape, which cuts tokens into pieces: split the last axis into heads and "
+                "d, then move the heads (rearrange or permute)": with_mistake(before=_heads_recut),
+                "the heads were joined by a reshape, which cuts the numbers into other tokens: move the heads next to "
+                "d first (rearrange or permute)": with_mistake(after=_recut),
+                "heads were made and joined by a reshape, which cuts tokens into pieces: move the axes (rearrange or "
+                "permute)": with_mistake(before=_heads_recut, after=_recut),
+                "z was added to the result: the block does that, around the attention": (
+                    lambda z, attention, reference=reference: z + reference(z, attention)
+                ),
                 "the numbers of the heads alternate, (d heads): each head's numbers stay together, (heads d)": (
                     with_mistake(join="(d heads)")
                 ),
-                "the outputs of the temporal heads come first: Y = Concat(Y_s, Y_t) W_O": with_mistake(swap=True),
+                "the outputs of the temporal heads come first: Y = Concat(Y_s, Y_t) W_O": with_mistake(
+                    after=_time_first(of_space)
+                ),
                 "the temporal heads' result is cut into other rows: it is [B, heads, nt, S, d] already": with_mistake(
-                    reshaped=True
+                    after=_time_recut(of_space)
                 ),
                 "W_O is missing: return self.out(...)": with_mistake(out=False),
                 "it divides by √D: each head has the width d": with_mistake(scale=dim**-0.5),
                 "√d is missing": with_mistake(scale=1.0),
+            },
+            errors={
+                "except in dimension 1": "does it slice the clips? The heads are axis 1: q[:, :space_heads]",
+                "except in dimension": "join the two results along the axis of heads, dim=1",
             },
             gradients=heads > 3,
             what=f"what FactorisedAttention({dim}, {heads}, {of_space}) gives",
@@ -241,6 +328,14 @@ def check_factorised_attention(FactorisedAttention: Callable) -> None:
 
 
 # ---- 08.4
+
+
+def _of_one_number(number):
+    """Model 4's attention of which only one number of each output depends on the tokens."""
+    attention = finished.FactorisedAttention(8, 4, 2)
+    with torch.no_grad():
+        attention.out.weight[torch.arange(8) != number] = 0
+    return attention
 
 
 class _Rounds(finished.FactorisedAttention):
@@ -263,7 +358,7 @@ class _Joint(MultiHeadAttention):
 
 class _Reshaped(finished.FactorisedAttention):
     def forward(self, z):
-        return _attention(z, self, self.heads, self.space_heads, reshaped=True)
+        return _attention(z, self, self.heads, self.space_heads, after=_time_recut(self.space_heads))
 
 
 class _Neighbours(finished.FactorisedAttention):
@@ -381,15 +476,25 @@ def _check_moved(moved):
                     [(expected.roll(k, 0)) for k in range(3)]
                 ).any(0),
                 "only the output of the token itself is marked": lambda: _one(expected, clip, t, s),
-                "every output is marked, also those that stay the same but for rounding: allow for about 1e-5": (
+                "every output is marked, even those that differ only by rounding: allow for about 1e-5": (
                     torch.ones_like(expected)
                 ),
                 "the result has only one clip: mark the outputs of all clips, [B, nt, S]": expected[clip],
+                "some outputs that move are not marked: take the absolute difference, abs(), and any(dim=-1)": (
+                    lambda: found & expected
+                ),
             },
             what=what,
         )
         if found.dtype != torch.bool:
             raise CheckFailed(f"{what} is {found.dtype}, expected torch.bool")
+    for number in range(8):
+        found = call(moved, _ready_made(lambda number=number: _of_one_number(number), 0), z, clip, t, s)
+        if not torch.equal(found, cross):
+            raise CheckFailed(
+                "outputs that move are not marked. In this module only one number of each output moves, up or down: "
+                "take the absolute difference, abs(), and any(dim=-1)"
+            )
 
 
 def _one(like, *place):
@@ -419,7 +524,10 @@ def check_model4(Model4: Callable) -> None:
     if not isinstance(model, nn.Module):
         raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(model)}")
     _check_parts(model.eval())
+    _check_sizes(model)
     _fill(model)
+    for block in model.blocks:
+        _check_heads(block.attention, _SIZES["space_heads"])
     for b in (4, 1):
         clips = drawn(b, *_SIZES["clip_shape"], seed=b).sigmoid()  # in [0, 1]
         found = call(model.forward, clips)
@@ -427,7 +535,8 @@ def check_model4(Model4: Callable) -> None:
             _compare_logits(found, model, clips)
             close(
                 found,
-                model4_in_the_package(model)(clips),
+                model4_in_the_package(model, **_SIZES)(clips),
+                {'the head takes the first token only: pool="mean"': lambda: _first_token(model, clips)},
                 what="the logits, compared with the package's,",
                 tolerance=1e-4,
             )
@@ -435,9 +544,9 @@ def check_model4(Model4: Callable) -> None:
         close(call(model.train(), clips), found, what="in train mode, where nothing may differ, the logits")
         keeps_type(model.eval(), clips)
     learns(model, clips, also=model.parameters())
-    uneven = call(Model4, *list(_SIZES.values())[:-1], 1)
-    if any(getattr(block.attention, "space_heads", 1) != 1 for block in uneven.blocks):
-        raise CheckFailed("with space_heads=1 a block's attention has another number of spatial heads: pass it on")
+    uneven = call(Model4, *(_SIZES | {"space_heads": 1}).values())
+    _fill(uneven)
+    _check_heads(uneven.blocks[0].attention, 1)
     passed("08.5", "Model 4 gives the package's logits with the same weights.")
 
 
@@ -471,10 +580,48 @@ def _check_parts(model):
             f"with {_GRID[0]} time indices of {_GRID[1]} tokens `positions` has shape "
             f"{list(positions.shape)}, expected {shape}: one for each token of the grid"
         )
-    if not 0.01 < (spread := positions.detach().std().item()) < 2:
+    spread, mean = positions.detach().std().item(), positions.detach().mean().item()
+    if not (0.4 < spread < 0.6 and abs(mean) < 0.15):
         raise CheckFailed(
-            f"the positions start with a standard deviation of {spread:.2g}: start at 0.5 * torch.randn(…)"
+            f"the positions start with a mean of {mean:.2g} and a standard deviation of {spread:.2g}, expected about 0 "
+            "and 0.5: start at 0.5 * torch.randn(…)"
         )
+
+
+def _check_sizes(model):
+    """The MLPs' width and the number of classes are those asked for."""
+    maps = [part for part in model.blocks[0].mlp.modules() if isinstance(part, nn.Linear)]
+    for what, name, size in (
+        ("the MLP is {} wide", "mlp_dim", maps[0].out_features),
+        ("there are {} logits", "classes", model.head.linear.out_features),
+    ):
+        if size != _SIZES[name]:
+            raise CheckFailed(f"with {name}={_SIZES[name]} {what.format(size)}: pass {name} on")
+
+
+@torch.no_grad()
+def _check_heads(attention, space_heads):
+    """A block's attention has the heads asked for, by its values."""
+    z, dim, heads = drawn(2, 3, 4, _SIZES["dim"]), _SIZES["dim"], _SIZES["heads"]
+    close(
+        attention(z),
+        _attention(z, attention, heads, space_heads),
+        {
+            f"with heads={heads}, space_heads={space_heads} a block's attention has {count} heads, {of_space} of them "
+            "over space: pass both on to FactorisedAttention": lambda count=count, n=of_space: _attention(
+                z, attention, count, n
+            )
+            for count in range(1, dim + 1)
+            if dim % count == 0
+            for of_space in range(count + 1)
+        },
+        what="what a block's attention gives",
+    )
+
+
+def _first_token(model, clips):
+    z = _through(model.embedding(clips) + model.positions, model.blocks)
+    return model.head.linear(model.head.norm(z[:, 0, 0]))
 
 
 def _compare_logits(found, model, clips):
@@ -486,10 +633,9 @@ def _compare_logits(found, model, clips):
             z = block(z)
         return head(z.flatten(1, 2))
 
-    def every_block():
-        z = grid
+    def every_block(z=grid, after=0):
         for block in blocks:
-            z = block(z + model.positions)
+            z = block(z + model.positions * (1 - after)) + model.positions * after
         return model.head(z.flatten(1, 2))
 
     close(
@@ -498,6 +644,18 @@ def _compare_logits(found, model, clips):
         {
             "the positions are not used: add them before the first block": lambda: run(positions=0),
             "the positions are added before every block: they are added once": every_block,
+            "the positions are added before every block again: they are added once": lambda: every_block(
+                grid + model.positions
+            ),
+            "the positions are added after every block again: they are added once": lambda: every_block(
+                grid + model.positions, after=1
+            ),
+            "the tokens were averaged over time before the head: it needs all of them, z.flatten(1, 2)": lambda: (
+                model.head(_through(grid + model.positions, blocks).mean(dim=1))
+            ),
+            "the tokens were averaged over space before the head: it needs all of them, z.flatten(1, 2)": (
+                lambda: model.head(_through(grid + model.positions, blocks).mean(dim=2))
+            ),
             "the positions are added after the blocks: add them before the first one": lambda: model.head(
                 (_through(grid, blocks) + model.positions).flatten(1, 2)
             ),
@@ -552,6 +710,11 @@ def check_head_masks(head_masks: Callable, with_masks: Callable) -> None:
         kinds = torch.stack((time[:, None] == time, place[:, None] == place))
         return kinds[(torch.arange(heads) >= space_heads).long()]
 
+    def by_counts(nt, s, heads, space_heads, counted):
+        time, place = counted(torch.arange(nt * s))
+        kinds = time[:, None] == time, place[:, None] == place
+        return torch.stack([kinds[0]] * space_heads + [kinds[1]] * (heads - space_heads))
+
     def by_place(nt, s, heads, space_heads):
         order = torch.arange(nt * s).view(nt, s).T.flatten()
         return masks(nt, s, heads, space_heads)[:, order][..., order]
@@ -567,6 +730,12 @@ def check_head_masks(head_masks: Callable, with_masks: Callable) -> None:
             ),
             "the temporal heads come first, the spatial ones last": lambda *a: masks(*a).flip(0),
             "the tokens are counted place by place: token n has time index n // s and place n % s": by_place,
+            "the time index of token n is n // s, and its place n % s: s tokens belong to each time index": (
+                lambda nt, s, h, n: by_counts(nt, s, h, n, lambda token: (token // nt, token % nt))
+            ),
+            "the time index of token n is n // s, not n // nt": (
+                lambda nt, s, h, n: by_counts(nt, s, h, n, lambda token: (token // nt, token % s))
+            ),
             "every head has both masks at once: a head of Model 4 has one of them": (
                 lambda nt, s, h, n: masks(nt, s, 2, 1).any(dim=0).expand(h, -1, -1)
             ),
@@ -589,10 +758,13 @@ def check_head_masks(head_masks: Callable, with_masks: Callable) -> None:
 
 
 def _check_with_masks(with_masks):
-    def reference(attention, z, masks, join="(heads d)", out=True):
+    def masked(scores, masks, fill=-torch.inf, dim=-1):
+        return scores.masked_fill(~masks, fill).softmax(dim)
+
+    def reference(attention, z, masks, join="(heads d)", out=True, scale=None, weights=masked):
         q, k, v = attention.split(z)
-        scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~masks, -torch.inf)
-        y = rearrange(scores.softmax(dim=-1) @ v, f"b heads n d -> b n {join}")
+        y = weights(q @ k.mT * (scale or q.shape[-1] ** -0.5), masks) @ v
+        y = rearrange(y, f"b heads n d -> b n {join}")
         return attention.out(y) if out else y
 
     def masks(heads, n, seed=0):
@@ -616,6 +788,17 @@ def _check_with_masks(with_masks):
             "the numbers of the heads alternate, (d heads): each head's numbers stay together, (heads d)": (
                 lambda a, z, masks: reference(a, z, masks, join="(d heads)")
             ),
+            "the weights were multiplied by the masks, so they no longer add up to 1: set the scores of other pairs to "
+            "-inf before the softmax": lambda a, z, masks: reference(
+                a, z, masks, weights=lambda x, masks: x.softmax(-1) * masks
+            ),
+            "the scores of other pairs are 0, which is a score like any other: set them to -inf": (
+                lambda a, z, masks: reference(a, z, masks, weights=lambda x, masks: masked(x, masks, fill=0))
+            ),
+            "the softmax runs over the queries: take it over the keys, the scores' last axis": (
+                lambda a, z, masks: reference(a, z, masks, weights=lambda x, masks: masked(x, masks, dim=-2))
+            ),
+            "√d is missing": lambda a, z, masks: reference(a, z, masks, scale=1.0),
             "W_O is missing: return attention.out(...)": lambda a, z, masks: reference(a, z, masks, out=False),
             "the masks were added to the scores as 0 and 1: give them as bool": lambda a, z, masks: a.out(
                 rearrange(
@@ -624,6 +807,7 @@ def _check_with_masks(with_masks):
                 )
             ),
         },
+        errors={"must match": "masks [heads, N, N] fit the scores [B, heads, N, N] as they are"},
         what="the output of with_masks",
     )
 
@@ -637,6 +821,20 @@ def _halves(rows):
 
 def _in_parts(p):
     return torch.cat([_halves(part) for part in p.chunk(3)])
+
+
+def _some_parts(p, moved):
+    """p with the halves of some of queries, keys and values exchanged. moved: a "q", "k" or "v" for each."""
+    return torch.cat([_halves(part) if name in moved else part for name, part in zip("qkv", p.chunk(3))])
+
+
+def _only(moved):
+    return lambda w, b, o: (_some_parts(w, moved), _some_parts(b, moved), _halves(o.T).T)
+
+
+def _left(number):
+    """One of the three tensors as it was; it says nothing of the others."""
+    return lambda *given: [p if k == number else p[:0] for k, p in enumerate(given)]
 
 
 def _space_first(weight, bias, out):
@@ -672,12 +870,10 @@ def check_space_first(space_first: Callable) -> None:
             "the columns of qkv_weight were exchanged too: they belong to the token, not to the heads": (
                 lambda w, b, o: (_halves(_in_parts(w).T).T, _in_parts(b), _halves(o.T).T)
             ),
-            "the values were left as they were: a head's values move with its queries and keys": (
-                lambda w, b, o: (
-                    *(torch.cat((_in_parts(p)[: len(p) // 3 * 2], p[len(p) // 3 * 2 :])) for p in (w, b)),
-                    _halves(o.T).T,
-                )
-            ),
+            "the values were left as they were: a head's values move with its queries and keys": _only("qk"),
+            "only the queries were moved: a head's keys and values move with them": _only("q"),
+            "only the keys were moved: a head's queries and values move with them": _only("k"),
+            "only the values were moved: a head's queries and keys move with them": _only("v"),
             "all rows were reversed: exchange the halves and keep the order within each": (
                 lambda w, b, o: (*(torch.cat([part.flip(0) for part in p.chunk(3)]) for p in (w, b)), o.flip(1))
             ),
@@ -686,7 +882,9 @@ def check_space_first(space_first: Callable) -> None:
                 b.flip(0),
                 _halves(o.T).T,
             ),
-            "nothing was moved": lambda w, b, o: (w, b, o),
+            "qkv_weight was left as it was: its rows belong to heads": _left(0),
+            "qkv_bias was left as it was: its numbers belong to heads, like the rows of qkv_weight": _left(1),
+            "out_weight was left as it was: its columns belong to heads": _left(2),
         },
         what="qkv_weight, qkv_bias, out_weight",
     )
@@ -702,16 +900,18 @@ def same_attention(FactorisedAttention: Callable) -> None:
     mine, theirs, z = FactorisedAttention(24, 4, 2), FactorisedDotProductAttention(24, 4), drawn(2, 3, 5, 24)
     _fill(mine)
     load_into(theirs, mine)
-    _say("your FactorisedAttention", "the package's", mine(z), theirs(z))
+    _say("FactorisedAttention", "the package's", mine(z), theirs(z))
 
 
 @torch.no_grad()
 def same_model4(Model4: Callable) -> None:
     """Compares a reader's Model 4 with the package's that has the same weights, on clips of 28³ voxels."""
-    model = Model4((1, 28, 28, 28), (7, 7, 7), 11, dim=64, depth=3, heads=4, mlp_dim=128, space_heads=2).eval()
+    sizes = {"clip_shape": (1, 28, 28, 28), "tubelet": (7, 7, 7), "classes": 11, "dim": 64, "depth": 3, "heads": 4}
+    sizes |= {"mlp_dim": 128, "space_heads": 2}
+    model = Model4(**sizes).eval()
     _fill(model, std=0.2)
     clips = drawn(2, 1, 28, 28, 28).sigmoid()
-    _say("your Model4", "the package's", model(clips), model4_in_the_package(model)(clips))
+    _say("Model4", "the package's", model(clips), model4_in_the_package(model, **sizes)(clips))
 
 
 @torch.no_grad()
@@ -732,20 +932,11 @@ def load_into(attention: nn.Module, other: nn.Module) -> None:
     attention.load_state_dict({name: value.detach().clone() for name, value in weights.items()})
 
 
-def model4_in_the_package(model: nn.Module) -> nn.Module:
-    """The package's Model 4 with the weights of yours, in eval mode."""
+def model4_in_the_package(model: nn.Module, *, classes: int, space_heads: int, **sizes: Any) -> nn.Module:
+    """The package's Model 4 with the weights of yours, in eval mode. sizes: yours; half of the heads see space."""
+    assert 2 * space_heads == sizes["heads"]
+    package = build_model("factorised_dot_product", num_classes=classes, **sizes)
     convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
-    widen = next(part for part in model.blocks[0].mlp.modules() if isinstance(part, nn.Linear))
-    package = build_model(
-        "factorised_dot_product",
-        clip_shape=(convolution.in_channels, *(n * p for n, p in zip(model.embedding.grid, convolution.kernel_size))),
-        num_classes=next(part for part in model.head.modules() if isinstance(part, nn.Linear)).out_features,
-        tubelet=tuple(convolution.kernel_size),
-        dim=convolution.out_channels,
-        depth=len(model.blocks),
-        heads=model.blocks[0].attention.heads,
-        mlp_dim=widen.out_features,
-    )
     parts = {"embedding.projection": convolution, "encoder.norm": model.head.norm, "head": model.head.linear}
     for k, block in enumerate(model.blocks):
         load_into(package.encoder.blocks[k].attention, block.attention)

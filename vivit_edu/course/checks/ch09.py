@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from ...models import model_class
 from ...vivit import Block, FactorisedDotProductBlock, FactorisedSelfAttentionBlock, ViViTConfig
 from ..ready import ch09 as finished
 from . import CheckFailed, call, examine, exercise, kind, passed
+from .calling import call_with_hints
 
 FOUR_MODELS = tuple(cost.PAPER)  # the package's names of Models 1 to 4
 FOUR = "Model 1, Model 2, Model 3, Model 4"
@@ -46,11 +48,17 @@ PAIRS_MISTAKES: dict[int, dict[str, Callable]] = {  # of each model
             t * s * (s + t)
         ),
         "space and time are exchanged": lambda t, s: s * t**2 + s**2,
+        "nt and s are exchanged in its first term: over space there are nt attentions among s tokens each": (
+            lambda t, s: s * t**2 + t**2
+        ),
         "this is Model 1's: the spatial encoder sees one time index at a time": lambda t, s: (t * s) ** 2,
     },
     3: {
         "the attention over time is missing": lambda t, s: t * s**2,
         "the attention over space is missing": lambda t, s: s * t**2,
+        "nt and s are exchanged: over space there are nt attentions among s tokens each, over time s among nt": (
+            lambda t, s: t**3 + s**3
+        ),
         "this is one time index and one place: there are nt and s of them": lambda t, s: s**2 + t**2,
         "this is Model 2's: here all s places are still there over time": lambda t, s: t * s**2 + t**2,
         "the two attentions are multiplied: they come one after the other, so their pairs add up": lambda t, s: (
@@ -123,10 +131,16 @@ def check_block_flops(block_flops: Callable) -> None:
     examine(
         block_flops,
         finished.block_flops,
-        *((7, 39, 3, 10, 34), (7, 39, 1, 10, 34), (1, 1, 1, 3, 5), (3136, 9834496, 1, 768, 3072)),
+        *((7, 39, 1, 10, 34), (7, 39, 2, 10, 34), (1, 1, 1, 3, 5), (3136, 9834496, 1, 768, 3072)),
         mistakes={
             "the two numbers are exchanged: first the linear maps, then the products": lambda *block: (
                 finished.block_flops(*block)[::-1]
+            ),
+            "`attentions` is not used: two attentions have twice the maps for Q, K, V and the output": linear(
+                lambda n, a, d, m: n * (8 * d * d + 4 * d * m)
+            ),
+            "the block has one MLP, however many attentions it has": linear(
+                lambda n, a, d, m: a * n * (8 * d * d + 4 * d * m)
             ),
             "each multiply-add counts as two FLOPs": linear(lambda n, a, d, m: n * (4 * a * d * d + 2 * d * m)),
             "W_O is missing: an attention has four maps from D to D": linear(
@@ -141,12 +155,6 @@ def check_block_flops(block_flops: Callable) -> None:
             "the MLP has two maps, from D to M and back": linear(lambda n, a, d, m: n * (8 * a * d * d + 2 * d * m)),
             "the MLP is missing": linear(lambda n, a, d, m: n * 8 * a * d * d),
             "the attention's linear maps are missing": linear(lambda n, a, d, m: n * 4 * d * m),
-            "`attentions` is not used: two attentions have twice the maps for Q, K, V and the output": linear(
-                lambda n, a, d, m: n * (8 * d * d + 4 * d * m)
-            ),
-            "the block has one MLP, however many attentions it has": linear(
-                lambda n, a, d, m: a * n * (8 * d * d + 4 * d * m)
-            ),
             "mlp_dim is taken to be 4·dim: use the one that is given": linear(
                 lambda n, a, d, m: n * (8 * a * d * d + 16 * d * d)
             ),
@@ -290,6 +298,10 @@ def check_whole_models(whole: Callable) -> None:
         finished.whole,
         *((price, 3, 5, 4, 7), (price, 6, 2, 2, 3), (price, 1, 4, 3, 1), (sparse, 4, 3, 5, 0)),
         mistakes={
+            "Model 1: these are the tokens of one time index, there are nt·s in all": of(
+                1, lambda c, t, s: c(s, (t * s) ** 2, 1)
+            ),
+            "Model 1: it has nt·s tokens, not nt": of(1, lambda c, t, s: c(t, (t * s) ** 2, 1)),
             "Model 1: its pairs are (nt·s)²": of(1, lambda c, t, s: c(t * s, t * s, 1)),
             "depth is missing: the cost of a block is needed once for each of its layers": lambda c, t, s, depth, td: (
                 finished.whole(c, t, s, 1, td)
@@ -325,6 +337,12 @@ def check_whole_models(whole: Callable) -> None:
             "Model 3: its block has two attentions": of(3, lambda c, t, s: c(t * s, t * s * (t + s), 1)),
             "Model 3: it is one block with two attentions and one MLP, so cost is called once": of(
                 3, lambda c, t, s: c(t * s, t * s * s, 1) + c(t * s, s * t * t, 1)
+            ),
+            "Model 3: its second attention comes without a second MLP, so call cost once, with attentions=2": of(
+                3, lambda c, t, s: 2 * c(t * s, t * s * (t + s), 1)
+            ),
+            "Model 3: attentions=2 counts both already, so a block's cost isn't doubled": of(
+                3, lambda c, t, s: 2 * c(t * s, t * s * (t + s), 2)
             ),
             "Model 3: this is Model 4's number of pairs": of(3, lambda c, t, s: c(t * s, t * s * (t + s) / 2, 2)),
             "Model 4: its block has one attention, whose heads are divided": of(
@@ -418,56 +436,75 @@ def check_kept(kept: Callable) -> None:
     def per_pair(formula):
         return lambda n, p, a, d, m, h: n * (6 * a * d + 2 * d + 2 * m) + formula(n, p, a, d, h)
 
+    cases = (7, 39, 2, 12, 34, 3), (7, 39, 1, 10, 34, 5)
+
+    once = functools.cache(kept)
+
+    def in_both(formula):
+        """A mistake counts only where it explains both cases: with one alone, some would be taken for others."""
+        return lambda *block: formula(*block) if all(math.isclose(once(*c), formula(*c)) for c in cases) else math.nan
+
+    mistakes = {
+        "these are bytes: return how many numbers there are": lambda *block: 4 * finished.kept(*block),
+        "the input of a LayerNorm is missing: it is in front of the MLP too": per_token(
+            lambda a, d, m: 6 * a * d + d + 2 * m
+        ),
+        "the input of a LayerNorm is missing: there is one in front of each attention too": per_token(
+            lambda a, d, m: 5 * a * d + 2 * d + 2 * m
+        ),
+        "the inputs of the LayerNorms are missing": per_token(lambda a, d, m: 5 * a * d + d + 2 * m),
+        "Q, K and V are three times [N, D]": per_token(lambda a, d, m: 4 * a * d + 2 * d + 2 * m),
+        "Q, K and V are missing": per_token(lambda a, d, m: 3 * a * d + 2 * d + 2 * m),
+        "M is kept twice: GELU keeps its input, and so does the map after it": per_token(
+            lambda a, d, m: 6 * a * d + 2 * d + m
+        ),
+        "the MLP's numbers of width M are missing": per_token(lambda a, d, m: 6 * a * d + 2 * d),
+        "the MLP's numbers of width D are missing: the inputs of its LayerNorm and of its first map": per_token(
+            lambda a, d, m: 6 * a * d + 2 * m
+        ),
+        "`attentions` is not used: each attention keeps its own numbers": per_token(lambda a, d, m: 8 * d + 2 * m),
+        "the block has one MLP, however many attentions it has": per_token(lambda a, d, m: a * (8 * d + 2 * m)),
+        "the block has one MLP: its [N, M] are kept twice, however many attentions it has": per_token(
+            lambda a, d, m: 6 * a * d + 2 * d + 2 * a * m
+        ),
+        "the block has one MLP: it keeps two [N, D], however many attentions it has": per_token(
+            lambda a, d, m: 8 * a * d + 2 * m
+        ),
+        "mlp_dim is taken to be 4·dim: use the one that is given": per_token(lambda a, d, m: 6 * a * d + 2 * d + 8 * d),
+        "the weights are missing: each head keeps one number per pair": per_pair(lambda n, p, a, d, h: 0),
+        "the weights of one head are counted: each head has its own": per_pair(lambda n, p, a, d, h: p),
+        "the weights use tokens²: how many pairs there are is given as `pairs`": per_pair(
+            lambda n, p, a, d, h: h * n * n
+        ),
+        "`pairs` already counts both attentions of the block": per_pair(lambda n, p, a, d, h: a * h * p),
+        "a weight is one number, not dim or d of them": per_pair(lambda n, p, a, d, h: d * p),
+        "a weight is one number in each head, not dim of them": per_pair(lambda n, p, a, d, h: d * h * p),
+        "scores and weights are both counted: softmax keeps only its output": per_pair(lambda n, p, a, d, h: 2 * h * p),
+        "the heads divide D, so they do not multiply the numbers of the tokens": lambda n, p, a, d, m, h: (
+            h * (n * (6 * a * d + 2 * d + 2 * m) + p)
+        ),
+    }
     examine(
         kept,
         finished.kept,
-        *((7, 39, 3, 12, 34, 3), (7, 39, 1, 10, 34, 5), (1, 1, 1, 3, 5, 1), (500, 0, 1, 12, 48, 3)),
-        mistakes={
-            "these are bytes: return how many numbers there are": lambda *block: 4 * finished.kept(*block),
-            "the input of a LayerNorm is missing: it is in front of the MLP too": per_token(
-                lambda a, d, m: 6 * a * d + d + 2 * m
-            ),
-            "the input of a LayerNorm is missing: there is one in front of each attention too": per_token(
-                lambda a, d, m: 5 * a * d + 2 * d + 2 * m
-            ),
-            "the inputs of the LayerNorms are missing": per_token(lambda a, d, m: 5 * a * d + d + 2 * m),
-            "Q, K and V are three times [N, D]": per_token(lambda a, d, m: 4 * a * d + 2 * d + 2 * m),
-            "Q, K and V are missing": per_token(lambda a, d, m: 3 * a * d + 2 * d + 2 * m),
-            "M is kept twice: GELU keeps its input, and so does the map after it": per_token(
-                lambda a, d, m: 6 * a * d + 2 * d + m
-            ),
-            "the MLP's numbers of width M are missing": per_token(lambda a, d, m: 6 * a * d + 2 * d),
-            "the MLP's numbers of width D are missing: the inputs of its LayerNorm and of its first map": per_token(
-                lambda a, d, m: 6 * a * d + 2 * m
-            ),
-            "`attentions` is not used: each attention keeps its own numbers": per_token(lambda a, d, m: 8 * d + 2 * m),
-            "the block has one MLP, however many attentions it has": per_token(lambda a, d, m: a * (8 * d + 2 * m)),
-            "mlp_dim is taken to be 4·dim: use the one that is given": per_token(
-                lambda a, d, m: 6 * a * d + 2 * d + 8 * d
-            ),
-            "the weights are missing: each head keeps one number per pair": per_pair(lambda n, p, a, d, h: 0),
-            "the weights of one head are counted: each head has its own": per_pair(lambda n, p, a, d, h: p),
-            "the weights use tokens²: how many pairs there are is given as `pairs`": per_pair(
-                lambda n, p, a, d, h: h * n * n
-            ),
-            "`pairs` already counts both attentions of the block": per_pair(lambda n, p, a, d, h: a * h * p),
-            "a weight is one number, not dim or d of them": per_pair(lambda n, p, a, d, h: d * p),
-            "a weight is one number in each head, not dim of them": per_pair(lambda n, p, a, d, h: d * h * p),
-            "scores and weights are both counted: softmax keeps only its output": per_pair(
-                lambda n, p, a, d, h: 2 * h * p
-            ),
-            "the heads divide D, so they do not multiply the numbers of the tokens": lambda n, p, a, d, m, h: (
-                h * (n * (6 * a * d + 2 * d + 2 * m) + p)
-            ),
-        },
+        *cases,
+        *((1, 1, 1, 3, 5, 1), (500, 0, 1, 12, 48, 3)),
+        mistakes={said: in_both(formula) for said, formula in mistakes.items()},
         what="how many numbers are kept",
     )
-    passed("09.6", "8 vectors of width D and 2 of width M for each token, and one number for each pair and head.")
+    passed(
+        "09.6",
+        "for each token 6 vectors of width D per attention, and 2 of width D and 2 of width M for the MLP; one "
+        "number for each pair and head.",
+    )
 
 
 # ---- 09.7
 
 Design = tuple[int, tuple[int, ...]]
+LONG = ViViTConfig((3, 128, 224, 224), 400, (2, 16, 16), dim=192, depth=12, heads=4, mlp_dim=768)  # the chapter's
+TUBELETS = [(t, p, p) for t in (2, 4, 8) for p in (8, 16, 32)]  # the chapter's
+ALIKE = ((1, 48, 48), (4, 24, 24), (16, 12, 12))  # equally many tokens, and the second has the fewest FLOPs
 CHOICES = ((2, 8, 8), (4, 8, 8), (2, 16, 16), (8, 8, 8), (4, 16, 16), (2, 32, 32), (8, 16, 16), (4, 32, 32))
 
 
@@ -484,20 +521,32 @@ def check_best_design(best_design: Callable) -> None:
         (wide, 0.7e9, 9e9, True),
         (clip, 1e12, 1e15, False),
     ]
-    for config, *limits in trials:
-        for tubelets in (CHOICES, CHOICES[::-1]):
+    trials = [(config, CHOICES, *limits) for config, *limits in trials]
+    trials += [(clip, ALIKE, 1e12, 0.4e9, False), *_at_the_limits(replace(clip, tubelet=ALIKE[1]))]
+    hint = {said: "if nothing fits, return None" for said in ("empty", "out of range", "NoneType")}
+    for config, choices, *limits in trials:
+        for tubelets in (choices, choices[::-1]):
             given = (config, list(tubelets), *limits)
-            _compare_designs(call(best_design, *given), *given)
-    nothing = call(best_design, clip, list(CHOICES), 1e6, 1e6, False)
+            _compare_designs(call_with_hints(hint, best_design, *given), *given)
+    nothing = call_with_hints(hint, best_design, clip, list(CHOICES), 1e6, 1e6, False)
     if nothing is not None:
         raise CheckFailed(f"nothing fits into 1 MB, but your function returned {_short(nothing)}: return None")
     passed("09.7", "the most tokens that both limits allow, with and without the fused kernel.")
 
 
+def _at_the_limits(c):
+    """Trials in which Model 2 with this tubelet needs exactly what is allowed, of one and of the other."""
+    size, flops = finished.training_bytes(c)[1], finished.model_flops(c)[1]
+    return [(c, ALIKE, 1e12, flops, False), (c, ALIKE, size, 0.4e9, False)]
+
+
 def _compare_designs(found, config, tubelets, max_bytes, max_flops, fused):
     wanted = _search(config, tubelets, max_bytes, max_flops, fused)
     if found is None:
-        raise CheckFailed("your function returned None, but a design fits: does it end in `return ...`?")
+        raise CheckFailed(
+            "your function returned None, but a design fits: does it end in `return ...`, and use the `config` that it "
+            "is given?"
+        )
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         raise CheckFailed(f"return (model, tubelet), one design; your function returned {_short(found)}")
     model, tubelet = found
@@ -530,7 +579,7 @@ def _search(
         for model, (flops, size) in enumerate(zip(finished.model_flops(c), finished.training_bytes(c, fused=fused)), 1):
             if flops <= max_flops and size <= max_bytes:
                 fits.append((order(tokens, model, flops, size), (model, tubelet)))
-    return min(fits)[1] if fits else None
+    return min(fits, key=lambda fit: fit[0])[1] if fits else None
 
 
 def _ordered(order):
@@ -562,16 +611,29 @@ DESIGN_MISTAKES: dict[str, Callable] = {
     "`fused` has no effect: pass it on to training_bytes": lambda *given: _search(*given[:4], not given[4]),
     "memory has no effect: max_bytes is a limit too": _without("bytes"),
     "the FLOPs have no effect: max_flops is a limit too": _without("flops"),
-    "this has the fewest tokens: most tokens are wanted": _ordered(lambda tokens, model, flops, size: (tokens, model)),
-    "this is the cheapest design: most tokens are wanted": _ordered(lambda tokens, model, flops, size: flops),
-    "the lower number of the model decides only between designs with equally many tokens": _ordered(
-        lambda tokens, model, flops, size: (model, -tokens, flops)
+    "`tubelets` has no effect: look at those that are given, not at TUBELETS": lambda config, _, *limits: _search(
+        config, TUBELETS, *limits
+    ),
+    "`config` has no effect: use the one that is given, not LONG": lambda config, *given: _search(LONG, *given),
+    "what needs exactly as much as is allowed fits too: at most is <=": lambda config, tubelets, size, flops, fused: (
+        _search(config, tubelets, size - 1, flops - 1, fused)
     ),
     "with equally many tokens the lower number of the model is wanted, before the FLOPs": _ordered(
         lambda tokens, model, flops, size: (-tokens, -model, flops)
     ),
     "with equal tokens and model the one with fewer FLOPs is wanted": _ordered(
         lambda tokens, model, flops, size: (-tokens, model, -flops)
+    ),
+    "with equal tokens and model the one with fewer FLOPs is wanted, whatever its tubelet": (
+        lambda config, tubelets, *limits: _search(
+            config, sorted(tubelets), *limits, lambda tokens, model, flops, size: (-tokens, model)
+        )
+    ),
+    "this is the first design that fits: go through all of them": _ordered(lambda tokens, model, flops, size: 0),
+    "this has the fewest tokens: most tokens are wanted": _ordered(lambda tokens, model, flops, size: (tokens, model)),
+    "this is the cheapest design: most tokens are wanted": _ordered(lambda tokens, model, flops, size: flops),
+    "the lower number of the model decides only between designs with equally many tokens": _ordered(
+        lambda tokens, model, flops, size: (model, -tokens, flops)
     ),
     "this is the most expensive one that fits: most tokens are wanted": _ordered(
         lambda tokens, model, flops, size: -flops
@@ -647,7 +709,7 @@ def flops_of_a_clip(model: int, c: ViViTConfig) -> int:
 
 
 def bytes_of_a_step(model: int, c: ViViTConfig, fused: bool = False) -> int:
-    """Bytes of a training step on one clip at its worst moment, with the weights and AdamW's two averages.
+    """Bytes of a training step on one clip at its peak, with the weights and AdamW's two averages.
 
     fused: computed on the CPU, with its fused kernel. Otherwise on the meta device, where attention is plain.
     """

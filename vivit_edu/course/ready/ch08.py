@@ -126,7 +126,7 @@ def head_masks(nt: int, s: int, heads: int, space_heads: int) -> torch.Tensor:
 @builds("08.6")
 def with_masks(attention: nn.Module, z: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Multi-head attention [B, N, D] -> [B, N, D] in which each head has its mask, bool [heads, N, N]"""
-    q, k, v = attention.split(z)  # each [B, heads, N, d]
+    q, k, v = rearrange(attention.qkv(z), "b n (three heads d) -> three b heads n d", three=3, heads=attention.heads)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=masks)
     return attention.out(rearrange(y, "b heads n d -> b n (heads d)"))
 

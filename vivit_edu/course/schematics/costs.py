@@ -256,7 +256,7 @@ def _designs(
             count += inside
             fill = INKS[k] if inside else "white"
             axes.loglog(x, y, MODEL_MARKS[k], color=INKS[k], markerfacecolor=fill, markersize=6)
-            if (k + 1, tubelet) == best:
+            if (k + 1, *tubelet) == (best[0], *best[1]):
                 axes.loglog(x, y, "o", color="black", markerfacecolor="none", markersize=15)
                 style = {"xytext": (-13, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
                 axes.annotate(f"Model {k + 1}, {_by(tubelet)}", (x, y), weight="bold", fontsize=SMALLEST, **style)
