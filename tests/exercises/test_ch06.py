@@ -76,6 +76,10 @@ test_encode_frames = run_cases(
             "averaged before the encoder",
         ),
         "not unfolded": (lambda e, z: e(z.flatten(0, 1)), "still folded"),
+        "unfolded with b=nt": (
+            lambda e, z: rearrange(e(z.flatten(0, 1)), "(b t) d -> b t d", b=z.shape[1]),
+            "b is the number of clips",
+        ),
         "averaged over time": (lambda e, z: frames_by_flatten(e, z).mean(1), "time is gone"),
         "the first time index": (lambda e, z: e(z[:, 0])[:, None].expand(-1, z.shape[1], -1), "of the first one"),
         "the notebook's batch": (
@@ -202,6 +206,20 @@ def always_train_afterwards(model, clips):
     return not result
 
 
+def train_afterwards(model, clips):
+    model.eval()
+    with torch.no_grad():
+        result = bool(gap(model, clips) > 1e-3)
+    model.train()
+    return result
+
+
+def clip_without_batch(model, clips):
+    together = model(clips)
+    alone = torch.cat([model(clip) for clip in clips])
+    return bool((together - alone).abs().max() > 1e-3 * together.abs().max())
+
+
 def gradients_left_off(model, clips):
     torch.set_grad_enabled(False)
     return detector(model, clips)
@@ -254,6 +272,8 @@ test_depends_on_mates = run_cases(
         ),
         "train mode": (without_eval, "dropout|put the model into eval mode"),
         "left in eval mode": (leaves_eval, "left in another mode"),
+        "always in train mode afterwards": (train_afterwards, r"left in another mode.*train\(mode\)"),
+        "clips without a batch axis": (quietly(clip_without_batch), r"takes clips.*clips\[i : i \+ 1\]"),
         "gradients left off": (gradients_left_off, "gradients switched off"),
         "a global seed": (with_a_seed, "sets the global seed"),
         "one answer per value": (
@@ -389,6 +409,27 @@ def cls_behind(self, z):
     return z.mean(dim=1) if self.cls is None else z[:, -1]
 
 
+def cls_behind_first_read(self, z):
+    if self.cls is not None:
+        z = torch.cat((z, self.cls.expand(len(z), -1, -1)), dim=1)
+    return read(self, self.norm(through(self, z + self.positions)))
+
+
+def cls_after_positions(self, z):
+    return read(self, self.norm(through(self, front(self, z + self.positions))))
+
+
+def norm_in_the_loop(self, z):
+    z = front(self, z) + self.positions
+    for block in self.blocks:
+        z = self.norm(block(z))
+    return read(self, z)
+
+
+def norm_first(self, z):
+    return read(self, through(self, self.norm(front(self, z) + self.positions)))
+
+
 def cls_without_position(self, z):
     if self.cls is None:
         return Reader.forward(self, z)
@@ -466,6 +507,23 @@ def cls_for_the_mean(self, count, dim, *sizes):
     self.cls = nn.Parameter(torch.zeros(1, 1, dim))
 
 
+def mlp_dim_ignored(self, count, dim, depth, heads, *more):
+    self.blocks = nn.ModuleList(EncoderBlock(dim, heads, 4 * dim) for _ in range(depth))
+
+
+def heads_ignored(self, count, dim, depth, heads, mlp_dim, *more):
+    self.blocks = nn.ModuleList(EncoderBlock(dim, 4, mlp_dim) for _ in range(depth))
+
+
+def cls_at_random(self, count, dim, *sizes):
+    if self.cls is not None:
+        self.cls = nn.Parameter(torch.randn(1, 1, dim))
+
+
+def no_cls(self, count, dim, *sizes):
+    self.cls = None
+
+
 test_sequence_encoder = run_cases(
     ch06.check_sequence_encoder,
     right=[Reader, ReaderWithIf, ReaderPiecewise],
@@ -478,6 +536,14 @@ test_sequence_encoder = run_cases(
         "always the first": (reads(always_first), "no cls token here"),
         "the last token": (reads(last_token), "last token is read"),
         "cls behind": (reads(cls_behind), "put it in front"),
+        "cls behind, the first read": (reads(cls_behind_first_read), "comes last, but the first token is read"),
+        "cls after the positions": (reads(cls_after_positions), "the cls token comes first, and the positions"),
+        "norm in the loop": (reads(norm_in_the_loop), "follows every block"),
+        "norm first": (reads(norm_first), "before the blocks"),
+        "mlp_dim ignored": (made(mlp_dim_ignored), "an MLP of width 48"),
+        "heads ignored": (made(heads_ignored), "has 4 heads"),
+        "cls at random": (made(cls_at_random), "does not start at zero"),
+        "never a cls": (made(no_cls), 'with pool="cls", .* has no cls token'),
         "cls without a position": (reads(cls_without_position), "got no position"),
         "first block": (reads(first_block_only), "only the first block"),
         "z not handed on": (reads(z_not_handed_on), "only the last block's result"),
@@ -488,7 +554,7 @@ test_sequence_encoder = run_cases(
         "positions detached": (reads(positions_detached), "no gradient reaches module.positions"),
         "dropout": (reads(with_dropout), "train mode"),
         "a list": (made(list_of_blocks), "plain list"),
-        "one block": (made(one_block_again), "1 different blocks"),
+        "one block": (made(one_block_again), "one block several times"),
         "no Parameter": (made(plain_positions), "expected nn.Parameter"),
         "no position for cls": (made(no_place_for_cls), "one for the cls token"),
         "std ignored": (made(std_ignored), "expected 0.7"),
@@ -631,6 +697,19 @@ def always_in_time(self, nt, places, pool, std):
     self.time = self.time or Reader(nt, dim, 0, heads, mlp_dim, pool, std)
 
 
+def one_encoder_for_both(self, *sizes):
+    if self.time is not None:
+        self.time = self.space
+
+
+def the_notebooks_grid(self, *sizes):
+    self.embedding = TubeletEmbedding((1, 4, 8, 8), self.sizes[0], (1, 8, 2))
+
+
+def head_without_bias(self, *sizes):
+    self.head = nn.Linear(self.sizes[0], 7, bias=False)
+
+
 def one_logit_less(self, *sizes):
     self.head = nn.Linear(self.sizes[0], 6)
 
@@ -669,17 +748,24 @@ test_model2 = run_cases(
         "positions twice": (model(positions_twice), "added twice"),
         "time over the batch": (model(time_over_the_batch), "works over the batch"),
         "softmax": (model(lambda s, x: finish(s, s.frames(x)).softmax(-1)), "softmax follows"),
-        "no head": (model(lambda s, x: s.time(s.frames(x)) if s.time else s.frames(x).mean(1)), "has shape"),
+        "no head": (model(lambda s, x: s.time(s.frames(x)) if s.time else s.frames(x).mean(1)), "(has|have) shape"),
         "time is not optional": (model(lambda s, x: s.head(s.time(s.frames(x)))), "NoneType"),
         "without gradients": (model(torch.no_grad()(Whole.forward)), "no gradient reaches"),
         "frames detached": (model(lambda s, x: finish(s, s.frames(x).detach())), "no gradient reaches"),
         "dropout": (model(lambda s, x: finish(s, F.dropout(s.frames(x), 0.1, s.training))), "train mode"),
         "std ignored": (model_with(small_time), "with std=0.7 the temporal positions"),
         "std for both": (model_with(large_space), "which is for time only"),
-        "depth for both": (model_with(same_depth_in_time), "with depth=2, `time` has 3"),
+        "depth for both": (model_with(same_depth_in_time), "with temporal_depth=2, `time` has 3"),
+        "one encoder for both": (model_with(one_encoder_for_both), "share weights"),
+        "the notebook's grid": (model_with(the_notebooks_grid), r"a grid of \(4, 1, 4\), not \(3, 2, 5\)"),
+        "head without bias": (model_with(head_without_bias), "`head` has no bias"),
+        "frames bypassed": (
+            model(lambda s, x: finish(s, frames_by_flatten(s.space, s.embedding(x)))),
+            r"does not call self.frames\(clips\)",
+        ),
         "all tokens in space": (model_with(all_tokens_in_space), "`positions` of `space` has shape"),
         "places in time": (model_with(places_in_time), "`positions` of `time` has shape"),
-        "cls in space only": (model_with(mean_in_time), "`positions` of `time` has shape"),
+        "cls in space only": (model_with(mean_in_time), 'with pool="cls", `time` has no cls token: hand on `pool`'),
         "time with depth 0": (model_with(always_in_time), "self.time = None"),
         "six logits": (model_with(one_logit_less), "with dim=12 and classes=7"),
         "a norm in the head": (model_with(head_of_two), "`head` must be nn.Linear"),
@@ -715,12 +801,33 @@ def effect_in_one_batch(model, clips, pt):
     z = clips.unflatten(2, (-1, pt))
     shuffled = torch.stack([z[:, :, o] for o in orders]).flatten(3, 4)  # [orders, B, C, T, H, W]
     logits = model(shuffled.flatten(0, 1)).unflatten(0, shuffled.shape[:2])
-    return (logits - model(clips)).abs().max().detach()
+    return (logits - model(clips)).abs().max().detach().numpy()[()]
 
 
-def effect(orders=permutations, measure=lambda change: change.abs().max(), cut=None):
+def effect_of_pieces_kept(model, clips, pt):
+    """Each order is put together from the pieces of the one before."""
+    pieces, largest, logits = clips.split(pt, dim=2), 0.0, model(clips)
+    for order in permutations(range(len(pieces))):
+        pieces = [pieces[i] for i in order]
+        largest = max(largest, (model(torch.cat(pieces, dim=2)) - logits).abs().max().item())
+    return largest
+
+
+def effect_joined(cut=2, join=2):
     def order_effect(model, clips, pt):
-        pieces = clips.split(cut or pt, dim=2)
+        pieces = clips.split(pt, dim=cut)
+        orders = permutations(range(len(pieces)))
+        return max(
+            (model(torch.cat([pieces[i] for i in order], dim=join)) - model(clips)).abs().max().item()
+            for order in orders
+        )
+
+    return order_effect
+
+
+def effect(orders=permutations, measure=lambda change: change.abs().max(), cut=lambda clips, pt: pt):
+    def order_effect(model, clips, pt):
+        pieces = clips.split(cut(clips, pt), dim=2)
         with torch.no_grad():
             logits = model(clips)
             changes = [
@@ -754,7 +861,7 @@ test_order_effect = run_cases(
     ch06.check_order_effect,
     right=[effect_by_loop, effect_by_index, effect_in_one_batch],
     wrong={
-        "single frames": (effect(cut=1), "tears tubelets apart"),
+        "single frames": (effect(cut=lambda clips, pt: 1), "tears tubelets apart"),
         "reversed": (effect(lambda k: [k[::-1]]), "only the reversed order"),
         "shifts": (effect(shifts), "only shifts"),
         "neighbours": (effect(neighbours), "only neighbours"),
@@ -762,13 +869,19 @@ test_order_effect = run_cases(
         "mean": (effect(measure=lambda change: change.abs().mean()), "mean change"),
         "smallest": (effect(measure=lambda change: change.abs().min()), "smallest change"),
         "first clip": (effect(measure=lambda change: change[:, 0].abs().max()), "only the first clip"),
+        "last clip": (effect(measure=lambda change: change[:, -1].abs().max()), "only the last clip"),
+        "pieces written over": (effect_of_pieces_kept, "starts from the one before it"),
+        "pieces of nt frames": (effect(cut=lambda clips, pt: clips.shape[2] // pt), "pieces of nt frames"),
+        "cut along the channels": (effect_joined(cut=1), "cut along time"),
+        "joined along the batch": (effect_joined(join=0), "this model takes.*join along it"),
+        "a tensor": (lambda m, x, pt: torch.tensor(effect_by_loop(m, x, pt)), r"add `\.item\(\)`"),
         "added up": (effect(measure=lambda change: change.abs().amax(dim=(1, 2)).sum()), "added up"),
         "last order": (effect_last, "only the reversed order, the last one"),
-        "the batch": (effect_of_batch, "is wrong"),
+        "the batch": (effect_of_batch, "(is|are) wrong"),
         "always four": (effect(lambda k: permutations(range(4))), "your code raised IndexError|With other sizes"),
-        "two frames each": (effect(cut=2), "With other sizes|is wrong"),
+        "two frames each": (effect(cut=lambda clips, pt: 2), "With other sizes|(is|are) wrong"),
         "all changes": (lambda m, x, pt: [effect_by_loop(m, x, pt)] * 3, "is 3 numbers"),
-        "signed, min": (effect(measure=lambda change: change.min()), "is wrong"),
+        "signed, min": (effect(measure=lambda change: change.min()), "(is|are) wrong"),
         "clips written into": (lambda m, x, pt: effect_by_loop(m, x.mul_(2), pt), "changes the x"),
         "a seed": (lambda m, x, pt: torch.manual_seed(0) and effect_by_loop(m, x, pt), "global seed"),
         "nothing returned": (lambda m, x, pt: None, "return"),
@@ -793,7 +906,7 @@ def ratio_by_norm(model, clips):
 
 def ratio_of_squares(model, clips):
     squares = (model.time.positions**2).mean() / (model.frames(clips) ** 2).mean()
-    return torch.sqrt(squares)
+    return torch.sqrt(squares).item()
 
 
 class Quiet(Whole):
@@ -853,13 +966,15 @@ test_explanation = run_cases(
         "positions alone": (both(lambda m, x: root(m.time.positions).item()), "positions alone"),
         "norms": (both(lambda m, x: (m.time.positions.norm() / m.frames(x).norm()).item()), "ratio of the norms"),
         "squares": (both(lambda m, x: ratio(m, x) ** 2), "take their roots"),
+        "a tensor": (both(lambda m, x: torch.tensor(ratio(m, x))), r"as a Tensor: add `\.item\(\)`"),
+        "always 0.02": (both(lambda m, x: (0.02 / root(m.frames(x))).item()), "0.02 is written into the code"),
         "std": (both(lambda m, x: (m.time.positions.std() / m.frames(x).std()).item()), "std subtracts"),
         "abs": (both(lambda m, x: (m.time.positions.abs().mean() / m.frames(x).abs().mean()).item()), "mean sizes"),
         "of tokens": (
             both(lambda m, x: (root(m.time.positions) / root(m.embedding(x))).item()),
             "these are the tokens",
         ),
-        "first clip": (both(lambda m, x: ratio(m, x[:1])), "is wrong"),
+        "first clip": (both(lambda m, x: ratio(m, x[:1])), "(is|are) wrong"),
         "one number each": (both(lambda m, x: m.time.positions / m.frames(x)[:1].mean()), "numbers, expected one"),
         "model left in another mode": (both(lambda m, x: ratio(m.train(), x)), "left in another mode"),
         "factor not used": (both(kind=quiet(lambda s, x: Whole.frames(s, x))), "as large as before"),
@@ -871,7 +986,7 @@ test_explanation = run_cases(
             "normalises that away",
         ),
         "the clips": (both(kind=quiet(lambda s, x: Whole.frames(s, s.factor * x))), "the clips are multiplied"),
-        "always a fiftieth": (both(kind=quiet(lambda s, x: 0.02 * Whole.frames(s, x))), "is wrong"),
+        "always a fiftieth": (both(kind=quiet(lambda s, x: 0.02 * Whole.frames(s, x))), "multiply by self.factor"),
         "the logits": (
             both(kind=quiet(Whole.frames, lambda s, x: s.factor * Whole.forward(s, x))),
             "as large as before",

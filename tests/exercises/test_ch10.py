@@ -13,6 +13,7 @@ from vivit_edu import build_model, load_pretrained, load_volumes
 from vivit_edu.course import pretraining
 from vivit_edu.course.checks import ch10
 from vivit_edu.course.ready import ch10 as finished
+from vivit_edu.course.recorded import recorded
 from vivit_edu.course.schematics import surgery as drawings
 from vivit_edu.weights.files import torchvision_normalisation
 
@@ -35,6 +36,14 @@ def average_by_expand(filters, t):
     return filters.unsqueeze(2).expand(-1, -1, t, -1, -1) / t
 
 
+def average_by_einsum(filters, t):
+    return torch.einsum("dchw,t->dcthw", filters, torch.full((t,), 1 / t))
+
+
+def average_by_numpy(filters, t):
+    return torch.from_numpy((filters.numpy()[:, :, None] / t).repeat(t, axis=2))
+
+
 def average_in_place(filters, t):
     filters /= t
     return torch.stack([filters] * t, dim=2)
@@ -42,11 +51,12 @@ def average_in_place(filters, t):
 
 test_average_frames = run_cases(
     lambda average: ch10.check_tubelet_filters(average, into_zeros),
-    right=[average_by_einops, average_by_stack, average_by_expand],
+    right=[average_by_einops, average_by_stack, average_by_expand, average_by_einsum, average_by_numpy],
     wrong={
         "not divided": (lambda w, t: torch.stack([w] * t, 2), "average_frames: every frame holds the whole filter"),
-        "the notebook's seven": (lambda w, t: average_by_einops(w, 7), "has shape"),
-        "divided by seven": (lambda w, t: torch.stack([w] * t, 2) / 7, "is wrong"),
+        "the notebook's seven": (lambda w, t: average_by_einops(w, 7), "(has|have) shape"),
+        "divided by seven": (lambda w, t: torch.stack([w] * t, 2) / 7, "7 is written into the code"),
+        "expanded without an axis": (lambda w, t: w.expand(-1, -1, t, -1, -1) / t, "time is a new axis, the third"),
         "central frame": (lambda w, t: into_zeros(w, t), "which comes next"),
         "times t": (lambda w, t: torch.stack([w] * t, 2) * t, "add up to the filter times t"),
         "twice": (lambda w, t: torch.stack([w / t] * t, 2) / t, "divided by t twice"),
@@ -60,7 +70,6 @@ test_average_frames = run_cases(
             lambda w, t: (w.mean((2, 3), True) / t)[:, :, None].expand(-1, -1, t, *w.shape[2:]),
             "average over the filter's own pixels",
         ),
-        "detached": (lambda w, t: average_by_einops(w.detach(), t), "no gradient reaches"),
         "float32 whatever comes": (lambda w, t: average_by_einops(w.float(), t), "with tensors of float64"),
         "in place": (average_in_place, "changes the .* that it was given"),
         "no return": (lambda w, t: None, "None"),
@@ -80,6 +89,17 @@ def by_product(filters, t):
 
 def by_padding(filters, t):
     return F.pad(filters.unsqueeze(2), (0, 0, 0, 0, t // 2, t - 1 - t // 2))
+
+
+@torch.no_grad()
+def detached(filters, t):
+    return into_zeros(filters.detach(), t)
+
+
+def into_the_width(filters, t):
+    inflated = filters.new_zeros(*filters.shape[:2], t, *filters.shape[2:])
+    inflated[..., t // 2] = filters
+    return inflated
 
 
 def placed(frame, scale=1):
@@ -113,11 +133,11 @@ def written_into(filters, t):
 
 test_central_frame = run_cases(
     lambda central: ch10.check_tubelet_filters(average_by_einops, central),
-    right=[into_zeros, by_product, by_padding],
+    right=[into_zeros, by_product, by_padding, detached],
     wrong={
         "float32 whatever comes": (lambda w, t: into_zeros(w.float(), t), "with tensors of float64"),
-        "detached": (lambda w, t: into_zeros(w.detach(), t), "no gradient reaches"),
-        "the notebook's seven frames": (lambda w, t: into_zeros(w, 7), "has shape"),
+        "into the width": (into_the_width, r"time is axis 2, so write to \[:, :, t // 2\]"),
+        "the notebook's seven frames": (lambda w, t: into_zeros(w, 7), "(has|have) shape"),
         "the notebook's frame 3": (placed(lambda t: min(3, t - 1)), "on the last frame"),
         "average": (lambda w, t: repeat(w / t, "d c h w -> d c t h w", t=t), "this is filter inflation"),
         "on every frame": (lambda w, t: torch.stack([w] * t, 2), "on every frame"),
@@ -152,6 +172,10 @@ def by_tokens(positions, nt):
     return torch.stack(tokens).unsqueeze(0)
 
 
+def by_values(positions, nt):
+    return torch.cat([positions.data[:, 1:]] * nt, dim=1).detach()
+
+
 def interpolated(positions, nt):
     tokens = nt * (positions.shape[1] - 1)
     return F.interpolate(positions.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
@@ -174,13 +198,15 @@ def zeroed(positions, nt):
 
 test_repeat_positions = run_cases(
     ch10.check_repeat_positions,
-    right=[by_einops, by_torch, by_tokens],
+    right=[by_einops, by_torch, by_tokens, by_values],
     wrong={
-        "detached": (lambda p, n: by_einops(p.data, n), "no gradient reaches"),
-        "always four": (lambda p, n: by_einops(p, 4), "has shape"),
-        "with noise": (lambda p, n: by_einops(p, n) + 1e-3, "is wrong in 72"),
+        "cut along the batch": (lambda p, n: repeat(p[1:], "1 s d -> 1 (t s) d", t=n), "cuts the batch axis"),
+        "cut along the batch, torch": (lambda p, n: p[1:].repeat(1, n, 1), "cuts the batch axis"),
+        "cut after the repetition": (lambda p, n: p.repeat(1, n, 1)[:, 1:], "the other copies still hold it"),
+        "always four": (lambda p, n: by_einops(p, 4), "(has|have) shape"),
+        "with noise": (lambda p, n: by_einops(p, n) + 1e-3, "(is|are) wrong in 72"),
         "order (s nt)": (lambda p, n: p[:, 1:].repeat_interleave(n, 1), r"order \(s nt\)"),
-        "the notebook's size": (lambda p, n: p[:, 1:17].repeat(1, n, 1), "has shape"),
+        "the notebook's size": (lambda p, n: p[:, 1:17].repeat(1, n, 1), "(has|have) shape"),
         "cls in each copy": (lambda p, n: p.repeat(1, n, 1), "once in each copy"),
         "cls in front": (lambda p, n: torch.cat([p[:, :1], by_torch(p, n)], 1), "still stands in front"),
         "last left out": (lambda p, n: p[:, :-1].repeat(1, n, 1), "last position was left out"),
@@ -221,9 +247,19 @@ def resized_by_channels(positions, old, new):
     return torch.stack(channels, dim=-1).unsqueeze(0)
 
 
-def resized(mode="bilinear", read="(h w)", write="(h w)", **options):
+@torch.no_grad()
+def resized_by_values(positions, old, new):
+    return resized_by_einops(positions.data, old, new)
+
+
+def resized_by_a_view(positions, old, new):
+    picture = positions.view(1, -1, *old)
+    return rearrange(F.interpolate(picture, size=new, mode="bilinear"), "1 d h w -> 1 (h w) d")
+
+
+def resized(mode="bilinear", read="(h w)", write="(h w)", h=0, **options):
     def solution(positions, old, new):
-        picture = rearrange(positions, f"1 {read} d -> 1 d h w", h=old[0])
+        picture = rearrange(positions, f"1 {read} d -> 1 d h w", h=old[h])
         return rearrange(F.interpolate(picture, size=new, mode=mode, **options), f"1 d h w -> 1 {write} d")
 
     return solution
@@ -241,13 +277,17 @@ def put_back_by_reshape(positions, old, new):
 
 test_resize_grid = run_cases(
     ch10.check_resize_grid,
-    right=[resized_by_einops, resized_by_view, resized_by_channels],
+    right=[resized_by_einops, resized_by_view, resized_by_channels, resized_by_values],
     wrong={
         "along the sequence": (
             lambda p, old, new: F.interpolate(p.mT, size=new[0] * new[1], mode="linear").mT,
             "across the ends of lines",
         ),
-        "read column by column": (resized(read="(w h)"), "is wrong|grid was read column by column"),
+        "read column by column": (resized(read="(w h)"), "the grid was read column by column"),
+        "both column by column": (resized(read="(w h)", write="(w h)"), "both grids were read column by column"),
+        "nh from old[1]": (resized(h=1), r"nh is old\[0\]"),
+        "antialias": (resized(antialias=True), "antialias=True smooths .*leave it out"),
+        "a view": (resized_by_a_view, "made by a view or reshape"),
         "put back column by column": (resized(write="(w h)"), "resized grid was read column by column"),
         "reshape": (resized_by_reshape, "D has to be moved in front first"),
         "put back by reshape": (put_back_by_reshape, "put back with a reshape"),
@@ -264,11 +304,10 @@ test_resize_grid = run_cases(
         ),
         "a square": (
             lambda p, old, new: resized_by_einops(p, [int(p.shape[1] ** 0.5)] * 2, new),
-            "take every size from the arguments",
+            "take sizes from the arguments",
         ),
-        "the notebook's grid": (lambda p, old, new: resized_by_einops(p, old, (7, 7)), "has shape"),
-        "detached": (lambda p, old, new: resized_by_einops(p.data, old, new), "no gradient reaches"),
-        "without the batch": (lambda p, old, new: resized_by_einops(p, old, new)[0], "has shape"),
+        "the notebook's grid": (lambda p, old, new: resized_by_einops(p, old, (7, 7)), "(has|have) shape"),
+        "without the batch": (lambda p, old, new: resized_by_einops(p, old, new)[0], "(has|have) shape"),
         "no return": (lambda p, old, new: None, "None"),
     },
 )
@@ -352,6 +391,8 @@ test_surgery = run_cases(
             },
             "embedding.projection.weight is still that of `video`",
         ),
+        "filters of the video": (puts(W, lambda image, video: video[W]), r"inflate\(filters, t\)"),
+        "positions of the video": (puts(P, lambda image, video: video[P]), "for every time index"),
         "filters left": (puts(W, lambda image, video: image[W]), "filters are still the image model's"),
         "positions left": (puts(P, lambda image, video: image[P]), "one for each of the S places"),
         "order (s nt)": (
@@ -384,7 +425,7 @@ test_surgery = run_cases(
             spoiled(lambda state, image, video: state.pop("head.weight").new_zeros(0).sum() * 0 and None),
             "is missing",
         ),
-        "the notebook's four times": (puts(P, lambda image, video: image[P].repeat(1, 4, 1)), "has shape"),
+        "the notebook's four times": (puts(P, lambda image, video: image[P].repeat(1, 4, 1)), "(has|have) shape"),
         "popped": (surgery_written_into, "changes the .* that it was given|holds other keys"),
         "a list": (lambda image, video, inflate: list(surgery_by_name(image, video, inflate)), "expected a dict"),
         "no return": (lambda image, video, inflate: None, "expected a dict"),
@@ -440,6 +481,17 @@ def fill_shared(block, image_block):
     block.space_attention.qkv.weight = image_block.attention.qkv.weight
 
 
+def fill_sharing_memory(block, image_block):
+    fill_by_state_dicts(block, image_block)
+    for p, q in zip(block.mlp.parameters(), image_block.mlp.parameters()):
+        p.data = q.data
+
+
+def fill_leaves(block, image_block):
+    block.mlp.load_state_dict(image_block.mlp.state_dict())
+    block.time_attention.out.weight.zero_()
+
+
 def fill_frozen(block, image_block):
     fill_by_state_dicts(block, image_block)
     block.space_attention.requires_grad_(False)
@@ -463,7 +515,14 @@ test_fill_block = run_cases(
     ch10.check_fill_block,
     right=[fill_by_state_dicts, fill_by_names, fill_by_copying],
     wrong={
-        "nothing": (lambda block, image_block: None, "time_attention.out.weight is not zero"),
+        "nothing": (lambda block, image_block: None, "`block` is as it was"),
+        "a copy": (lambda block, image_block: fill_by_names(copy.deepcopy(block), image_block), "and not a copy of it"),
+        "time forgotten": (
+            lambda block, image_block: block.mlp.load_state_dict(image_block.mlp.state_dict()),
+            "time_attention.out.weight is not zero",
+        ),
+        "shared memory": (fill_sharing_memory, "own tensor"),
+        "leaves written into": (fill_leaves, r"with torch.no_grad\(\)"),
         "copied into time, too": (fill_over_time, "a copy of the image's attention"),
         "all of it zero": (
             filled_but(lambda block, _: [p.zero_() for p in block.time_attention.parameters()]),
@@ -502,7 +561,9 @@ def pooled(model, clips):
     return model.encoder(tokens + model.positions).mean(dim=1)
 
 
-def tried(load, model, image_model, *, std=0.2, still=True, compare=None, pictures=None, copies=True, random=True):
+def tried(
+    load, model, image_model, *, std=0.2, still=True, compare=None, pictures=None, copies=True, random=True, seen=pooled
+):
     if copies:
         model, image_model = copy.deepcopy(model), copy.deepcopy(image_model)
     with torch.no_grad():
@@ -513,7 +574,7 @@ def tried(load, model, image_model, *, std=0.2, still=True, compare=None, pictur
         clips = torch.rand(3, *image_model.config.clip_shape) if pictures is None else pictures
         t = model.config.clip_shape[1]
         clip = clips.expand(-1, -1, t, -1, -1) if still else torch.rand(3, 1, t, *clips.shape[3:])
-        one, other = pooled(model, clip), pooled(image_model, clips)
+        one, other = seen(model, clip), seen(image_model, clips)
         return compare(one, other) if compare else torch.allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
@@ -545,6 +606,12 @@ def faithful_by_tokens(load, model, image_model):
         same = torch.allclose(ours, tokens.repeat(1, model.grid[0], 1), atol=1e-4)
         after = [model.encoder(ours).mean(1), image_model.encoder(tokens).mean(1)]
         return same and torch.allclose(*after, atol=1e-3)
+
+
+def faithful_filled_late(load, model, image_model):
+    model, image_model = copy.deepcopy(model), copy.deepcopy(image_model)
+    load(model, image_model)
+    return tried(lambda *_: None, model, image_model, copies=False)
 
 
 def faithful_to_shapes(load, model, image_model):
@@ -584,9 +651,12 @@ test_faithful = run_cases(
             lambda *a: tried(*a, compare=lambda x, y: torch.allclose(x, y, atol=10)),
             "loader faithful",
         ),
-        "on the models themselves": (lambda *a: tried(*a, copies=False), "changes the"),
+        "on the models themselves": (lambda *a: tried(*a, copies=False), "changes the .*copy.deepcopy"),
+        "the logits": (lambda *a: tried(*a, seen=lambda model, clips: model(clips)), "the head left fresh.*`pooled`"),
+        "numbers too small": (lambda *a: tried(*a, std=0.02), "numbers too small for your tolerance"),
+        "filled after loading": (faithful_filled_late, "filled after `load`"),
         "the numbers": (lambda *a: tried(*a, compare=lambda x, y: (x - y).abs()), "must be True or False"),
-        "turned round": (lambda *a: not tried(*a), "not faithful: filter inflation"),
+        "turned round": (lambda *a: not tried(*a), "wrong way round"),
         "no return": (lambda *a: None, "True or False"),
     },
 )
@@ -620,6 +690,26 @@ def by_asking(weight, bias, mean, std):
     return weight / std.reshape(1, 3, 1, 1), F.conv2d(black, weight, bias).flatten()
 
 
+def by_rows(weight, bias, mean, std):
+    folded, share = torch.zeros_like(weight), torch.zeros_like(bias)
+    for colour in range(3):
+        folded[:, colour] = weight[:, colour] / std[colour]
+    for row in range(len(bias)):
+        share[row] = (folded[row] * wide(mean)).sum()
+    return folded, bias - share
+
+
+def by_numpy(weight, bias, mean, std):
+    weight, bias, mean, std = (values.numpy() for values in (weight, bias, mean, std))
+    weight = weight / std[:, None, None]
+    return torch.from_numpy(weight), torch.from_numpy(bias - (weight * mean[:, None, None]).sum((1, 2, 3)))
+
+
+@torch.no_grad()
+def by_values(weight, bias, mean, std):
+    return by_formula(weight.detach(), bias.data, mean, std)
+
+
 def folded(weight=lambda w, m, s: w / wide(s), bias=lambda b, w, new, m, s: b - (new * wide(m)).sum(dim=(1, 2, 3))):
     def solution(w, b, m, s):
         return weight(w, m, s), bias(b, w, w / wide(s), m, s)
@@ -635,21 +725,34 @@ def in_place(weight, bias, mean, std):
 
 test_fold_normalisation = run_cases(
     ch10.check_fold_normalisation,
-    right=[by_formula, by_einsum, by_asking],
+    right=[by_formula, by_einsum, by_asking, by_rows, by_numpy, by_values],
     wrong={
         "the variance": (lambda w, b, m, s: by_formula(w, b, m, s**2), "weight is wrong"),
         "ImageNet's numbers": (
             lambda w, b, m, s: by_formula(
                 w, b, torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
             ),
-            "weight is wrong",
+            "ImageNet's std is written",
         ),
-        "bias detached": (lambda w, b, m, s: by_formula(w, b.detach(), m, s), "no gradient reaches b"),
+        "ImageNet's mean": (
+            lambda w, b, m, s: by_formula(w, b, torch.tensor([0.485, 0.456, 0.406]), s),
+            "ImageNet's mean is written",
+        ),
+        "std along the filters": (folded(lambda w, m, s: w / s[:, None, None, None]), "the colours are axis 1"),
+        "no sum over the colours": (
+            folded(bias=lambda b, w, new, m, s: b - (new * wide(m)).sum(dim=(2, 3))),
+            "each filter has one bias",
+        ),
+        "sum over all": (folded(bias=lambda b, w, new, m, s: b - (new * wide(m)).sum()), "all filters at once"),
+        "mean over pixels": (
+            folded(bias=lambda b, w, new, m, s: b - (new * wide(m)).mean(dim=(2, 3)).sum(dim=1)),
+            "rows and columns too",
+        ),
         "an axis too many": (
             lambda w, b, m, s: (w / wide(s), by_formula(w, b, m, s)[1][:, None]),
             "2 axes instead of 1",
         ),
-        "exchanged": (lambda *given: by_formula(*given)[::-1], "1 axes instead of 4"),
+        "exchanged": (lambda *given: by_formula(*given)[::-1], "return the weight, then the bias"),
         "filters as they were": (folded(lambda w, m, s: w), "filters are as they were"),
         "multiplied": (folded(lambda w, m, s: w * wide(s)), "multiplied by std"),
         "std along the width": (folded(lambda w, m, s: w / s), "std was laid along the width"),
@@ -676,6 +779,26 @@ test_fold_normalisation = run_cases(
         "no return": (lambda *_: None, "returned None"),
     },
 )
+
+
+# ---- what the text says of the recorded runs
+
+
+def ahead(start, of):
+    """{share: in how many points, within each seed, one start is above another}, from the chapter's table."""
+    rows = recorded("images_organphantom3d.json")["rows"]
+    runs = {row["row"]: torch.tensor(row["test"]["acc"]["runs"]) for row in rows}
+    return {n: 100 * (runs[f"{n} %, {start}"] - runs[f"{n} %, {of}"]) for n in (5, 10, 25, 50, 100)}
+
+
+def test_without_labels_is_as_far_ahead_or_behind_as_the_text_says():
+    gaps = ahead("central frame, without labels", "nothing pretrained")
+    for few in (5, 10):
+        assert 6.5 < gaps[few].mean() < 8
+    for many in (50, 100):
+        assert -5.5 < gaps[many].mean() < -4.5
+    decided = [n for n, gap in gaps.items() if gap.mean().abs() > 2 * gap.std()]
+    assert decided == [100]
 
 
 # ---- the image transformer, published weights and drawings

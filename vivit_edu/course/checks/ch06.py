@@ -11,7 +11,9 @@ import importlib.util
 from collections.abc import Callable
 from itertools import permutations
 from types import SimpleNamespace
+from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -88,6 +90,9 @@ def check_encode_frames(encode_frames: Callable) -> None:
             "the tokens were averaged before the encoder: give it all S tokens": lambda e, z: e(
                 z.mean(dim=2, keepdim=True).flatten(0, 1)
             ).view(*z.shape[:2], -1),
+            "b is the number of clips, b=len(tokens), not that of time indices": lambda e, z: e(z.flatten(0, 1)).view(
+                z.shape[1], z.shape[0], -1
+            ),
             "time is still folded into the batch: unfold it": lambda e, z: e(z.flatten(0, 1)),
             "time is gone: the vectors were averaged, but the temporal encoder needs all of them": lambda e, z: (
                 e(z.flatten(0, 1)).unflatten(0, z.shape[:2]).mean(dim=1)
@@ -140,12 +145,17 @@ def check_depends_on_mates(depends_on_mates: Callable) -> None:
     for model, what, _ in INNOCENT:  # a batch of one has no mates
         if _answer(depends_on_mates, model, few[:1]):
             raise CheckFailed(f"with a single clip, your detector was fooled by {what}: that clip has no mates")
+    hints = {"left in another mode": "`train()` alone switches to train mode: train(mode), with the mode from before"}
+    call_with_hints(hints, depends_on_mates, copy.deepcopy(INNOCENT[0][0]).eval(), few)
     passed("06.2", f"right about {len(INNOCENT)} models that keep clips apart and {len(GUILTY)} that mix them.")
 
 
 def _answer(detector, model, clips):
     """What a detector says about a model in train mode."""
-    hints = {"more than 1 value per channel when training": "that is BatchNorm: put the model into eval mode first"}
+    hints = {
+        "more than 1 value per channel when training": "that is BatchNorm: put the model into eval mode first",
+        "a model takes clips": "a single clip of a batch is clips[i : i + 1], which keeps the batch axis",
+    }
     return flag(call_with_hints(hints, detector, copy.deepcopy(model).train(), clips), "the answer")
 
 
@@ -162,6 +172,8 @@ class _PerClip(nn.Module):
         self.mix, self.size = mix, size
 
     def forward(self, clips):
+        if clips.ndim != 5:
+            raise ValueError(f"a model takes clips [B, C, T, H, W], got {list(clips.shape)}")
         logits = self.norm(self.linear(self.dropout(clips.flatten(1))))
         return self.size * (logits if self.mix is None else self.mix(logits))
 
@@ -257,6 +269,7 @@ GUILTY = (
 @exercise
 def check_sequence_encoder(SequenceEncoder: Callable) -> None:
     """06.3: SequenceEncoder(count, dim, depth, heads, mlp_dim, pool, std) maps sequences to vectors [B, D]."""
+    late = {"must match": "the cls token comes first, and the positions are added to all 1 + N tokens"}
     for pool in ("cls", "mean"):
         encoder = built_module(SequenceEncoder, COUNT, DIM, DEPTH, HEADS, MLP_DIM, pool, 0.7)
         _check_encoder(encoder, f'SequenceEncoder(…, pool="{pool}")', COUNT, DEPTH, pool)
@@ -265,7 +278,7 @@ def check_sequence_encoder(SequenceEncoder: Callable) -> None:
         fill_large(encoder)
         for z in (drawn(4, COUNT, DIM, seed=2), drawn(1, COUNT, DIM, seed=3)):
             with torch.no_grad():
-                _compare_encoder(call(encoder.forward, z), encoder, z)
+                _compare_encoder(call_with_hints(late if pool == "cls" else {}, encoder.forward, z), encoder, z)
         check_train_mode(encoder, z)
         check_double(encoder, z)
         check_reached(encoder, z)
@@ -282,15 +295,23 @@ def _check_encoder(encoder, name, count, depth, pool):
             f"`blocks` of {name} is a plain list: the module does not see the parameters in it. Use nn.ModuleList"
         )
     part_of(encoder, "blocks")
-    if len({id(block) for block in blocks}) != depth:
-        raise CheckFailed(f"with depth={depth}, {name} has {len({id(block) for block in blocks})} different blocks")
+    if (different := len({id(block) for block in blocks})) != depth:
+        if different < len(blocks):
+            raise CheckFailed(f"`blocks` of {name} holds one block several times: make a new EncoderBlock for each")
+        argument = "temporal_depth" if name == "`time`" else "depth"
+        said = f"{different} block{'' if different == 1 else 's'}"
+        raise CheckFailed(f"with {argument}={depth}, {name} has {said}: hand on `{argument}`")
+    for block in blocks:
+        _check_block(block, name)
     check_norm(part_of(encoder, "norm"), "norm", DIM)
     cls = getattr(encoder, "cls", "missing")
     shapes = {"positions": [1, count + (pool == "cls"), DIM]}
     if pool == "cls":
         shapes["cls"] = [1, 1, DIM]
     elif cls is not None:
-        raise CheckFailed('with pool="mean" there is no cls token: set self.cls = None')
+        raise CheckFailed(f'with pool="mean", `cls` of {name} is not None: hand on `pool`, and set self.cls = None')
+    if pool == "cls" and cls is None:
+        raise CheckFailed(f'with pool="cls", {name} has no cls token: hand on `pool`, and give `cls` zeros [1, 1, dim]')
     for part, shape in shapes.items():
         value = getattr(encoder, part, None)
         if not isinstance(value, nn.Parameter):
@@ -299,6 +320,19 @@ def _check_encoder(encoder, name, count, depth, pool):
         if list(value.shape) != shape:
             more = ", one for each token and one for the cls token" if "cls" in shapes and part == "positions" else ""
             raise CheckFailed(f"`{part}` of {name} has shape {list(value.shape)}, expected {shape}{more}")
+    if cls is not None and cls.any():
+        raise CheckFailed(f"`cls` of {name} does not start at zero: nn.Parameter(torch.zeros(1, 1, dim))")
+
+
+def _check_block(block, name):
+    """A block's number of heads and the width of its MLP."""
+    if (heads := heads_of(part_of(block, "attention"))) != HEADS:
+        raise CheckFailed(f"with heads={HEADS}, a block of {name} has {heads} heads: hand on `heads`")
+    widths = [part.out_features for part in part_of(block, "mlp").modules() if isinstance(part, nn.Linear)]
+    if widths[:1] != [MLP_DIM]:
+        raise CheckFailed(
+            f"with mlp_dim={MLP_DIM}, a block of {name} has an MLP of width {widths[0]}: hand on `mlp_dim`"
+        )
 
 
 def _check_spread(positions, std, what):
@@ -335,6 +369,9 @@ def _compare_encoder(found, encoder, z):
             "the cls token comes last: put it in front": (
                 lambda: run(torch.cat((z, copies), dim=1), front=False)[:, -1]
             ),
+            "the cls token comes last, but the first token is read: put it in front": (
+                lambda: run(torch.cat((z, copies), dim=1), front=False)[:, 0]
+            ),
             "the cls token got no position, and the others one too few": lambda: read(
                 run(torch.cat((copies, z + positions[:, 1:]), dim=1), positions=0, front=False)
             ),
@@ -348,6 +385,12 @@ def _compare_encoder(found, encoder, z):
             "the last token is read: the cls token is the first": tokens[:, -1],
             "the positions are not used": lambda: read(run(z, positions=0)),
             "the last LayerNorm is missing: normalise after the last block": lambda: read(run(z, norm=same)),
+            "the LayerNorm follows every block: it comes once, after the last": lambda: read(
+                run(z, blocks=[step for block in blocks for step in (block, norm)], norm=same)
+            ),
+            "the LayerNorm comes before the blocks: it comes after the last": lambda: read(
+                run(z, blocks=[norm, *blocks], norm=same)
+            ),
             "the mean is taken first and normalised then: normalise every token, then take the mean": lambda: norm(
                 read(run(z, norm=same))
             ),
@@ -385,6 +428,7 @@ def check_model2(Model2: Callable) -> None:
             with torch.no_grad():
                 expected = _compare_frames(call(model.frames, clips), model, clips)
                 _compare_logits(call(model.forward, clips), expected, model)
+        _check_calls_frames(model, clips)
         check_train_mode(model, clips)
         package.load_state_dict(_names_in_the_package(model))
         with torch.no_grad():
@@ -398,16 +442,33 @@ def _check_model2_parts(model, temporal_depth, pool):
     nt, places = GRID[0], GRID[1] * GRID[2]
     for name in ("embedding", "space", "head"):
         part_of(model, name)
+    if (grid := tuple(getattr(model.embedding, "grid", ()))) != GRID:
+        raise CheckFailed(f"`embedding` has a grid of {grid}, not {GRID}: TubeletEmbedding(clip_shape, dim, tubelet)")
     if not callable(getattr(model, "frames", None)):
         raise CheckFailed("the model has no method `frames`, which returns one vector per time index, [B, nt, D]")
     if not isinstance(model.head, nn.Linear) or (model.head.in_features, model.head.out_features) != (DIM, CLASSES):
         raise CheckFailed(f"`head` must be nn.Linear(dim, classes), with dim={DIM} and classes={CLASSES}: {model.head}")
+    if model.head.bias is None:
+        raise CheckFailed("`head` has no bias: nn.Linear(dim, classes)")
     _check_encoder(model.space, "`space`", places, DEPTH, pool)
     if not temporal_depth:
         if getattr(model, "time", "missing") is not None:
             raise CheckFailed("with temporal_depth=0 there is no temporal encoder: set self.time = None")
     else:
+        if set(model.space.parameters()) & set(part_of(model, "time").parameters()):
+            raise CheckFailed("`space` and `time` share weights: make two SequenceEncoders")
         _check_encoder(part_of(model, "time"), "`time`", nt, temporal_depth, pool)
+
+
+def _check_calls_frames(model, clips):
+    """Model 2's subclasses change `frames`, so `forward` has to call it."""
+    logits, frames = model(clips), model.frames
+    with mock.patch.object(model, "frames", lambda *given, **more: torch.zeros_like(frames(*given, **more))):
+        bypassed = torch.equal(model(clips), logits)
+    if bypassed:
+        raise CheckFailed(
+            "`forward` does not call self.frames(clips), so a subclass with other frame vectors would change nothing"
+        )
 
 
 def _check_first_positions(Model2, temporal_depth, pool):
@@ -473,7 +534,7 @@ def check_order_effect(order_effect: Callable) -> None:
 
     def over(orders, measure=None, cut=None, whole=slice(None)):
         def mistake(model, clips, pt):
-            pieces = torch.stack(clips.split(cut or pt, dim=2))
+            pieces = torch.stack(clips.split(cut(clips, pt) if cut else pt, dim=2))
             logits = model(clips)
             changes = [
                 model(torch.cat([pieces[i] for i in order], dim=2)) - logits for order in orders(range(len(pieces)))
@@ -483,6 +544,13 @@ def check_order_effect(order_effect: Callable) -> None:
 
         return mistake
 
+    def again_and_again(model, clips, pt):
+        pieces, logits, changes = torch.stack(clips.split(pt, dim=2)), model(clips), []
+        for order in permutations(range(len(pieces))):
+            pieces = pieces[list(order)]
+            changes.append((model(torch.cat([*pieces], dim=2)) - logits).abs().max())
+        return max(changes).item()
+
     def turned(k):
         return [[*k[i:], *k[:i]] for i in k]
 
@@ -490,9 +558,9 @@ def check_order_effect(order_effect: Callable) -> None:
         return [[*k[:i], k[i + 1], k[i], *k[i + 2 :]] for i in k[:-1]]
 
     cases = [
-        (_Ordered(16), drawn(2, 2, 8, 3, 4, seed=17), 2),
-        (_Ordered(2), drawn(3, 1, 4, 2, 3, seed=1), 1),
-        (_Ordered(1), drawn(1, 1, 6, 2, 3, seed=2), 3),
+        (_Ordered(336, 5, 8, 2, 4), drawn(3, 5, 8, 2, 4, seed=337), 2),
+        (_Ordered(2, 1, 4, 2, 3), drawn(3, 1, 4, 2, 3, seed=1), 1),
+        (_Ordered(1, 1, 6, 2, 3), drawn(1, 1, 6, 2, 3, seed=2), 3),
     ]
     examine(
         order_effect,
@@ -514,31 +582,55 @@ def check_order_effect(order_effect: Callable) -> None:
             "only the first clip was looked at: take the largest change over all clips": over(
                 permutations, whole=slice(0, 1)
             ),
+            "only the last clip was looked at: take the largest change over all clips": over(
+                permutations, whole=slice(-1, None)
+            ),
+            "every order starts from the one before it, since the list of pieces is overwritten: keep it as it is": (
+                again_and_again
+            ),
+            "the clips were cut into pieces of nt frames: split takes the length of a piece, pt": over(
+                permutations, cut=lambda clips, pt: clips.shape[2] // pt
+            ),
             "the changes of all orders are added up: take the largest": over(
                 permutations, lambda change: change.abs().amax(dim=(1, 2)).sum()
             ),
             # last, since its 8! orders take a second
             "single frames were reordered, which tears tubelets apart: move stretches of pt frames": over(
-                permutations, cut=1
+                permutations, cut=lambda clips, pt: 1
             ),
+        },
+        errors={
+            part: "cut along time, clips.split(pt, dim=2), and join along it, torch.cat(…, dim=2)"
+            for part in ("this model takes", "except in dimension")
         },
         what="the largest change",
         gradients=False,
         dtypes=(),
     )
+    _python_number(order_effect, *cases[0])
     bag = call(order_effect, _Bag(), torch.arange(24.0).view(1, 1, 6, 2, 2), 2)
     close(bag, 0.0, what="the effect of order on a model that takes the frames as a set")
     passed("06.5", "the largest change of any logit of any clip, over every order of the time indices.")
 
 
+def _python_number(function, *given):
+    """Later cells round and draw what the function returns."""
+    if isinstance(found := call(function, *given), (torch.Tensor, np.ndarray)):
+        raise CheckFailed(f"the value is right, but it comes as a {type(found).__name__}: add `.item()`")
+
+
 class _Ordered(nn.Module):
     """A model whose logits depend on the order of a clip's frames: each frame counts with other weights."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, *shape):
         super().__init__()
         self.register_buffer("weights", drawn(8, 3, seed=seed))
+        self.shape = shape
 
     def forward(self, clips):
+        if clips.shape[1:] != self.shape:
+            said = ", ".join(map(str, self.shape))
+            raise ValueError(f"this model takes clips [B, {said}], got {list(clips.shape)}")
         return clips.mean(dim=(1, 3, 4)) @ self.weights[: clips.shape[2]]
 
 
@@ -559,15 +651,18 @@ def check_explanation(size_ratio: Callable, QuietModel2: Callable) -> None:
     def size(x):
         return x.square().mean().sqrt()
 
+    cases = [drawn(2, *CLIP).sigmoid(), drawn(1, *CLIP, seed=1).sigmoid()]
     models = [_filled(finished.Model2(CLIP, TUBELET, CLASSES, DIM, 1, 2, HEADS, MLP_DIM, pool)) for pool in POOLS]
     examine(
         size_ratio,
         finished.size_ratio,
-        (models[0], drawn(2, *CLIP).sigmoid()),
-        (models[1], drawn(1, *CLIP, seed=1).sigmoid()),
+        *zip(models, cases),
         mistakes={
             "this is the ratio the other way round: positions over frame vectors": lambda m, x: (
                 size(m.frames(x)) / size(m.time.positions)
+            ).item(),
+            "0.02 is written into the code: take the size of model.time.positions": lambda m, x: (
+                0.02 / size(m.frames(x))
             ).item(),
             "these are the positions in space: take those of `model.time`": lambda m, x: (
                 size(m.space.positions) / size(m.frames(x))
@@ -598,6 +693,7 @@ def check_explanation(size_ratio: Callable, QuietModel2: Callable) -> None:
         gradients=False,
         dtypes=(),
     )
+    _python_number(size_ratio, models[0], cases[0])
     for factor in (0.3, 2.5):
         model = call(QuietModel2, CLIP, TUBELET, CLASSES, DIM, 1, 2, HEADS, MLP_DIM, factor=factor)
         _compare_quiet(_filled(part_of(SimpleNamespace(model=model), "model")), factor)
@@ -616,6 +712,7 @@ def _compare_quiet(model, factor):
                 "the frame vectors are divided by the factor: multiply them": plain / factor,
                 "the factor is used twice": factor**2 * plain,
                 "the factor is added: multiply by it": plain + factor,
+                "0.02 is written into the code: multiply by self.factor": 0.02 * plain,
                 "the tokens are multiplied, and the spatial encoder normalises that away: multiply its result": (
                     lambda: finished.encode_frames(model.space, factor * model.embedding(clips))
                 ),

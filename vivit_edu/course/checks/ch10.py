@@ -15,6 +15,10 @@ from ...models import build_model
 from ...vivit import Block, FactorisedSelfAttentionBlock, ViViTConfig
 from ..ready import ch10 as finished
 from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, pair, passed
+from .calling import call_with_hints
+
+# These functions convert stored weights, so no gradient has to pass, and numpy will do, which has no bfloat16
+STORED = {"gradients": False, "dtypes": (torch.float64,)}
 
 # ---- 10.1
 
@@ -51,6 +55,7 @@ def _check_average_frames(average_frames):
             "the frames of a tubelet add up to the filter times t: divide by t once": lambda w, t: repeat(
                 w * t, "d c h w -> d c t h w", t=t
             ),
+            "7 is written into the code: divide by t": lambda w, t: repeat(w / 7, "d c h w -> d c t h w", t=t),
             "divided by t twice": lambda w, t: repeat(w / t**2, "d c h w -> d c t h w", t=t),
             "divided by the square root of t, but t frames of a still clip add up: divide by t": lambda w, t: repeat(
                 w / t**0.5, "d c h w -> d c t h w", t=t
@@ -71,7 +76,9 @@ def _check_average_frames(average_frames):
                 lambda w, t: (w.mean(dim=(2, 3), keepdim=True) / t)[:, :, None].expand(-1, -1, t, *w.shape[2:])
             ),
         },
+        errors={"expanded size": "time is a new axis, the third: filters[:, :, None]"},
         what="the tubelet's filters",
+        **STORED,
     )
 
 
@@ -79,11 +86,13 @@ def _check_central_frame(central_frame):
     generator = torch.Generator().manual_seed(0)
     for t, size in ((3, (4, 5)), (4, (3, 5)), (1, (2, 3)), (5, (5, 5))):  # the last: a shape that tells no axis apart
         filters = torch.randn(6, 2, *size, generator=generator)
-        found = call(central_frame, filters, t)
+        hints = {"expanded size": "of [D, C, pt, ph, pw], time is axis 2, so write to [:, :, t // 2]"}
+        found = call_with_hints(hints, central_frame, filters, t)
         close(
             found, on_frame(filters, t, t // 2), mistakes_of_central_frame(filters, t), what=f"the result for t = {t}"
         )
-    examine(central_frame, finished.central_frame, (drawn(4, 3, 2, 5), 6), (drawn(1, 1, 3, 1), 9), what="the result")
+    cases = (drawn(4, 3, 2, 5), 6), (drawn(1, 1, 3, 1), 9)
+    examine(central_frame, finished.central_frame, *cases, what="the result", **STORED)
 
 
 def on_frame(filters: torch.Tensor, t: int, frame: int) -> torch.Tensor:
@@ -131,7 +140,8 @@ def check_repeat_positions(repeat_positions: Callable) -> None:
     generator = torch.Generator().manual_seed(1)
     for nt, s in ((3, 4), (4, 4), (1, 4), (2, 20)):
         positions = torch.randn(1, 1 + s, 6, generator=generator)
-        found = call(repeat_positions, positions, nt)
+        hints = {"Size([0,": "positions[1:] cuts the batch axis: leave out positions[:, :1]"}
+        found = call_with_hints(hints, repeat_positions, positions, nt)
         patches = positions[:, 1:]
         expected = torch.cat([patches] * nt, dim=1)
         close(
@@ -147,6 +157,11 @@ def check_repeat_positions(repeat_positions: Callable) -> None:
                 "positions[:, :1] first": torch.cat([positions] * nt, dim=1),
                 "the cls token's position still stands in front: this model pools by mean and "
                 "has no cls token": torch.cat([positions[:, :1], expected], dim=1),
+                "the cls token's position was left out after the repetition, so the other copies still hold it: leave "
+                "it out first": torch.cat([positions] * nt, dim=1)[:, 1:],
+                "positions[1:] cuts the batch axis, of which nothing is left: leave out positions[:, :1]": (
+                    lambda: positions[1:].repeat(1, nt, 1)
+                ),
                 "the last position was left out, not the first: the cls token stands in front": torch.cat(
                     [positions[:, :-1]] * nt, dim=1
                 ),
@@ -172,7 +187,7 @@ def check_repeat_positions(repeat_positions: Callable) -> None:
             what=f"the result for nt = {nt}, S = {s}",
         )
     cases = (drawn(1, 6, 3), 4), (drawn(1, 2, 5), 2), (drawn(1, 10, 1), 1)
-    examine(repeat_positions, finished.repeat_positions, *cases, what="the result")
+    examine(repeat_positions, finished.repeat_positions, *cases, what="the result", **STORED)
     passed("10.2", "every time index has the image's positions, in the order of Model 1's tokens.")
 
 
@@ -188,10 +203,10 @@ def stretched(positions: torch.Tensor, nt: int, s: int | None = None) -> torch.T
 def check_resize_grid(resize_grid: Callable) -> None:
     """10.3: resize_grid(positions [1, S, D], old (nh, nw), new (nh', nw')) -> [1, S', D]."""
 
-    def interpolated(mode="bilinear", **options):
+    def interpolated(mode="bilinear", read="(h w)", write="(h w)", h=0, **options):
         def resize(positions, old, new):
-            picture = rearrange(positions, "1 (h w) d -> 1 d h w", h=old[0])
-            return rearrange(F.interpolate(picture, size=new, mode=mode, **options), "1 d h w -> 1 (h w) d")
+            picture = rearrange(positions, f"1 {read} d -> 1 d h w", h=old[h])
+            return rearrange(F.interpolate(picture, size=new, mode=mode, **options), f"1 d h w -> 1 {write} d")
 
         return resize
 
@@ -199,17 +214,13 @@ def check_resize_grid(resize_grid: Callable) -> None:
         stretched = F.interpolate(positions.transpose(1, 2), size=new[0] * new[1], mode="linear")
         return stretched.transpose(1, 2)
 
-    def over_the_width(positions, old, new):
-        picture = rearrange(positions, "1 (h w) d -> 1 d h w", h=old[0])
-        return rearrange(F.interpolate(picture, size=new, mode="bilinear"), "1 d h w -> 1 (w h) d")
-
-    def read_transposed(positions, old, new):
-        picture = rearrange(positions, "1 (w h) d -> 1 d h w", h=old[0])
-        return rearrange(F.interpolate(picture, size=new, mode="bilinear"), "1 d h w -> 1 (h w) d")
-
     def reshaped(positions, old, new):
         picture = positions.reshape(1, -1, *old)
         return F.interpolate(picture, size=new, mode="bilinear").reshape(1, new[0] * new[1], -1)
+
+    def viewed(positions, old, new):
+        picture = positions.reshape(1, -1, *old)
+        return rearrange(F.interpolate(picture, size=new, mode="bilinear"), "1 d h w -> 1 (h w) d")
 
     def half_reshaped(positions, old, new):
         picture = rearrange(positions, "1 (h w) d -> 1 d h w", h=old[0])
@@ -218,16 +229,23 @@ def check_resize_grid(resize_grid: Callable) -> None:
     examine(
         resize_grid,
         finished.resize_grid,
+        (drawn(1, 10, 3), (5, 2), (3, 4)),
         (drawn(1, 6, 5), (2, 3), (5, 4)),
-        (drawn(1, 12, 3), (4, 3), (2, 5)),
         (drawn(1, 6, 7), (3, 2), (3, 2)),
         (drawn(1, 9, 4), (3, 3), (7, 7)),
         (drawn(1, 4, 2), (1, 4), (2, 8)),
         mistakes={
             "the positions were interpolated along the sequence, across the ends of lines: make a picture of them "
             "first, [1, D, nh, nw]": along_the_sequence,
-            "the grid was read column by column: tokens are numbered line by line, (nh nw)": read_transposed,
-            "the resized grid was read column by column: put it back as (nh nw)": over_the_width,
+            "the grid was read column by column: tokens are numbered line by line, (nh nw)": interpolated(read="(w h)"),
+            "the resized grid was read column by column: put it back as (nh nw)": interpolated(write="(w h)"),
+            "both grids were read column by column: tokens are numbered line by line, (nh nw)": interpolated(
+                read="(w h)", write="(w h)"
+            ),
+            "the height and the width of the old grid are exchanged: nh is old[0]": interpolated(h=1),
+            "antialias=True smooths where a grid shrinks: leave it out": interpolated(antialias=True),
+            "the picture was made by a view or reshape, which moves no axis: move D in front, with rearrange or "
+            "transpose": viewed,
             "a reshape keeps the order in memory, so a vector's D numbers got mixed with those of other places: D has "
             "to be moved in front first. rearrange moves axes if you name them": reshaped,
             "resized well, but put back with a reshape: D has to be moved behind the places again": half_reshaped,
@@ -252,6 +270,7 @@ def check_resize_grid(resize_grid: Callable) -> None:
             ),
         },
         what="the resized positions",
+        **STORED,
     )
     passed("10.3", "every new place lies between the old ones around it.")
 
@@ -309,8 +328,14 @@ def _right_names(found, ours):
         raise CheckFailed(f"{strange[0]!r} is no name of `video`: the result has its names and no others")
 
 
+TODO = {
+    "embedding.projection.weight": "inflate that of `image`, inflate(filters, t)",
+    "positions": "repeat those of `image` for every time index",
+}
+
+
 def _surgery_mistakes(name, theirs, ours, inflate):
-    mistakes = {f"{name} is still that of `video`: where `image` has one of this shape, take it": ours[name]}
+    mistakes = {f"{name} is still that of `video`: {TODO.get(name, 'take that of `image`')}": ours[name]}
     if name not in theirs:
         return {
             f"{name} is not that of `video`: the image model has none, so it stays as it is": torch.zeros_like(
@@ -357,7 +382,8 @@ def check_fill_block(fill_block: Callable) -> None:
         for parameter in (*block.parameters(), *image_block.parameters()):
             nn.init.normal_(parameter, std=0.4)
         before = {name: value.clone() for name, value in block.state_dict().items()}
-        call(fill_block, block, image_block, may_change=(0,))
+        hints = {"leaf Variable": "write into weights inside `with torch.no_grad():`, or use torch.nn.init.zeros_"}
+        call_with_hints(hints, fill_block, block, image_block, may_change=(0,))
         _filled(block, image_block, before)
         z = drawn(*shape, dim, seed=5)
         with torch.no_grad():
@@ -376,7 +402,10 @@ TAKEN = {
 
 def _filled(block, image_block, before):
     now, theirs = block.state_dict(), image_block.state_dict()
-    if shared := [n for n, p in block.named_parameters() if any(p is q for q in image_block.parameters())]:
+    if all(value.equal(before[name]) for name, value in now.items()):
+        raise CheckFailed("`block` is as it was: change the block itself, in place, and not a copy of it")
+    memory = {q.data_ptr() for q in image_block.parameters()}
+    if shared := [n for n, p in block.named_parameters() if p.data_ptr() in memory]:
         raise CheckFailed(f"{shared[0]} is the image block's own tensor: copy the values, so that both can learn alone")
     time = block.time_attention
     if time.out.weight.any() or time.out.bias.any():
@@ -467,9 +496,15 @@ def _central(model, image_model):
     model.load_state_dict(finished.surgery(image_model.state_dict(), model.state_dict(), finished.central_frame))
 
 
+def _headless(model, image_model):
+    state = finished.surgery(image_model.state_dict(), model.state_dict(), finished.average_frames)
+    model.load_state_dict({name: value for name, value in state.items() if "head" not in name}, strict=False)
+
+
 LOADERS = {  # (whether it is faithful, loader): what goes wrong unnoticed if a test calls it right, or the reverse
     "filter inflation": (True, filled()),
     "the central frame": (True, _central),
+    "filter inflation, the head left fresh": (True, _headless),
     "zeros along the width": (False, filled(_along_width)),
     "time and height exchanged": (False, filled(_on_the_axis_of_the_same_length)),
     "inflation without 1/t": (False, filled(_loudly)),
@@ -481,9 +516,12 @@ LOADERS = {  # (whether it is faithful, loader): what goes wrong unnoticed if a 
     "nothing is loaded": (False, lambda model, image_model: None),
 }
 HINTS = {
-    "filter inflation": "Rounding alone makes a difference of about 1e-6: compare with a tolerance. Are both models in "
-    "eval mode, and do both see the same picture?",
-    "the central frame": "On a still clip the central frame is as good as any. Does your clip stand still?",
+    "filter inflation": "Rounding alone makes a difference of about 1e-6: compare with a tolerance of 1e-3. Do both "
+    "models see the same picture?",
+    "the central frame": "On a still clip the central frame is as good as any, up to rounding. Does your clip stand "
+    "still, and is your tolerance about 1e-3? That of allclose is far smaller",
+    "filter inflation, the head left fresh": "A head belongs to the classes that it was trained on: compare `pooled`, "
+    "not the logits.",
     "no bias in the embedding": "A fresh bias is zero, so fresh weights can't show that it was forgotten: fill the "
     "image model with random numbers first.",
     "the last LayerNorm forgotten": "A fresh LayerNorm has weight 1 and bias 0, so fresh weights can't show that it "
@@ -499,17 +537,35 @@ HINTS = {
 @exercise
 def check_faithful(faithful: Callable) -> None:
     """10.6: faithful(load, model, image_model) -> whether the loader keeps the image model's answer to a still."""
-    for name, (right, load) in LOADERS.items():
-        video, image = _fresh_pair()
-        found = flag(call(faithful, load, video, image), "what your function returns")
-        if found != right:
+    answers = {name: _said_of(load, faithful) for name, (_, load) in LOADERS.items()}
+    if all(found != right for (found, _), (right, _) in zip(answers.values(), LOADERS.values())):
+        raise CheckFailed("the answer is the wrong way round: True means that the loader is faithful")
+    for name, (found, advice) in answers.items():
+        if found != LOADERS[name][0]:
             said = "faithful" if found else "not faithful"
-            raise CheckFailed(f"your test calls this loader {said}: {name}. {HINTS.get(name, 'It is not.')}")
+            hint = advice or HINTS.get(name, "Compare what the two models compute.")
+            raise CheckFailed(f"your test calls this loader {said}: {name}. {hint}")
     passed(
         "10.6",
         f"your test tells {sum(right for right, _ in LOADERS.values())} good loaders from "
         f"{sum(not right for right, _ in LOADERS.values())} bad ones.",
     )
+
+
+def _said_of(load, faithful):
+    """What a test says of a loader, and advice on how it filled the image model."""
+    seen = []  # each image model, and the size of a bias when it was loaded: 0 where it was fresh
+
+    def noted(model, image_model):
+        seen.append((image_model, image_model.encoder.norm.bias.abs().mean().item()))
+        load(model, image_model)
+
+    hints = {"its weights are other ones": "work on copies, copy.deepcopy(model) and copy.deepcopy(image_model)"}
+    found = flag(call_with_hints(hints, faithful, noted, *_fresh_pair()), "what your function returns")
+    if any(not size and model.encoder.norm.bias.any() for model, size in seen):
+        return found, "The image model was filled after `load`: fill it before."
+    small = found and any(0 < size < 0.05 for _, size in seen)
+    return found, "You filled the image model with numbers too small for your tolerance: try 0.2." if small else ""
 
 
 def _fresh_pair():
@@ -526,6 +582,8 @@ def _fresh_pair():
 
 # ---- 10.7
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @exercise
 def check_fold_normalisation(fold_normalisation: Callable) -> None:
@@ -535,9 +593,17 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
     weight, bias = torch.randn(5, 3, 3, 3, generator=generator), torch.randn(5, generator=generator)  # h = w = C
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.4])
     images = torch.rand(4, 3, 6, 6, generator=generator)
-    returned = pair(call(fold_normalisation, weight, bias, mean, std), "weight, bias")
+    hints = {
+        "non-singleton dimension 0": "the colours are axis 1 of [D, 3, ph, pw], so make mean and std [3, 1, 1]",
+        "non-singleton dimension 1": "each filter has one bias: sum over colours, rows and columns, dim=(1, 2, 3)",
+    }
+    returned = pair(call_with_hints(hints, fold_normalisation, weight, bias, mean, std), "weight, bias")
     by_channel = rearrange(std, "c -> c 1 1")
     folded, centre = weight / by_channel, rearrange(mean, "c -> c 1 1")
+
+    def share(filters):  # what the mean image adds to the answer of each filter: [D]
+        return (filters * centre).sum(dim=(1, 2, 3))
+
     close(
         returned[0],
         folded,
@@ -554,12 +620,11 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
             )
             / by_channel,
             "the filters were multiplied by mean": weight * centre,
+            "the bias comes first: return the weight, then the bias": bias - share(folded),
+            "ImageNet's std is written into the code: take `std`": weight / torch.tensor(IMAGENET[1])[:, None, None],
         },
         what="the weight",
     )
-
-    def share(filters):  # what the mean image adds to the answer of each filter: [D]
-        return (filters * centre).sum(dim=(1, 2, 3))
 
     close(
         returned[1],
@@ -568,11 +633,17 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
             "the bias is as it was: a filter also answers to the mean that is subtracted from the image": bias,
             "the sign: the mean is subtracted from the image, so its share is subtracted from the bias": bias
             + share(folded),
-            "the share of the mean was reckoned with the old filters: the image is (x - mean) / std, so the mean is "
+            "the share of the mean was computed with the old filters: the image is (x - mean) / std, so the mean is "
             "divided by std as well": bias - share(weight),
             "only the share of the mean is left: the image model's own bias belongs to it": -share(folded),
-            "the share of the mean is a sum over all voxels of a filter, not their average": bias
+            "the share of the mean is a sum over all pixels of a filter, not their average": bias
             - (folded * centre).mean(dim=(1, 2, 3)),
+            "the share of the mean is a sum over rows and columns too, not their average": bias
+            - (folded * centre).mean(dim=(2, 3)).sum(dim=1),
+            "summed over all filters at once: each filter has a share of its own, sum(dim=(1, 2, 3))": bias
+            - (folded * centre).sum(),
+            "ImageNet's mean is written into the code: take `mean`": bias
+            - (folded * torch.tensor(IMAGENET[0])[:, None, None]).sum(dim=(1, 2, 3)),
             "the mean went in without the filters: each filter weighs the colours in its own way": bias
             - (mean / std).sum(),
             "summed over the colours only: a filter adds up its colours, its rows and its columns": bias[:, None, None]
@@ -591,5 +662,5 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
     )
     for d, h, w in ((4, 2, 5), (1, 1, 2)):
         case = drawn(d, 3, h, w), drawn(d, seed=1), drawn(3, seed=2), drawn(3, seed=3).abs() + 0.1
-        examine(fold_normalisation, finished.fold_normalisation, case, what="weight, bias")
+        examine(fold_normalisation, finished.fold_normalisation, case, what="weight, bias", **STORED)
     passed("10.7", "the new filters answer to the image as it is, as the old ones do to the normalised one.")

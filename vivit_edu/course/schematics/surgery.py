@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-# starts are neither space nor time nor models: greys and marks tell them apart, and what is pretrained is filled
+# starts are neither space nor time nor models: what keeps the image filters is grey, and marks tell starts apart
 START_INKS = {
     "tubelets, central frame": ("black", "o", "-"),
     "tubelets, filter inflation": ("#5A5A5A", "s", "--"),
-    "uniform frame sampling": ("#8A8A8A", "^", "-."),
+    "uniform frame sampling": ("#9A9A9A", "^", "-."),
     "central frame, without labels": ("#B0892F", "D", "-"),
     "tubelets, random": ("#B5482A", "v", "--"),
-    "nothing pretrained": ("#7A7A7A", "x", ":"),
-    "nothing pretrained, 4 times as long": ("#7A7A7A", "P", "none"),
+    "nothing pretrained": ("#6B7F1A", "x", ":"),
+    "nothing pretrained, 4 times as long": ("#6B7F1A", "P", "none"),
 }
 
 
@@ -158,7 +158,10 @@ def losses_by_start(table: Mapping[str, Any], shares: Sequence[int] = (5, 100)) 
             colour, mark, line = START_INKS[start]
             for k, losses in enumerate(row["history"]["loss"]):
                 steps = np.linspace(0, 1, len(losses) + 1)[1:]
-                style = {"marker": mark, "markersize": 3, "linestyle": "-" if line == "none" else line}
+                style = {"marker": mark, "markersize": 4, "linestyle": "-" if line == "none" else line}
+                style["zorder"] = (
+                    3 if start.startswith("nothing") else 2
+                )  # its lines lie under others in the right panel
                 axes.plot(steps, losses, color=colour, linewidth=1, label=None if k else start, **style)
             said.append(f"{share} %, {start}: {row['loss']['mean']:.2f}")
         axes.set_title(f"{wanted} % of the patients", fontsize=10)
