@@ -193,7 +193,7 @@ def test_a_module_that_the_reader_wrote_is_looked_at_like_a_function():
 @pytest.mark.parametrize(
     "change, argument, text",
     [
-        (lambda x: x.requires_grad_(), torch.ones(2), "its requires_grad is another"),
+        (lambda x: x.requires_grad_(), torch.ones(2), "its requires_grad has changed"),
         (lambda x: x.update(a=torch.zeros(2)), {"a": torch.ones(2)}, "make new tensors"),
         (lambda x: x.pop("a"), {"a": torch.ones(2)}, "it holds other keys now"),
         (lambda x: x.fill(3), np.ones(2), "make a new array"),

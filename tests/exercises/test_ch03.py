@@ -154,6 +154,17 @@ def loops_step_one(clip, tubelet):
     return torch.stack(boxes)
 
 
+def loops_over_counts_at_every_voxel(clip, tubelet):
+    _, T, H, W = clip.shape
+    pt, ph, pw = tubelet
+    boxes = []
+    for t in range(T // pt):
+        for h in range(H // ph):
+            for w in range(W // pw):
+                boxes.append(clip[:, t : t + pt, h : h + ph, w : w + pw].flatten())
+    return torch.stack(boxes)
+
+
 def loops_list(clip, tubelet):
     pt, ph, pw = tubelet
     return [
@@ -293,6 +304,7 @@ test_cut_and_join = run_cases(
         ),
         "loops: width slowest": (three(loops=loops_width_slowest), "width were the slowest loop"),
         "loops: steps of one": (three(loops=loops_step_one), "steps of one voxel"),
+        "loops: counts for places": (three(loops=loops_over_counts_at_every_voxel), r"begins at voxel t \* pt"),
         "loops: a list": (three(loops=loops_list), "a list, expected a tensor"),
         "loops: not flat": (three(loops=loops_not_flat), "still boxes"),
         "loops: first channel": (three(loops=loops_first_channel), "only the first channel"),
@@ -408,7 +420,9 @@ test_project = run_cases(
     wrong={
         "no b": (two(lambda x, E, b: x @ E.T), "b were missing"),
         "b subtracted": (two(lambda x, E, b: x @ E.T - b), "b were subtracted"),
-        "not transposed": (two(project_untransposed), "multiply by E.T"),
+        "not transposed": (two(project_untransposed), "multiply the tubelets by E.T"),
+        "the wrong way round": (two(lambda x, E, b: E @ x + b), "multiply the tubelets by E.T"),
+        "E reshaped": (two(lambda x, E, b: x @ E.reshape(E.shape[::-1]) + b), "its transpose is E.T"),
         "new weights": (two(project_with_new_weights), "draw no new weights"),
         "weights copied into a layer": (two(project_through_linear), "no gradient reaches E"),
         "relu": (two(lambda x, E, b: (x @ E.T + b).relu()), "non-linearity"),
@@ -420,6 +434,10 @@ test_project = run_cases(
         "float32": (two(lambda x, E, b: x.float() @ E.float().T + b.float()), "keep the(ir)? type"),
         "not written": (two(not_written), "still to be written"),
         "filters: channels last": (two(filters=filters_channels_last), "channels came last"),
+        "filters: time and width": (
+            two(filters=lambda E, p: rearrange(E, "d (c w h t) -> d c t h w", t=p[0], h=p[1], w=p[2])),
+            "time and width were swapped",
+        ),
         "filters: transposed": (two(filters=lambda E, p: E.T.reshape(len(E), -1, *p)), "transposed first"),
         "filters: no channels": (two(filters=lambda E, p: E.reshape(len(E), -1, *p[1:])), "axis of channels"),
         "filters: flipped": (two(filters=lambda E, p: filters(E, p).flip(2, 3, 4)), "reversed"),
@@ -580,6 +598,10 @@ def no_bias(self, clip_shape, dim, tubelet):
     self.conv = nn.Conv3d(clip_shape[0], dim, tubelet, tubelet, bias=False)
 
 
+def no_stride(self, clip_shape, dim, tubelet):
+    self.conv = nn.Conv3d(clip_shape[0], dim, tubelet)
+
+
 def frozen(self, clip_shape, dim, tubelet):
     self.requires_grad_(False)
 
@@ -621,7 +643,8 @@ test_tubelet_embedding = run_cases(
         "no super": (NoSuper, "cannot assign module before Module.__init__"),
         "one channel": (with_init(fewer_channels), "channels are missing"),
         "second layer": (with_init(second_layer), "expected E with"),
-        "no b": (with_init(no_bias), "b is missing"),
+        "no b": (with_init(no_bias), "b is missing, one number for each of the 7 rows of E"),
+        "no stride": (with_init(no_stride), "had no stride"),
         "frozen": (with_init(frozen), "requires_grad=False"),
         "plain tensors": (PlainTensors, "no parameters"),
         "zeros": (Zeros, "same E"),
@@ -690,6 +713,14 @@ test_rebuild = run_cases(
             lambda x, E, b, g, p: join(x @ torch.linalg.pinv(E).T - b.mean(), g, p),
             "after the pseudo-inverse",
         ),
+        "b subtracted from the boxes": (
+            lambda x, E, b, g, p: join(x @ torch.linalg.pinv(E).T - b, g, p),
+            "before the pseudo-inverse",
+        ),
+        "pinv reshaped": (
+            lambda x, E, b, g, p: join((x - b) @ torch.linalg.pinv(E).reshape(E.shape), g, p),
+            "only given another shape: its transpose",
+        ),
         "transpose for inverse": (lambda x, E, b, g, p: join((x - b) @ E, g, p), "E's transpose"),
         "inverse": (
             lambda x, E, b, g, p: join((x - b) @ torch.linalg.inv(E).T, g, p),
@@ -743,7 +774,11 @@ test_cut_frames = run_cases(
     ch03.check_cut_frames,
     right=[frames, frames_by_cut, frames_of_tubelets],
     wrong={
-        "frame 3 of each stretch": (choosing(lambda x, p: x[:, :, 3::p]), r"cut_frames\(...\) is wrong"),
+        "frame 3 of each stretch": (choosing(lambda x, p: x[:, :, 3::p]), "the middle one of seven"),
+        "the frame after": (choosing(lambda x, p: x[:, :, p // 2 + 1 :: p]), "frame after the middle one"),
+        "from the middle on": (choosing(lambda x, p: x[:, :, p // 2 :]), "all frames from pt // 2 on"),
+        "one frame": (choosing(lambda x, p: x[:, :, [p // 2]]), "a single frame"),
+        "maximum": (choosing(lambda x, p: x.unflatten(2, (-1, p)).amax(3)), "largest value of each stretch"),
         "first of each": (choosing(lambda x, p: x[:, :, ::p]), "first frame of each stretch"),
         "last of each": (choosing(lambda x, p: x[:, :, p - 1 :: p]), "last frame of each stretch"),
         "(pt - 1) // 2": (choosing(lambda x, p: x[:, :, (p - 1) // 2 :: p]), "\\(pt - 1\\) // 2"),
@@ -751,7 +786,7 @@ test_cut_frames = run_cases(
         "mean": (choosing(lambda x, p: x.unflatten(2, (-1, p)).mean(3)), "averaged"),
         "linspace": (choosing(even_frames), "clip's first to its last"),
         "all": (choosing(lambda x, p: x), "all frames are kept"),
-        "channels": (choosing(lambda x, p: x[:, p // 2 :: p]), "(has|have) shape"),
+        "channels": (choosing(lambda x, p: x[:, p // 2 :: p]), "(has|have) shape.*time is axis 2"),
         "frame 3": (choosing(lambda x, p: x[:, :, 3::7]), "(has|have) shape"),
         "grid's height and width": (
             lambda x, p: rearrange(
@@ -807,6 +842,12 @@ def read_by_change(embedding, clip, i, s):
     return read
 
 
+def read_a_clip_of_its_own(embedding, clip, i, s):
+    x = torch.rand_like(clip)[None].requires_grad_()
+    embedding(x)[0, i, s].sum().backward()
+    return x.grad[0] != 0
+
+
 def test_by_cut(embedding, clip_shape, tubelet, read=read_by_grad):
     clip = torch.rand(*clip_shape)
     _, nt, places, _ = embedding(clip[None]).shape
@@ -853,6 +894,18 @@ def of_tokens(choose, test=lambda boxes, i, s: boxes[i, s].all() and boxes.sum()
         return True
 
     return sound
+
+
+def sound_by_its_grid(embedding, clip_shape, tubelet):
+    clip = torch.rand(*clip_shape)
+    nt, nh, nw = embedding.grid
+    for t in range(nt):
+        for s in range(nh * nw):
+            own = torch.zeros(1, nt, nh * nw, clip_shape[0] * math.prod(tubelet), dtype=torch.bool)
+            own[0, t, s] = True
+            if not torch.equal(read_by_grad(embedding, clip, t, s), join(own, embedding.grid, tubelet)[0]):
+                return False
+    return True
 
 
 def every(nt, places):
@@ -932,9 +985,11 @@ test_reads_its_boxes = run_cases(
         Named("grad and cut", read_by_grad, test_by_cut),
         Named("backward and slices", read_by_backward, sound_by_slices),
         Named("changing voxels, numpy", read_by_change, sound_as_numpy),
+        Named("the embedding's grid", read_by_grad, sound_by_its_grid),
     ],
     wrong={
         "the first number of a token alone": (both(read=read_the_first_number), "not at the first alone"),
+        "read: another clip": (both(read=read_a_clip_of_its_own), "take the gradient at the clip that is given"),
         "a clip of zeros": (both(sound=test_on_zeros), "take a random clip, not zeros"),
         "always True": (both(sound=lambda *_: True), "finds nothing wrong .* only reshaped"),
         "always False": (both(sound=lambda *_: False), "refuses the package's"),
@@ -972,7 +1027,7 @@ test_reads_its_boxes = run_cases(
         ),
         "read: inverted": (both(read=lambda e, c, i, s: ~read_by_grad(e, c, i, s)), "not read"),
         "read: first channel": (both(read=lambda e, c, i, s: read_by_grad(e, c, i, s)[0]), "3 axes instead of 4"),
-        "read: in place": (both(read=read_in_place), "requires_grad is another"),
+        "read: in place": (both(read=read_in_place), "requires_grad has changed"),
         "read: i and s swapped": (both(read=read_swapped), "wrong for"),
         "read: no return": (both(read=lambda *_: None), "is None"),
         "read: not written": (both(read=not_written), "still to be written"),
@@ -1095,11 +1150,24 @@ test_positions = run_cases(
         ),
         "one per clip": (pair_of(positions_with(lambda *s: nn.Parameter(0.02 * torch.randn(4, *s)))), "same for all"),
         "per place only": (pair_of(positions_with(lambda nt, n, d: table(1, n, d))), "one vector of"),
-        "std 1": (pair_of(positions_with(lambda *s: nn.Parameter(torch.randn(1, *s)))), "0.02"),
+        "std 1": (pair_of(positions_with(lambda *s: nn.Parameter(torch.randn(1, *s)))), "multiply by it"),
+        "mean 0.02": (
+            pair_of(positions_with(lambda *s: nn.Parameter(nn.init.normal_(torch.empty(1, *s), 0.02)))),
+            "say std=0.02",
+        ),
         "rand": (pair_of(positions_with(lambda *s: nn.Parameter(0.02 * torch.rand(1, *s)))), "torch.rand runs from 0"),
-        "zeros": (pair_of(positions_with(lambda *s: nn.Parameter(torch.zeros(1, *s)))), "standard deviation 0.000"),
+        "zeros": (
+            pair_of(positions_with(lambda *s: nn.Parameter(torch.zeros(1, *s)))),
+            "standard deviation 0, expected",
+        ),
         "not added": (pair_of(positions_with(table, lambda self, z: z)), "do not arrive|no gradient|same"),
-        "multiplied": (pair_of(positions_with(table, lambda self, z: z * (1 + self.p))), "wrong|multiplied|replaced"),
+        "multiplied": (pair_of(positions_with(table, lambda self, z: z * (1 + self.p))), r"multiplied by 1 \+"),
+        "only multiplied": (pair_of(positions_with(table, lambda self, z: z * self.p)), "multiplied by the positions"),
+        "dropout": (pair_of(positions_with(table, lambda self, z: z + F.dropout(self.p, 0.1))), "without dropout"),
+        "tokens detached": (
+            pair_of(positions_with(table, lambda self, z: z.detach() + self.p)),
+            "no gradient reaches tokens",
+        ),
         "appended": (
             pair_of(positions_with(table, lambda self, z: torch.cat((z, self.p.expand_as(z)), -1))),
             "expected \\[1, 3, 10, 40\\]",
@@ -1116,6 +1184,22 @@ test_positions = run_cases(
             pair_of(map=lambda p, g, at: (p @ F.normalize(p, dim=-1)[number_of(at, g)]).view(g)),
             "divide the others",
         ),
+        "map: the other side": (
+            pair_of(map=lambda p, g, at: (F.normalize(p, dim=-1) @ p[number_of(at, g)]).view(g)),
+            "divide that of the place, too",
+        ),
+        "map: squares": (
+            pair_of(map=lambda p, g, at: ((q := p / p.square().sum(-1, keepdim=True)) @ q[number_of(at, g)]).view(g)),
+            "the square of its length",
+        ),
+        "map: without keepdim": (
+            pair_of(map=lambda p, g, at: ((q := p / p.norm(dim=-1)) @ q[number_of(at, g)]).view(g)),
+            "keepdim=True keeps",
+        ),
+        "map: row and column": (
+            pair_of(map=lambda p, g, at: similarity(p, g, (at[0], at[2], at[1]))),
+            "row and column of the place were swapped",
+        ),
         "map: columns": (
             pair_of(map=lambda p, g, at: (F.normalize(p, dim=0) @ F.normalize(p, dim=0)[number_of(at, g)]).view(g)),
             "over the last axis",
@@ -1124,7 +1208,7 @@ test_positions = run_cases(
             pair_of(map=lambda p, g, at: ((p / p.norm()) @ (p / p.norm())[number_of(at, g)]).view(g)),
             "each has its own",
         ),
-        "map: flat": (pair_of(map=lambda p, g, at: similarity(p, g, at).flatten()), "give it the grid"),
+        "map: flat": (pair_of(map=lambda p, g, at: similarity(p, g, at).flatten()), "still has only one axis"),
         "map: all pairs": (
             pair_of(map=lambda p, g, at: F.normalize(p, dim=-1) @ F.normalize(p, dim=-1).T),
             "for the one place",

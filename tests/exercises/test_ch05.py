@@ -1,6 +1,7 @@
 """The checks of chapter 05's exercises, the copying of weights behind them, and the chapter's drawings."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -29,6 +30,13 @@ def cls_by_filling(tokens, cls):
     z = tokens.new_zeros(b, n + 1, d)
     z[:, 1:] = tokens
     z[:, 0] = cls[0, 0]
+    return z
+
+
+def cls_by_filling_zeros(tokens, cls):
+    b, n, d = tokens.shape
+    z = torch.zeros(b, n + 1, d)
+    z[:, 0], z[:, 1:] = cls[0], tokens
     return z
 
 
@@ -68,6 +76,7 @@ test_prepend_cls = run_cases(
         "added": (lambda z, cls: z + cls, "added to every token"),
         "not expanded": (lambda z, cls: torch.cat((cls, z), 1), "must match.*expand"),
         "without dim": (lambda z, cls: torch.cat((cls.expand(len(z), -1, -1), z)), "must match.*dim=1"),
+        "torch.zeros": (cls_by_filling_zeros, r"make new tensors like those given \(torch.zeros_like"),
         "along features": (lambda z, cls: torch.cat((cls.expand(len(z), z.shape[1], -1), z), 2), "axis of features"),
         "first clip only": (cls_in_the_first_clip, "only the first clip"),
         "the notebook's batch": (lambda z, cls: torch.cat((cls.expand(2, -1, -1), z), 1), "must match"),
@@ -131,6 +140,33 @@ class Widen(nn.Module):
         return self.second(F.gelu(self.first(x)))
 
 
+class SecondFirst(OneLine):
+    """An MLP whose second layer is made first, and an attention whose `out` is made before `qkv`."""
+
+    def __init__(self, dim, heads, mlp_dim):
+        super().__init__(dim, heads, mlp_dim)
+        self.attention, self.mlp = OutFirst(dim, heads), NarrowFirst(dim, mlp_dim)
+
+
+class NarrowFirst(nn.Module):
+    def __init__(self, dim, mlp_dim):
+        super().__init__()
+        self.second, self.first = nn.Linear(mlp_dim, dim), nn.Linear(dim, mlp_dim)
+
+    def forward(self, x):
+        return self.second(F.gelu(self.first(x)))
+
+
+class OutFirst(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads, self.out, self.qkv = heads, nn.Linear(dim, dim), nn.Linear(dim, 3 * dim)
+
+    def forward(self, z):
+        q, k, v = rearrange(self.qkv(z), "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b heads n d -> b n (heads d)"))
+
+
 class ThreeMaps(OneLine):
     """An attention with a linear map each for queries, keys and values."""
 
@@ -173,6 +209,16 @@ def made_with(change, base=OneLine):
 def post_norm(self, z):
     y = self.norm_attention(z + self.attention(z))
     return self.norm_mlp(y + self.mlp(y))
+
+
+def norm_after_each(self, z):
+    y = self.norm_attention(self.attention(z)) + z
+    return self.norm_mlp(self.mlp(y)) + y
+
+
+def norm_after_attention(self, z):
+    y = self.norm_attention(self.attention(z)) + z
+    return self.mlp(self.norm_mlp(y)) + y
 
 
 def overwritten_z(self, z):
@@ -304,7 +350,7 @@ def into_eval_mode(self, z):
 
 test_block = run_cases(
     ch05.check_block,
-    right=[OneLine, StepByStep, TwoNorms, ThreeMaps],
+    right=[OneLine, StepByStep, TwoNorms, ThreeMaps, SecondFirst],
     wrong={
         "eps of torch": (made_with(eps_of_torch), "eps=1e-05"),
         "input of a branch detached": (forward_of(branch_detached), "the gradient of the input is not"),
@@ -312,6 +358,8 @@ test_block = run_cases(
         "open": (Open, "still to be written"),
         "no super": (NoSuper, "before Module.__init__"),
         "post-norm": (forward_of(post_norm), "post-norm"),
+        "norm after the branch": (forward_of(norm_after_each), "after the attention and after the MLP"),
+        "norm after the attention": (forward_of(norm_after_attention), "LayerNorm comes after the attention: "),
         "z overwritten": (forward_of(overwritten_z), "carries the normalised tokens"),
         "adds z": (forward_of(residual_from_z), "adds z, so the attention's result is lost"),
         "MLP of z": (forward_of(y_forgotten), "both start from z"),
@@ -322,7 +370,7 @@ test_block = run_cases(
             "residual around the MLP",
         ),
         "attention only": (forward_of(lambda s, z: z + s.attention(s.norm_attention(z))), "MLP step is missing"),
-        "norms exchanged": (forward_of(swap_norms), "exchanged"),
+        "norms exchanged": (forward_of(swap_norms), "LayerNorms are swapped"),
         "y in place": (forward_of(y_in_place), "training would stop with an error"),
         "z in place": (forward_of(z_in_place), "changes the z"),
         "over the batch": (forward_of(over_the_batch), "runs over the batch"),
@@ -335,7 +383,7 @@ test_block = run_cases(
         "ReLU": (made_with(relu_mlp), "ReLU"),
         "GELU at the end": (made_with(mlp_twice), "second GELU"),
         "4·dim": (made_with(mlp_of_four), "12 to 20"),
-        "always four heads": (made_with(four_heads), "another number of them"),
+        "always four heads": (made_with(four_heads), "a different number of them"),
         "one norm": (made_with(one_norm), "are one module"),
         "BatchNorm": (made_with(batch_norm), "expected nn.LayerNorm"),
         "other names": (made_with(other_names), "no part `norm_attention`"),
@@ -421,10 +469,14 @@ test_head = run_cases(
         "no norm": (head(lambda s, z: s.linear(z[:, 0] if s.pool == "cls" else z.mean(1))), "LayerNorm is missing"),
         "mean, then norm": (
             head(lambda s, z: s.linear(s.norm(z[:, 0] if s.pool == "cls" else z.mean(1)))),
-            "mean is taken first",
+            "normalised afterwards",
         ),
         "softmax": (head(lambda s, z: HeadWithIf.forward(s, z).softmax(-1)), "softmax follows"),
         "log_softmax": (head(lambda s, z: F.log_softmax(HeadWithIf.forward(s, z), dim=1)), "log_softmax follows"),
+        "mean of features": (
+            head(lambda s, z: s.linear(s.norm(z)[:, 0] if s.pool == "cls" else s.norm(z).mean(2))),
+            "features are the last axis",
+        ),
         "every token": (head(lambda s, z: s.linear(s.norm(z))), "logits for every token"),
         "sum": (
             head(lambda s, z: s.linear(s.norm(z)[:, 0] if s.pool == "cls" else s.norm(z).sum(1))),
@@ -504,6 +556,45 @@ class PositionsPiecewise(Whole):
         for k in range(len(self.blocks)):
             z = self.blocks[k](z)
         return self.head(z)
+
+
+class ByLinear(nn.Module):
+    """An embedding that passes 03.3: a cut of its own and a linear map."""
+
+    def __init__(self, clip_shape, dim, tubelet):
+        super().__init__()
+        self.tubelet, self.grid = tubelet, tuple(n // p for n, p in zip(clip_shape[1:], tubelet))
+        self.linear = nn.Linear(clip_shape[0] * math.prod(tubelet), dim)
+
+    def boxes(self, clips):
+        pt, ph, pw = self.tubelet
+        return rearrange(clips, "b c (nt pt) (nh ph) (nw pw) -> b nt (nh nw) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+
+    def forward(self, clips):
+        return self.linear(self.boxes(clips))
+
+
+class ByParameters(ByLinear):
+    """Another one, with E as it is multiplied from the right."""
+
+    def __init__(self, clip_shape, dim, tubelet):
+        super().__init__(clip_shape, dim, tubelet)
+        del self.linear
+        self.E = nn.Parameter(0.02 * torch.randn(clip_shape[0] * math.prod(tubelet), dim))
+        self.b = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, clips):
+        return self.boxes(clips) @ self.E + self.b
+
+
+def with_embedding(kind):
+    class Model1(Whole):
+        def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="mean"):
+            super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool)
+            self.embedding = kind(clip_shape, dim, tubelet)
+
+    Model1.__name__ = kind.__name__
+    return Model1
 
 
 def model(function, base=Whole):
@@ -689,10 +780,98 @@ class FourHeads(Whole):
         super().__init__(clip_shape, tubelet, classes, dim, depth, 4, mlp_dim, pool)
 
 
+class NAsTensor(Whole):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="mean"):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool)
+        N = torch.prod(torch.tensor(self.embedding.grid))
+        self.positions = nn.Parameter(0.5 * torch.randn(1, N + (pool == "cls"), dim))
+
+
+class NByItem(Whole):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="mean"):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool)
+        N = torch.tensor(self.embedding.grid).prod().item()
+        self.positions = nn.Parameter(0.5 * torch.randn(1, N + (pool == "cls"), dim))
+
+
+class WithNorm(Whole):
+    def __init__(self, clip_shape, tubelet, classes, dim=32, depth=2, heads=4, mlp_dim=64, pool="mean"):
+        super().__init__(clip_shape, tubelet, classes, dim, depth, heads, mlp_dim, pool)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, clips):
+        z = start(self, clips) + self.positions
+        for block in self.blocks:
+            z = block(z)
+        return self.head(self.norm(z))
+
+
+def norm_twice(self, clips):
+    z = start(self, clips) + self.positions
+    for block in self.blocks:
+        z = block(z)
+    return self.head(self.head.norm(z))
+
+
+def residual_around(self, clips):
+    z = start(self, clips) + self.positions
+    for block in self.blocks:
+        z = z + block(z)
+    return self.head(z)
+
+
+def no_sequence(self, clips):
+    z = self.embedding(clips)
+    z = z if self.cls is None else finished.prepend_cls(z, self.cls)
+    return through(self, z + self.positions)
+
+
+def no_sequence_by_cat(self, clips):
+    return through(self, (start(self, clips) if self.cls is not None else self.embedding(clips)) + self.positions)
+
+
+def head_of_32(self):
+    self.head = Head(32, self.head.linear.out_features, self.head.pool)
+
+
+def head_of_two(self):
+    self.head = Head(self.positions.shape[-1], 2, self.head.pool)
+
+
+def embedding_of_32(self):
+    self.embedding = TubeletEmbedding((2, 9, 8, 25), 32, (3, 4, 5))
+
+
+def mean_head(self):
+    self.head.pool = "mean"
+
+
+def cls_head(self):
+    self.head.pool = "cls"
+
+
+def cls_only_for_cls(self):
+    if self.cls is None:
+        del self.cls
+
+
 test_model1 = run_cases(
     ch05.check_model1,
-    right=[Whole, WithFlatten, PositionsPiecewise],
+    right=[Whole, WithFlatten, PositionsPiecewise, with_embedding(ByLinear), with_embedding(ByParameters)],
     wrong={
+        "N as a tensor": (NAsTensor, "compute N in plain Python, math.prod"),
+        "N by item": (NByItem, "compute N in plain Python, math.prod"),
+        "head of 32": (model_with(head_of_32), "with dim=12, the head has dim 32"),
+        "head with two classes": (model_with(head_of_two), "with classes=7, the head has 2"),
+        "embedding of 32": (model_with(embedding_of_32), "with dim=12, the embedding has dim 32"),
+        "head always mean": (model_with(mean_head), 'pool="cls", but the head reads the mean'),
+        "head always cls": (model_with(cls_head), 'pool="mean", but the head reads the first'),
+        "norm twice": (model(norm_twice), "LayerNorm comes twice"),
+        "a LayerNorm of its own": (WithNorm, "LayerNorm comes twice"),
+        "residual around the block": (model(residual_around), "the residuals are inside the block"),
+        "no sequence": (model(no_sequence), "into one sequence first"),
+        "no sequence, no cls": (model(no_sequence_by_cat), "into one sequence first"),
+        "no cls attribute for mean": (model_with(cls_only_for_cls), "set self.cls = None if pool is not"),
         "positions of 1": (scaled_positions(torch.randn), "standard deviation"),
         "positions of 0.02": (scaled_positions(lambda shape: 0.02 * torch.randn(shape)), "standard deviation"),
         "positions by rand": (scaled_positions(lambda shape: 0.5 * torch.rand(shape)), "standard deviation"),
@@ -794,6 +973,14 @@ def agree_not_on_copies(first, second, clips):
     return torch.allclose(first(clips), second(clips), atol=1e-4)
 
 
+def agree_in_the_originals(first, second, clips):
+    with torch.no_grad():
+        for a, b in zip(first.parameters(), second.parameters()):
+            a.normal_(std=0.5)
+            b.copy_(a)
+    return torch.allclose(copy.deepcopy(first).eval()(clips), copy.deepcopy(second).eval()(clips), atol=1e-4)
+
+
 def agree_leaves_eval(first, second, clips):
     result = agree_by_copies(first, second, clips)
     first.eval()
@@ -835,10 +1022,23 @@ test_agree = run_cases(
             agree(compare=lambda x, y: torch.equal(x.argmax(1), y.argmax(1))),
             "says True about a right model",
         ),
-        "one clip": (agree(clips_seen=slice(0, 1)), "clips of a batch attend to each other.*whole batch"),
+        "one clip": (
+            agree(clips_seen=slice(0, 1)),
+            "clips of a batch attend to each other.*A single clip has no other",
+        ),
+        "any": (
+            agree(compare=lambda x, y: ((x - y).abs() < 1e-4).any()),
+            "only the first clip of a batch.*only if all logits of all clips do",
+        ),
+        "a tolerance of 1": (
+            agree(compare=lambda x, y: torch.allclose(x, y, atol=1), large=1),
+            "tolerance of about 1e-4",
+        ),
+        "small weights": (agree(large=0.02), "With small weights it hardly shows|large random numbers"),
         "a loose tolerance": (agree(compare=lambda x, y: torch.allclose(x, y, atol=5)), "says True about a right"),
         "mean logits": (agree(compare=lambda x, y: abs(x.mean() - y.mean()) < 0.5), "says True about a right"),
         "weights overwritten": (agree_not_on_copies, "changes the (first|second)"),
+        "into the originals": (agree_in_the_originals, r"changes the weights of `first`: work on a copy \(copy.deep"),
         "left in eval mode": (agree_leaves_eval, "left in another mode"),
         "logits returned": (agree(compare=lambda x, y: x - y), "True or False"),
         "nothing returned": (lambda a, b, clips: None, "True or False|return"),
@@ -979,6 +1179,17 @@ def seeded_loop(model, optimiser, losses, clips, labels):
     learn_plain(model, [(clips, labels)])
 
 
+def two_steps(model, optimiser, losses, clips, labels):
+    keeps_tensors(model, optimiser, losses, clips, labels)
+    optimiser.step()
+    losses[-1] = losses[-1].item()
+
+
+def losses_as_text(model, optimiser, losses, clips, labels):
+    keeps_tensors(model, optimiser, losses, clips, labels)
+    losses[-1] = f"{losses[-1].item():.6f}"
+
+
 def detached_losses(model, optimiser, losses, clips, labels):
     keeps_tensors(model, optimiser, losses, clips, labels)
     losses[-1] = losses[-1].detach()
@@ -1005,15 +1216,17 @@ test_learn = run_cases(
         "no zero_grad": (loop(no_zero_grad), "gradients add up"),
         "no step": (loop(no_step), "does not learn"),
         "no backward": (loop(no_backward), "does not learn"),
-        "zero_grad after backward": (loop(zero_after_backward), "does not learn"),
+        "zero_grad after backward": (loop(zero_after_backward), "gradients are emptied before step"),
         "softmax": (loop(softmax_first), "softmax comes before"),
         "step before backward": (loop(step_first), "call backward first"),
         "tensors": (loop(keeps_tensors), "loss.item\\(\\)"),
         "nothing kept": (loop(nothing_kept), "returned 0 numbers"),
         "no_grad": (loop(without_grad_mode), "does not require grad"),
         "arguments swapped": (loop(labels_first), "raised"),
-        "summed": (loop(summed_loss), "list of losses (is|are) wrong"),
-        "one batch": (loop(no_zero_grad, slice(0, 1)), "returned 1 numbers"),
+        "summed": (loop(summed_loss), "added up over the clips"),
+        "one batch": (loop(no_zero_grad, slice(0, 1)), "returned 1 number: .*after the loop"),
+        "two steps": (loop(two_steps), "twice for each batch"),
+        "texts": (loop(losses_as_text), "of type str, expected Python numbers"),
         "a seed": (loop(seeded_loop), "sets the global seed"),
         "returns the last loss": (lambda model, batches: learn_plain(model, batches)[-1], "a float"),
         "returns nothing": (lambda model, batches: learn_plain(model, batches) and None, "return"),
@@ -1023,7 +1236,7 @@ test_learn = run_cases(
 # ---- copying weights
 
 
-@pytest.mark.parametrize("kind", [OneLine, TwoNorms, ThreeMaps])
+@pytest.mark.parametrize("kind", [OneLine, TwoNorms, ThreeMaps, SecondFirst])
 def test_the_package_takes_over_the_weights_of_any_right_model(kind, capsys):
     class Model1(Whole):
         def __init__(self, *sizes, **more):
@@ -1034,6 +1247,15 @@ def test_the_package_takes_over_the_weights_of_any_right_model(kind, capsys):
     ch05.same_as_package(Model1)
     ch05.same_as_torch(lambda *sizes: kind(*sizes))
     assert "agree in all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [ByLinear, ByParameters])
+def test_the_package_takes_over_an_embedding_without_a_convolution(kind, capsys):
+    ch05.same_as_package(with_embedding(kind))
+    ch05.same_as_transformers(with_embedding(kind))
+    assert "agree in all" in capsys.readouterr().out
+    with pytest.raises(CheckFailed, match="the one of chapter 03"):
+        ch05.in_the_package(with_embedding(kind)((1, 4, 8, 8), (1, 8, 2), 2))
 
 
 def test_parity_refuses_a_wrong_model():

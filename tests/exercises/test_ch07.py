@@ -54,6 +54,11 @@ def space_with_time_in_front(attention, tokens):
     return rearrange(attention(folded), "(nt b) s d -> b nt s d", b=len(tokens))
 
 
+def time_by_swapaxes(attention, tokens):
+    turned = tokens.swapaxes(1, 2)
+    return attention(turned.flatten(0, 1)).unflatten(0, turned.shape[:2]).swapaxes(1, 2)
+
+
 def time_clip_by_clip(attention, tokens):
     return torch.stack([attention(clip.transpose(0, 1)).transpose(0, 1) for clip in tokens])
 
@@ -103,8 +108,7 @@ test_folds = run_cases(
     right=[
         folds(name="einops"),
         folds(space_by_flatten, time_by_transpose, name="flatten and transpose"),
-        folds(space_by_loop, time_by_loop, name="loops"),
-        folds(space_with_time_in_front, time_clip_by_clip, name="other orders"),
+        folds(space_with_time_in_front, time_by_swapaxes, name="other orders"),
     ],
     wrong={
         "exchanged": (folds(time_by_einops, space_by_einops), "over_space: this is attention over time"),
@@ -125,10 +129,13 @@ test_folds = run_cases(
         ),
         "always three clips": (
             folds(space_of_three_clips),
-            "(?s)over_space.*With other sizes it was right",
+            "(?s)over_space.*b=len.*With other sizes it was right",
         ),
+        "a loop over times": (folds(space_by_loop), "over_space: .* attention was called 4 times.*call it once"),
+        "a loop over places": (folds(time=time_by_loop), "attention was called 5 times"),
+        "a loop over clips": (folds(time=time_clip_by_clip), "attention was called 3 times"),
         "no attention": (folds(lambda a, x: x), "nothing attended"),
-        "residual": (folds(time=lambda a, x: x + time_by_einops(a, x)), "residual connection belongs into the block"),
+        "residual": (folds(time=lambda a, x: x + time_by_einops(a, x)), "residual connection belongs in the block"),
         "no_grad": (folds(torch.no_grad()(space_by_einops)), "no gradient reaches"),
         "detached": (folds(lambda a, x: space_by_einops(a, x.detach())), "no gradient reaches x"),
         "train mode": (folds(lambda a, x: space_by_einops(a.train(), x)), "left in another mode"),
@@ -290,6 +297,18 @@ def mlp_adds_z(self, z):
     return mlp(self, y) + z
 
 
+def mlp_of_the_first_step(self, z):
+    y_s = space(self, z) + z
+    y_t = time(self, y_s) + y_s
+    return mlp(self, y_s) + y_t
+
+
+def mlp_adds_the_first_step(self, z):
+    y_s = space(self, z) + z
+    y_t = time(self, y_s) + y_s
+    return mlp(self, y_t) + y_s
+
+
 def mlp_of_the_input(self, z):
     y = space(self, z) + z
     y = time(self, y) + y
@@ -414,13 +433,21 @@ test_block = run_cases(
     ch07.check_factorised_block,
     right=[Plain, StepByStep, WithLoops, ThreeMaps],
     wrong={
-        "time first": (forward_of(time_first), "this is time first"),
+        "time first": (forward_of(time_first), "here attention over time comes first: put space first"),
         "no residuals": (forward_of(no_residuals), "no residual anywhere"),
         "attentions without": (forward_of(attentions_without_residual), "residuals around both attentions"),
         "no residual around time": (forward_of(no_time_residual), "residual around the attention over time"),
         "no residual around the MLP": (forward_of(no_mlp_residual), "residual around the MLP is missing"),
         "no MLP": (forward_of(no_mlp), "the MLP is missing"),
-        "no attention over time": (forward_of(lambda s, z: (y := z + space(s, z)) + mlp(s, y)), "over time is missing"),
+        "no attention over time": (
+            forward_of(lambda s, z: (y := z + space(s, z)) + mlp(s, y)),
+            "attention over time is not used by the next step, or this attention is missing",
+        ),
+        "MLP of the first step": (
+            forward_of(mlp_of_the_first_step),
+            "sees the tokens from before the attention over t",
+        ),
+        "MLP adds the first": (forward_of(mlp_adds_the_first_step), "adds the tokens from before the attention over t"),
         "parallel": (forward_of(parallel), "in parallel"),
         "time adds z": (forward_of(time_adds_z), "adds the block's input z, so the step before"),
         "MLP adds z": (forward_of(mlp_adds_z), "both attentions are lost"),
@@ -441,7 +468,7 @@ test_block = run_cases(
         "no gradients in one branch": (forward_of(time_without_gradients), "no gradient reaches block.norm_time"),
         "a shared attention": (made_with(one_module), "one module"),
         "a shared norm": (made_with(one_norm), "two of the three LayerNorms"),
-        "always four heads": (made_with(four_heads), "an attention has 4"),
+        "always four heads": (made_with(four_heads), "with heads=3, time_attention has 4 heads"),
         "ReLU": (made_with(relu), "ReLU"),
         "other names": (made_with(other_names), "no part `time_attention`"),
         "frozen": (made_with(frozen), "requires_grad=False"),
@@ -499,6 +526,18 @@ def space_from_z(self, z):
     return mlp(self, y) + y
 
 
+def space_lost(self, z):
+    y_t = time(self, z) + z
+    y_s = space(self, y_t) + y_t  # noqa: F841
+    return mlp(self, y_t) + y_t
+
+
+def time_lost(self, z):
+    y_t = time(self, z) + z  # noqa: F841
+    y_s = space(self, z) + z
+    return mlp(self, y_s) + y_s
+
+
 def space_adds_z(self, z):
     y = time(self, z) + z
     y = space(self, y) + z
@@ -536,7 +575,9 @@ test_time_first = run_cases(
         "MLP first": (forward_of(mlp_first), "MLP comes before the attentions"),
         "MLP between": (forward_of(mlp_between), "MLP comes between"),
         "no MLP": (forward_of(mlp_forgotten), "the MLP is missing"),
-        "only time": (forward_of(lambda s, z: (y := z + time(s, z)) + mlp(s, y)), "over space is missing"),
+        "only time": (forward_of(lambda s, z: (y := z + time(s, z)) + mlp(s, y)), "over space is not used"),
+        "space lost": (forward_of(space_lost), "result of the attention over space is not used by the next step"),
+        "time lost": (forward_of(time_lost), "result of the attention over time is not used by the next step"),
         "z in place": (forward_of(z_in_place), "changes the z"),
         "no gradients": (forward_of(torch.no_grad()(time_first)), "no gradient reaches"),
         "open": (forward_of(lambda s, z: (_ for _ in ()).throw(NotImplementedError())), "still to be written"),
@@ -571,7 +612,7 @@ class WithFlatten(Whole):
 class HeadByHand(Whole):
     def __init__(self, *sizes):
         super().__init__(*sizes)
-        self.positions = nn.Parameter(torch.empty_like(self.positions).normal_(std=0.02))
+        self.positions = nn.Parameter(torch.empty_like(self.positions).normal_(std=0.5))
 
     def forward(self, clips):
         z = self.embedding(clips) + self.positions
@@ -666,6 +707,51 @@ def hard_coded(self, clips):
     return self.head(z.view(-1, 16, z.shape[-1]))
 
 
+def mean_over_time(self, clips):
+    return self.head(through_blocks(self, self.embedding(clips) + self.positions).mean(dim=1))
+
+
+def mean_over_places(self, clips):
+    return self.head(through_blocks(self, self.embedding(clips) + self.positions).mean(dim=2))
+
+
+def small_positions(self):
+    nn.init.normal_(self.positions, std=0.02)
+
+
+def uniform_positions(self):
+    nn.init.uniform_(self.positions)
+
+
+def four_heads_in_blocks(self):
+    self.blocks = nn.ModuleList(Plain(12, 4, 20) for _ in range(3))
+
+
+def sixty_four_wide(self):
+    self.blocks = nn.ModuleList(Plain(12, 3, 64) for _ in range(3))
+
+
+def two_blocks(self):
+    self.blocks = self.blocks[:2]
+
+
+def thirty_two(self):
+    self.blocks = nn.ModuleList(Plain(32, 4, 64) for _ in range(3))
+
+
+def thirty_two_with_three_heads(self):
+    self.blocks = nn.ModuleList(Plain(33, 3, 20) for _ in range(3))
+
+
+def unused_cls(self):
+    self.cls = nn.Parameter(torch.zeros(1, 1, 12))
+
+
+class WithoutSuper(nn.Module):
+    def __init__(self, *sizes):
+        self.sizes = sizes
+
+
 def plain_list(self):
     blocks = list(self.blocks)
     del self.blocks
@@ -729,12 +815,24 @@ test_model3 = run_cases(
         "the notebook's size": (model(hard_coded), "your code raised"),
         "head with cls": (model_with(cls_head), "only the first token"),
         "a list": (model_with(plain_list), "plain list"),
-        "one block": (model_with(repeated), "1 different blocks"),
+        "one block": (model_with(repeated), "there is only 1 block, used 3 times"),
         "positions of a sequence": (model_with(sequence_of_positions), "a sequence"),
         "the notebook's positions": (model_with(positions_of_the_notebook), r"\[1, 4, 4, 12\]"),
         "the same at all times": (model_with(equal_times), "same at every time"),
         "no Parameter": (model_with(no_parameter), "nn.Parameter"),
         "zero positions": (model_with(zero_positions), "standard deviation of 0"),
+        "0.02": (model_with(small_positions), "standard deviation of 0.0.*0.5 . torch.randn"),
+        "rand": (model_with(uniform_positions), "a mean of 0.5"),
+        "always four heads": (model_with(four_heads_in_blocks), "with heads=3, the space_attention of a block has 4"),
+        "always 64 wide": (model_with(sixty_four_wide), "with mlp_dim=20, a block has an MLP of width 64"),
+        "two blocks": (model_with(two_blocks), "with depth=3 there are 2 blocks"),
+        "the notebook's width": (model_with(thirty_two_with_three_heads), "your code raised .*line .* of your code"),
+        "the notebook's numbers": (model_with(thirty_two), "with heads=3"),
+        "mean over time": (model(mean_over_time), "averaged over time before the head"),
+        "mean over places": (model(mean_over_places), "averaged over places before the head"),
+        "a cls token that is not used": (model_with(unused_cls), "reaches model.cls: it is never used"),
+        "no super": (WithoutSuper, "must begin with super"),
+        "open": (model(lambda s, clips: (_ for _ in ()).throw(NotImplementedError())), "still to be written"),
         "eleven classes": (model_with(eleven_classes), "gives 11 logits"),
         "a linear head": (model_with(linear_head), "no part `norm`"),
         "nothing returned": (model(lambda s, clips: None), "return"),
@@ -813,6 +911,15 @@ def silence_without_no_grad(blocks, part):
         getattr(block, part).out.weight.zero_()
 
 
+def silence_by_hook(blocks, part):
+    for block in blocks:
+        getattr(block, part).register_forward_hook(lambda module, given, y: torch.zeros_like(y))
+
+
+def silence_copies(blocks, part):
+    silence_plainly(copy.deepcopy(blocks), part)
+
+
 def silence_queries(blocks, part):
     for block in blocks:
         nn.init.zeros_(getattr(block, part).qkv.weight)
@@ -834,7 +941,13 @@ test_silence = run_cases(
         "first block": (silence_first, "only the first block"),
         "always time": (silence_time, "time_attention.out.weight has changed"),
         "the block frozen": (silence_and_freeze_block, "is frozen too"),
-        "Identity": (silence_by_identity, "keep the module"),
+        "Identity": (silence_by_identity, "an Identity now: keep the module"),
+        "None": (
+            lambda blocks, part: [setattr(b, part, None) for b in blocks] and None,
+            "is None now: keep the module",
+        ),
+        "a hook": (silence_by_hook, "silenced by a hook"),
+        "copies": (silence_copies, "that you were given, not copies"),
         "the norm too": (silence_norm_too, "norm_space.weight has changed"),
         "block.part": (silence_by_attribute, "has no attribute 'part'"),
         "no no_grad": (silence_without_no_grad, "a leaf Variable that requires grad"),
@@ -954,6 +1067,16 @@ def shared_tensors(block):
     block.time_attention.qkv.weight = block.space_attention.qkv.weight
 
 
+def shared_memory(block):
+    for mine, other in zip(block.time_attention.parameters(), block.space_attention.parameters()):
+        mine.data = other.data
+
+
+def values_without_their_bias(block):
+    block.time_attention.qkv.weight.data.chunk(3)[2].zero_()
+    block.time_attention.out.bias.data.zero_()
+
+
 def copy_weights_only(block):
     block.time_attention.qkv.weight.data = block.space_attention.qkv.weight.data.clone()
     block.time_attention.out.weight.data = block.space_attention.out.weight.data.clone()
@@ -990,6 +1113,7 @@ test_starts = run_cases(
         "its bias left": (starts(zero=weight_alone), "its bias is not"),
         "bias alone": (starts(zero=bias_alone), "still adds something"),
         "small": (starts(zero=small), "still adds something"),
+        "values, not their bias": (starts(zero=values_without_their_bias), "same vector.*W_O and all the biases"),
         "queries, keys, values": (starts(zero=zeros("time_attention.qkv")), "same vector to every token"),
         "nothing": (starts(zero=lambda b: None), "start_at_zero: the branch still adds something"),
         "space": (starts(zero=zeros("space_attention.out")), "space_attention.out.weight has changed"),
@@ -1002,6 +1126,7 @@ test_starts = run_cases(
         "eval": (starts(zero=lambda b: output_projection(b.eval())), "eval mode"),
         "shared": (starts(as_copy=shared), "the same tensors"),
         "shared tensors": (starts(as_copy=shared_tensors), "the same tensors"),
+        "shared memory": (starts(as_copy=shared_memory), "the same tensors"),
         "weights only": (starts(as_copy=copy_weights_only), "qkv.bias is not copied"),
         "backwards": (starts(as_copy=copy_backwards), "space_attention.qkv.weight has changed"),
         "norm too": (starts(as_copy=copy_norm_too), "norm_time.weight has changed"),
@@ -1132,6 +1257,29 @@ def asleep_in_space(block, z):
     return {name for name, gradient in gradients(block).items() if not gradient.any()}
 
 
+def asleep_with_the_sum(block, z):
+    block, awake = copy.deepcopy(block), set()
+    optimiser = torch.optim.SGD(block.parameters(), lr=0.1)
+    for _ in range(10):
+        optimiser.zero_grad()
+        block(z).sum().backward()
+        optimiser.step()
+        awake |= {name for name, gradient in gradients(block).items() if gradient.any()}
+    return EVERYONE - awake
+
+
+def asleep_of_width_32(block, z):
+    block, awake = copy.deepcopy(block), set()
+    optimiser = torch.optim.SGD(block.parameters(), lr=0.1)
+    for _ in range(5):
+        backward(block, z)
+        optimiser.step()
+        qkv = block.time_attention.qkv.weight.grad
+        found = {"W_Q": qkv[:32], "W_K": qkv[32:64], "W_V": qkv[64:], "W_O": block.time_attention.out.weight.grad}
+        awake |= {name for name, gradient in found.items() if gradient.any()}
+    return EVERYONE - awake
+
+
 test_asleep = run_cases(
     ch07.check_asleep,
     right=[asleep_on_a_copy, asleep_by_hand, asleep_by_change],
@@ -1152,7 +1300,11 @@ test_asleep = run_cases(
         "names of parameters": (asleep_of_all_parameters, "the names are W_Q, W_K, W_V and W_O"),
         "qkv together": (asleep_qkv_together, "W_Q, W_K zero your test finds nothing asleep"),
         "space": (asleep_in_space, "your test finds nothing asleep"),
-        "always nothing": (lambda block, z: set(), "your test finds nothing asleep"),
+        "always nothing": (lambda block, z: set(), "finds nothing asleep.* two factors"),
+        "always all": (lambda block, z: EVERYONE, "These are the matrices that learn"),
+        "lr = 3": (lambda block, z: EVERYONE - trained(copy.deepcopy(block), z, lr=3.0, steps=20), "training diverged"),
+        "the sum as loss": (asleep_with_the_sum, "training diverged"),
+        "the notebook's width": (asleep_of_width_32, "right for D = 32 alone"),
         "True": (lambda block, z: True, "a bool: expected a set"),
         "one name": (lambda block, z: "W_Q", "a str: expected a set"),
         "nothing returned": (lambda block, z: None, "expected a set"),

@@ -942,7 +942,7 @@ test_model4 = run_cases(
         "a fixed grid": (model(fixed_grid), "raised"),
         "Model 1's attention": (model(init=model1_attention), "Model 1's attention"),
         "one attention": (model(init=one_attention), "share one attention"),
-        "one block": (model(init=one_block), "1 different blocks"),
+        "one block": (model(init=one_block), "different blocks is 1"),
         "a list": (model(init=plain_list), "nn.ModuleList"),
         "positions in a sequence": (model(init=positions_in_sequence), r"has shape \[1, 30, 12\]"),
         "plain positions": (model(init=positions_plain), "expected an nn.Parameter"),

@@ -71,7 +71,37 @@ def three_clips(clips, offsets):
 
 
 def in_numpy(clips, offsets):
-    return torch.tensor(by_slices(clips.detach(), offsets).numpy())
+    moved = np.zeros_like(clips.numpy())
+    for b, offset in enumerate(offsets.numpy()):
+        for place in np.argwhere(np.ones(clips.shape[2:])):
+            if ((place - offset >= 0) & (place - offset < clips.shape[2:])).all():
+                moved[(b, slice(None), *place)] = clips.numpy()[(b, slice(None), *(place - offset))]
+    return torch.from_numpy(moved)
+
+
+@torch.no_grad()
+def without_gradients(clips, offsets):
+    return by_padding(clips.data, offsets)
+
+
+def padded_by(room, clamped=False):
+    """A solution with the same room for every clip; room: of a clip's shape [C, T, H, W]."""
+
+    def moved(clip, by):
+        r = room(clip.shape)
+        by = [max(-r, min(r, b)) for b in by] if clamped else by
+        t, h, w = (slice(r - b, r - b + size) for b, size in zip(by, clip.shape[1:]))
+        return F.pad(clip, [r] * 6)[:, t, h, w]
+
+    return each(moved)
+
+
+def longest(shape):
+    return max(shape[1:])
+
+
+def clamped_to_the_longest_axis(clips, offsets):
+    return padded_by(longest, clamped=True)(clips, offsets)
 
 
 def from_zeros(clips, offsets):
@@ -92,7 +122,7 @@ def room_of_three(clip, by):
 
 test_shift = run_cases(
     ch11.check_shift,
-    right=[by_padding, by_roll_and_zero, by_slices],
+    right=[by_padding, by_roll_and_zero, by_slices, in_numpy, without_gradients, clamped_to_the_longest_axis],
     wrong={
         "roll": (each(lambda clip, by: clip.roll(by, (1, 2, 3))), "as torch.roll does it"),
         "the other way": (with_offsets(lambda o: -o), "the other way"),
@@ -104,8 +134,11 @@ test_shift = run_cases(
         "nothing done": (lambda clips, offsets: clips, "nothing was moved"),
         "changed in place": (written_into_the_clips, "changes the clips"),
         "always three clips": (three_clips, "your code raised|expected"),
-        "numpy": (in_numpy, "no gradient reaches"),
-        "zeros of float32": (from_zeros, "float64|bfloat16|uint8"),
+        "room of 28": (padded_by(lambda shape: 28), "equal size.*beyond ±room|your code raised|expected"),
+        "room of 9": (padded_by(lambda shape: 9), "beyond ±room|your code raised|expected"),
+        "room without a clamp": (padded_by(longest), "an offset beyond ±room moves everything out: clamp it"),
+        "room of W": (padded_by(lambda shape: shape[3], clamped=True), "limited to the size of W"),
+        "zeros of float32": (from_zeros, "float64|uint8"),
         "a list": (lambda clips, offsets: list(by_padding(clips, offsets)), "a list"),
         "room of three": (each(room_of_three), "your code raised|expected"),
         "no return": (lambda clips, offsets: None, "None"),
@@ -156,6 +189,25 @@ def mirrored(flip=None, swap=None, toss=None):
         return torch.where(coin.reshape(-1, 1, 1, 1, 1), image, clips), torch.where(coin, told, labels)
 
     return solution
+
+
+def as_floats(clips, labels, sides, generator):
+    coin = (torch.rand(len(clips), generator=generator) < 0.5).float()
+    table = torch.tensor(sides.permutation)
+    w = coin.reshape(-1, 1, 1, 1, 1)
+    return w * clips.flip(sides.axis + 1) + (1 - w) * clips, coin * table[labels] + (1 - coin) * labels
+
+
+def of_int32(clips, labels, sides, generator):
+    found, told = by_where(clips, labels, sides, generator)
+    return found, told.int()
+
+
+def class_after_class(clips, labels, sides, generator):
+    coin, labels = torch.rand(len(clips), generator=generator) < 0.5, labels.clone()
+    for k, j in enumerate(sides.permutation):
+        labels[coin & (labels == k)] = j
+    return torch.where(coin.reshape(-1, 1, 1, 1, 1), clips.flip(sides.axis + 1), clips), labels
 
 
 def two_coins(clips, labels, sides, generator):
@@ -213,7 +265,12 @@ test_mirror = run_cases(
         "always the width": (mirrored(flip=lambda x, sides: x.flip(4)), "neither the one given|another axis"),
         "the batch": (mirrored(flip=lambda x, sides: x.flip(0)), "changed places|neither the one given"),
         "one coin for all": (for_all, "one coin decided for the whole batch"),
-        "always": (mirrored(toss=lambda n, g: torch.rand(n, generator=g) < 2), "gives the same|every clip was flipped"),
+        "always": (mirrored(toss=lambda n, g: torch.rand(n, generator=g) < 2), "every clip is flipped"),
+        "always, without a draw": (mirrored(toss=lambda n, g: torch.ones(n).bool()), "every clip is flipped"),
+        "never": (mirrored(toss=lambda n, g: torch.randint(0, 1, (n,), generator=g).bool()), "no clip is ever flipped"),
+        "labels of float32": (as_floats, "labels come back as torch.float32, expected torch.int64"),
+        "labels of int32": (of_int32, "labels come back as torch.int32"),
+        "swaps that undo each other": (class_after_class, "the swaps undo each other"),
         "seldom": (mirrored(toss=lambda n, g: torch.rand(n, generator=g) < 0.1), "about a half"),
         "exactly half": (half_of_them, "the same number of flipped clips|of one clip"),
         "no generator": (without_generator, "from the global generator|the same seed gives another"),
@@ -266,12 +323,12 @@ def with_marks(augmentation, clips, labels, sides):
     return all(right)
 
 
-def looks_at(seeds=30, image=None, label_of_image=None, stayed=True, unknown=False):
+def looks_at(seeds=30, first=0, image=None, label_of_image=None, stayed=True, unknown=False):
     """A test that looks at less than it should."""
 
     def solution(augmentation, clips, labels, sides):
         swap = torch.tensor(sides.permutation)
-        for seed in range(seeds):
+        for seed in range(first, first + seeds):
             found, told = augmentation(clips, labels, torch.Generator().manual_seed(seed))
             for k in range(len(clips)):
                 turned = image(clips[k], sides) if image else clips[k].flip(sides.axis)
@@ -321,7 +378,9 @@ test_labels_follow = run_cases(
     ch11.check_labels_follow,
     right=[exact, at_once, with_marks],
     wrong={
-        "a single batch": (looks_at(seeds=1), "in one batch out of four"),
+        "a single batch": (looks_at(seeds=1), "in one batch out of eight.*call it more often"),
+        "four batches": (looks_at(seeds=4), "in one batch out of eight"),
+        "torch's first seed": (looks_at(seeds=1, first=67280421310721), "in one batch out of eight"),
         "only labels that exist": (labels_only, "leaves their labels"),
         "something changed": (some_change, "your test (passes|refuses)"),
         "has to flip": (must_flip, "refuses an augmentation that is right: it never flips"),
@@ -330,6 +389,10 @@ test_labels_follow = run_cases(
         "axis of a batch for a clip": (
             looks_at(image=lambda clip, sides: clip.flip((sides.axis + 1) % 4)),
             "refuses an augmentation that is right",
+        ),
+        "axis of a clip for a batch": (
+            looks_at(image=lambda clip, sides: clip[None].flip(sides.axis)[0]),
+            "refuses an augmentation that is right: each clip has its coin.*one more in front",
         ),
         "labels stay": (looks_at(label_of_image=lambda label, swap: label), "refuses an augmentation that is right"),
         "whatever it is": (looks_at(unknown=True), "passes an augmentation that is wrong: it flips along another axis"),
@@ -385,6 +448,10 @@ test_smooth = run_cases(
         "s for everyone": (smoothed(lambda y, k, s: (1 - s) * y + s), "the whole share s"),
         "s is what stays": (smoothed(lambda y, k, s: s * y + (1 - s) / k), "is the share that is spread"),
         "only less": (smoothed(lambda y, k, s: (1 - s) * y), "nothing was spread"),
+        "1 - s at the label": (
+            smoothed(lambda y, k, s: (1 - s) * y + (1 - y) * s / k),
+            r"the rows do not sum to 1: .* 1 - s \+ s/K",
+        ),
         "hard": (smoothed(lambda y, k, s: y), "hard targets"),
         "by the clips": (lambda y, k, s: (1 - s) * F.one_hot(y, k) + s / len(y), "the number of clips"),
         "eleven classes": (lambda y, k, s: by_one_hot(y, 11, s), r"expected \[4, 5\]"),
@@ -421,6 +488,48 @@ def one_by_one(clips, targets, weight):
     return tuple(torch.stack(part) for part in zip(*parts))
 
 
+def one_by_one_with_numbers(clips, targets, weight):
+    new, told = clips.clone(), targets.clone()
+    for i in range(len(clips)):
+        w = weight[i].item()
+        new[i] = w * clips[i] + (1 - w) * clips[i - 1]
+        told[i] = w * targets[i] + (1 - w) * targets[i - 1]
+    return new, told
+
+
+@torch.no_grad()
+def mixed_without_gradients(clips, targets, weight):
+    return by_roll(clips, targets, weight)
+
+
+def mixed_in_numpy(clips, targets, weight):
+    w = weight.numpy()
+    parts = [
+        w.reshape(-1, *[1] * (part.ndim - 1)) * part.numpy()
+        + (1 - w.reshape(-1, *[1] * (part.ndim - 1))) * np.roll(part.numpy(), 1, axis=0)
+        for part in (clips, targets)
+    ]
+    return tuple(map(torch.from_numpy, parts))
+
+
+def by_roll_detached(clips, targets, weight):
+    return by_roll(clips.detach(), targets, weight)
+
+
+def in_a_loop(clips, targets, weight):
+    clips, targets = clips.clone(), targets.clone()
+    for i, w in enumerate(weight):
+        clips[i] = w * clips[i] + (1 - w) * clips[i - 1]
+        targets[i] = w * targets[i] + (1 - w) * targets[i - 1]
+    return clips, targets
+
+
+def random_partners(clips, targets, weight):
+    other = torch.randperm(len(clips))
+    w = weight[:, None]
+    return wide(weight) * clips + (1 - wide(weight)) * clips[other], w * targets + (1 - w) * targets[other]
+
+
 def mixed(clips=None, targets=None):
     def solution(c, y, weight):
         right = by_roll(c, y, weight)
@@ -436,9 +545,18 @@ def in_place(clips, targets, weight):
 
 test_mixup = run_cases(
     ch11.check_mixup,
-    right=[by_roll, by_lerp, one_by_one],
+    right=[
+        by_roll,
+        by_lerp,
+        one_by_one,
+        one_by_one_with_numbers,
+        mixed_without_gradients,
+        mixed_in_numpy,
+        by_roll_detached,
+    ],
     wrong={
-        "partner detached": (mixed(lambda c, w: w * c + (1 - w) * c.roll(1, 0).detach()), "gradient of c is not"),
+        "overwritten partners": (in_a_loop, "the clips are written into while they are still read"),
+        "random partners for both": (random_partners, "drawn at random: take clip i - 1"),
         "the first left whole": (
             lambda c, y, w: (torch.cat((c[:1], by_roll(c, y, w)[0][1:])), by_roll(c, y, w)[1]),
             "(is|are) wrong in 120",
@@ -446,7 +564,7 @@ test_mixup = run_cases(
         "the mean weight": (lambda c, y, w: by_roll(c, y, w.mean().expand(len(w))), "(is|are) wrong in"),
         "random partners": (
             mixed(lambda c, w: w * c + (1 - w) * c[torch.randperm(len(c))]),
-            "(is|are) wrong|with itself|other end|the clip after",
+            "drawn at random",
         ),
         "float32 whatever comes": (lambda c, y, w: by_roll(c.float(), y.float(), w.float()), "with tensors of float64"),
         "targets through softmax": (
@@ -454,21 +572,28 @@ test_mixup = run_cases(
             "targets (is|are) wrong",
         ),
         "targets stay": (mixed(targets=lambda y, w: y), "targets stayed"),
-        "weights exchanged": (mixed(lambda c, w: (1 - w) * c + w * c.roll(1, 0)), "weights are exchanged"),
+        "weights exchanged": (
+            mixed(lambda c, w: (1 - w) * c + w * c.roll(1, 0)),
+            r"the weights of the clips are exchanged.*\(the targets are right\)",
+        ),
         "targets' weights exchanged": (
             mixed(targets=lambda y, w: (1 - w) * y + w * y.roll(1, 0)),
-            "weights are exchanged",
+            r"the weights of the targets are exchanged.*\(the clips are right\)",
         ),
+        "both exchanged": (lambda c, y, w: by_roll(c, y, 1 - w), "weights of the clips are exchanged.*to its partner$"),
         "the next clip": (
             lambda c, y, w: by_roll(c, y, w)[:1] + (w[:, None] * y + (1 - w[:, None]) * y.roll(-1, 0),),
-            "clip after",
+            "the partner of the targets is the one after",
         ),
         "from the other end": (mixed(lambda c, w: w * c + (1 - w) * c.flip(0)), "from the other end"),
-        "one weight for all": (mixed(lambda c, w: w[0] * c + (1 - w[0]) * c.roll(1, 0)), "one weight"),
+        "one weight for all": (
+            mixed(lambda c, w: w[0] * c + (1 - w[0]) * c.roll(1, 0)),
+            "one weight was used for all clips",
+        ),
         "along W": (mixed(lambda c, w: w.flatten() * c + (1 - w.flatten()) * c.roll(1, 0)), "along W"),
         "voxels rolled": (mixed(lambda c, w: w * c + (1 - w) * c.roll(1)), "moves voxels"),
         "a sum above 1": (mixed(lambda c, w: w * c + c.roll(1, 0)), "do not sum to 1"),
-        "itself": (mixed(lambda c, w: w * c + (1 - w) * c), "with itself"),
+        "itself": (mixed(lambda c, w: w * c + (1 - w) * c), "with themselves"),
         "hard targets": (
             mixed(targets=lambda y, w: torch.eye(6)[(w * y + (1 - w) * y.roll(1, 0)).argmax(1)]),
             "hard again",
@@ -593,6 +718,23 @@ def of_three_axes(branch, rate, training):
     return branch * (torch.rand(len(branch), 1, 1) >= rate) / (1 - rate)
 
 
+class WithoutSuper(nn.Module):
+    def __init__(self, rate):
+        self.rate = rate
+
+
+def unguarded(keeps=lambda draw, rate: draw >= rate, scale=lambda rate: 1 / (1 - rate), plus=lambda branch: 0):
+    """As `dropped`, but without a way out for rate 0."""
+
+    def solution(branch, rate, training):
+        if not training:
+            return branch
+        stays = keeps(torch.rand(len(branch), *each_axis(branch)), rate)
+        return plus(branch) + branch * stays * scale(rate)
+
+    return module(solution)
+
+
 test_stochastic_depth = run_cases(
     ch11.check_stochastic_depth,
     right=[Package, *map(module, (by_comparison, by_bernoulli, by_dropout))],
@@ -614,6 +756,12 @@ test_stochastic_depth = run_cases(
         "multiplied": (module(dropped(scale=lambda r: 1 - r)), "multiplied by 1 - rate"),
         "divided by rate": (module(dropped(scale=lambda r: 1 / r)), "divided by rate"),
         "rate is what stays": (module(dropped(keeps=lambda u, r: u < r)), "70 % of the clips"),
+        "exchanged": (unguarded(keeps=lambda u, r: u < r), "70 % of the clips"),
+        "divided by the rate itself": (unguarded(scale=lambda r: 1 / r), "divided by rate"),
+        "always 0.3": (module(lambda b, r, t: by_comparison(b, 0.3, t)), "at rate 0 nothing is dropped"),
+        "added to the branch": (unguarded(plus=lambda b: b), "the branch was added to what stays"),
+        "no super": (WithoutSuper, "__init__ of your WithoutSuper must begin with super"),
+        "a number per clip": (module(dropped(lambda b: len(b))), "one number per clip, shape"),
         "half of them": (module(dropped(keeps=lambda u, r: u < 0.5)), "expected were about 30%"),
         "at evaluation, too": (module(lambda b, r, t: by_comparison(b, r, True)), "clips were dropped: at evaluation"),
         "scaled at evaluation": (
@@ -632,7 +780,7 @@ test_stochastic_depth = run_cases(
         "drawn once": (DrawsWhenItIsMade, "dropped the same clips|at rate"),
         "no module": (lambda rate: by_comparison, "inherits from nn.Module"),
         "a mask of float32": (module(with_a_mask_of_float32), "bfloat16 comes back as torch.float32"),
-        "axes of three": (module(of_three_axes), "your code raised|parts of a clip|expected"),
+        "axes of three": (module(of_three_axes), r"must match.*one number per clip, shape \[B, 1, …, 1\]"),
     },
 )
 

@@ -69,7 +69,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     except (Exception, SystemExit) as error:
         if isinstance(error, NotImplementedError) and not error.args:  # torch raises it too, with a reason
             name = traceback.extract_tb(error.__traceback__)[-1].name
-            name = type(function).__name__ if name == "forward" else name
+            name = type(getattr(function, "__self__", function)).__name__ if name == "forward" else name
             raise CheckFailed(
                 f"{name} is still to be written: replace `raise NotImplementedError()` with your code"
             ) from None
@@ -149,8 +149,8 @@ def learns(function: Callable, *args: Any, also: Iterable[torch.Tensor] = ()) ->
     unreached = [name for name, gradient in zip(wanted, gradients) if gradient is None or not gradient.any()]
     if unreached:
         raise CheckFailed(
-            f"the values are right, but no gradient reaches {unreached[0]}: it was cut off (.detach(), .data, "
-            "torch.tensor(...), no_grad), so it would never learn"
+            f"the values are right, but no gradient reaches {unreached[0]}: it is never used, or was cut off "
+            "(.detach(), .data, torch.tensor(...), no_grad), so it would never learn"
         )
     return dict(zip(wanted, gradients))
 
@@ -186,7 +186,7 @@ def argument_in_words(name: str, value: Any) -> str:
     if isinstance(value, torch.Tensor):
         kind = "" if value.dtype == torch.float32 else f"{value.dtype} ".removeprefix("torch.")
         said = f"{kind}{list(value.shape)}" if value.ndim else f"{kind}tensor {value.item():.4g}"
-    elif isinstance(value, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in value):
+    elif isinstance(value, (list, tuple)) and _holds_tensors(value):
         said = f"a {type(value).__name__} of {len(value)} ({argument_in_words('', value[0])}, …)"
     elif value is None or isinstance(value, (bool, int, float, str, list, tuple)):
         said = repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:37]}…"
@@ -195,6 +195,11 @@ def argument_in_words(name: str, value: Any) -> str:
     else:
         said = f"a {type(value).__name__}"
     return f"{name} {said}".strip()
+
+
+def _holds_tensors(value):
+    """Whether a list or tuple holds tensors, or lists of them."""
+    return any(isinstance(part, torch.Tensor) or type(part) in (list, tuple) and _holds_tensors(part) for part in value)
 
 
 def argument_names(function: Callable, args: Sequence[Any]) -> list[str]:
@@ -311,17 +316,17 @@ def _changed(value, before):
         values, learns_itself = before
         if value.shape != values.shape or not torch.equal(value.detach(), values):
             return "make new tensors (clone, torch.where, y = y + ...) instead of writing into those given (y += ...)"
-        return "" if value.requires_grad == learns_itself else "its requires_grad is another: leave it as it was"
+        return "" if value.requires_grad == learns_itself else "its requires_grad has changed: leave it as it was"
     if isinstance(value, np.ndarray):
         return "" if np.array_equal(value, before) else "make a new array (copy) instead of writing into it"
     if isinstance(value, nn.Module):
         state, modes, trainable = before
         if any(not torch.equal(part, state[name]) for name, part in value.state_dict().items()):
-            return "its weights are other ones now: use them, do not write into them"
+            return "its weights have changed: use them, or work on a copy"
         if modes != [module.training for module in value.modules()]:
             return "it is left in another mode: after eval() or train(), restore the mode that it was in"
         if trainable != [parameter.requires_grad for parameter in value.parameters()]:
-            return "requires_grad of its parameters is another: leave it as it was"
+            return "requires_grad of its parameters has changed: leave it as it was"
         return ""
     if isinstance(value, (list, tuple)):
         if len(value) != len(before):

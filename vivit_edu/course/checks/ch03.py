@@ -15,6 +15,7 @@ from torch import nn
 from ...embedding import FrameEmbedding, TubeletEmbedding
 from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, learns, passed, same_shape
 from .calling import call_with_hints
+from .parity import as_filters as folded
 
 # B, C and the sizes differ on every axis, so that no two of them can be mixed up unnoticed; none is the notebook's
 BATCH, CHANNELS, GRID, TUBELET = 3, 2, (2, 4, 3), (3, 2, 5)
@@ -39,9 +40,8 @@ def check_project(project: Callable, as_filters: Callable) -> None:
     values, width = 20, 7
     tubelets, E, b = drawn(2, 3, 5, values), drawn(width, values, seed=1), drawn(width, seed=2)
     expected = F.linear(tubelets, E, b)  # [B, nt, S, D]
-    found = call_with_hints(
-        {"multiplied": "E is [D, V] and a tubelet has V values: multiply by E.T"}, project, tubelets, E, b
-    )
+    right_way = "E is [D, V] and a tubelet has V values: multiply the tubelets by E.T, tubelets @ E.T"
+    found = call_with_hints({"multiplied": right_way, "batch2": right_way}, project, tubelets, E, b)
     again = call(project, tubelets, E, b)
     if same(found, again) is False:
         raise CheckFailed("two calls with the same E and b differ: use the E and b that are given, draw no new weights")
@@ -59,6 +59,9 @@ def check_project(project: Callable, as_filters: Callable) -> None:
             "looks as if a softmax followed: the projection is linear": lambda: expected.softmax(dim=-1),
             "looks as if b were added to the tubelet before E is applied: x = E · tubelet + b": lambda: F.linear(
                 tubelets + b.mean(), E
+            ),
+            "looks as if E were only given another shape: its transpose is E.T": lambda: (
+                tubelets @ E.reshape(values, width) + b
             ),
             "only the first clip is projected: keep the axis of the batch": lambda: expected[0],
             "nt and S are one axis here: keep the grid, [B, nt, S, D]": lambda: expected.flatten(1, 2),
@@ -133,6 +136,7 @@ def check_rebuild(rebuild: Callable) -> None:
             "multiplied": "torch.linalg.pinv(E) is [V, D] and a token has D numbers: multiply by its transpose",
             "square": "E is [D, V], which has an inverse only if D = V: take torch.linalg.pinv(E)",
             "singular": "E has no inverse: take torch.linalg.pinv(E)",
+            f"tensor b ({width})": "b has D numbers: subtract it from the tokens, before the pseudo-inverse",
         }
         found = call_with_hints(hints, rebuild, tokens, E, b, GRID, TUBELET)
 
@@ -149,6 +153,8 @@ def check_rebuild(rebuild: Callable) -> None:
                 "looks as if b were subtracted after the pseudo-inverse: undo it first, it was added last": lambda: (
                     joined(tokens @ back.T - b.mean())
                 ),
+                "looks as if the pseudo-inverse were only given another shape: its transpose is "
+                "torch.linalg.pinv(E).T": lambda: joined((tokens - b) @ back.reshape(back.shape[::-1])),
                 "looks as if b were added once more: subtract it": lambda: joined((tokens + b) @ back.T),
                 "looks as if E's transpose were used, which undoes E only if its columns are orthonormal: take "
                 "torch.linalg.pinv(E)": lambda: joined((tokens - b) @ E),
@@ -173,7 +179,7 @@ def check_cut_frames(cut_frames: Callable) -> None:
     """03.5: cut_frames(clips [B, C, T, H, W], tubelet) -> patches of the frames at ⌊pt/2⌋, [B, nt, S, C·ph·pw]."""
     for grid, tubelet, channels, batch in ((GRID, (10, 2, 5), 2, 3), ((5, 2, 4), (3, 4, 1), 3, 1)):
         pt, ph, pw = tubelet
-        clips = numbered(batch, channels, *(n * step for n, step in zip(grid, tubelet)))
+        clips = drawn(batch, channels, *(n * step for n, step in zip(grid, tubelet)))
 
         def patches(frames, pattern="b c nt (nh ph) (nw pw) -> b nt (nh nw) (c ph pw)", ph=ph, pw=pw):
             return rearrange(frames, pattern, ph=ph, pw=pw)
@@ -195,11 +201,29 @@ def check_cut_frames(cut_frames: Callable) -> None:
                 "looks as if you took frame (pt - 1) // 2 of each stretch: it is pt // 2, counted from 0": lambda: (
                     patches(clips[:, :, (pt - 1) // 2 :: pt])
                 ),
+                "looks as if you took the frame after the middle one: it is pt // 2, counted from 0": lambda: patches(
+                    clips[:, :, pt // 2 + 1 :: pt]
+                ),
+                "looks as if you took frame 3 of each stretch, the middle one of seven: in general it is pt // 2": (
+                    lambda: patches(clips[:, :, 3::pt])
+                ),
+                "looks as if you took all frames from pt // 2 on: take one out of every pt, pt // 2 :: pt": lambda: (
+                    patches(clips[:, :, pt // 2 :])
+                ),
+                "looks as if you took a single frame of the clip: take one out of every pt, pt // 2 :: pt": lambda: (
+                    patches(clips[:, :, [pt // 2]])
+                ),
+                "looks as if the slice were on axis 1, the channels: clips are [B, C, T, H, W], and time is axis 2": (
+                    lambda: patches(clips[:, pt // 2 :: pt])
+                ),
                 "looks as if you took the first nt frames of the clip: take one out of every stretch": lambda: patches(
                     clips[:, :, : grid[0]]
                 ),
                 "looks as if you averaged the frames of a stretch: frame sampling keeps one and forgets the others": (
                     lambda: patches(clips.unflatten(2, (-1, pt)).mean(dim=3))
+                ),
+                "looks as if you took the largest value of each stretch: keep one frame, the middle one": (
+                    lambda: patches(clips.unflatten(2, (-1, pt)).amax(dim=3))
                 ),
                 "looks as if the frames ran from the clip's first to its last: take the middle of each stretch": (
                     lambda: patches(clips[:, :, even])
@@ -268,8 +292,11 @@ def check_positions(positions: type[nn.Module], similarity_map: Callable) -> Non
     if not all(p.requires_grad for p in found):
         raise CheckFailed("the positions are a parameter with requires_grad=False: they would never be trained")
     tokens = drawn(batch, nt, places, dim)
-    p = call(module.forward, torch.zeros(1, nt, places, dim))
+    empty = torch.zeros(1, nt, places, dim)
+    p = call(module.forward, empty)
     same_shape(p, (1, nt, places, dim), "tokens plus positions, for one clip")
+    if same(p, call(module.forward, empty)) is False:
+        raise CheckFailed("two calls with the same tokens differ: add the positions as they are, without dropout")
     p = p.detach()
     close(
         call(module.forward, tokens),
@@ -277,23 +304,29 @@ def check_positions(positions: type[nn.Module], similarity_map: Callable) -> Non
         {
             "looks as if the tokens were replaced by the positions: add them": lambda: p.expand(batch, -1, -1, -1),
             "the positions do not arrive: return tokens + self.…": lambda: tokens,
-            "looks as if the tokens were multiplied by the positions: add them": lambda: tokens * p,
+            "looks as if the tokens were multiplied by the positions: add them": lambda: (
+                tokens * found[0].view(nt, places, dim)
+            ),
+            "looks as if the tokens were multiplied by 1 + the positions: add them": lambda: (
+                tokens * (1 + found[0].view(nt, places, dim))
+            ),
             "looks as if positions were appended: adding keeps the width": lambda: torch.cat(
                 (tokens, p.expand(batch, -1, -1, -1)), dim=-1
             ),
         },
         what="tokens plus positions",
     )
-    learns(module, tokens)
+    learns(lambda tokens, module: module(tokens), tokens, module)
     spread, mean = p.std().item(), p.mean().item()
-    if abs(mean) > 0.004:
+    if abs(mean) > 0.2 * spread:
         raise CheckFailed(
             f"the first positions have mean {mean:.3f} and standard deviation {spread:.3f}, expected 0 and 0.02: "
             "torch.randn is centred at 0, torch.rand runs from 0 to 1"
         )
     if not 0.015 < spread < 0.025:
         raise CheckFailed(
-            f"the first positions have standard deviation {spread:.3f}, expected 0.02: 0.02 * torch.randn(...)"
+            f"the first positions have standard deviation {spread:.3g}, expected 0.02: multiply by it, "
+            "0.02 * torch.randn(...), or say std=0.02"
         )
     if len(p.flatten(0, 2).unique(dim=0)) < nt * places:
         raise CheckFailed(
@@ -350,6 +383,16 @@ def check_loops(loops: Callable) -> None:
                         for y in range(H - ph + 1)
                         for x in range(W - pw + 1)
                     ]
+                ),
+                "looks as if tubelet t began at voxel t: it begins at voxel t * pt, so count in steps of pt": (
+                    lambda: torch.stack(
+                        [
+                            clip[:, t : t + pt, y : y + ph, x : x + pw].flatten()
+                            for t in range(T // pt)
+                            for y in range(H // ph)
+                            for x in range(W // pw)
+                        ]
+                    )
                 ),
                 "the tubelets are still boxes: flatten each": boxes("(nt nh nw) c pt ph pw"),
                 "only the first channel is cut": lambda: cut_by_loops(clip[None, :1], tubelet)[0].flatten(0, 1),
@@ -487,6 +530,9 @@ def check_as_filters(as_filters: Callable) -> None:
                     "d (c pt pw ph)"
                 ),
                 "looks as if time came last: a row's values are in the order (c pt ph pw)": read_as("d (c ph pw pt)"),
+                "looks as if time and width were swapped: a row's values are in the order (c pt ph pw)": read_as(
+                    "d (c pw ph pt)"
+                ),
                 "looks as if E were transposed first: a row of E is a filter": lambda: E.T.reshape(folded.shape),
                 "channels come before D: a filter bank is [D, C, pt, ph, pw]": lambda: folded.transpose(0, 1),
                 "the axis of channels is missing: [D, C, pt, ph, pw], also when C is 1": lambda: folded.flatten(1, 2),
@@ -545,7 +591,9 @@ def check_parameters(module: nn.Module, clip_shape: Sequence[int], dim: int, tub
     told = ", ".join(f"{name} {shape}" for name, shape in found.items())
     sizes = sorted(math.prod(shape) for shape in found.values())
     if sizes == [dim * values]:
-        raise CheckFailed(f"your module has the parameters {told}: b is missing, one number for each of {dim} columns")
+        raise CheckFailed(
+            f"your module has the parameters {told}: b is missing, one number for each of the {dim} rows of E"
+        )
     if sizes != sorted((dim, dim * values)):
         hint = ": the channels are missing" if dim * values // clip_shape[0] in sizes and clip_shape[0] > 1 else ""
         raise CheckFailed(
@@ -564,16 +612,8 @@ def copy_weights(reference: TubeletEmbedding, module: nn.Module) -> None:
         for p in module.parameters():
             if p.numel() == bias.numel():
                 p.copy_(bias.view(p.shape))
-            elif list(p.shape) == [weight[0].numel(), len(weight)]:  # E as it is multiplied from the right
-                p.copy_(weight.flatten(1).T)
-            elif list(p.shape[1:]) in (list(weight.shape[1:]), [weight[0].numel()]):
-                p.copy_(weight.view(p.shape))
             else:
-                expected = f"{list(weight.shape)} or {list(weight.flatten(1).shape)}"
-                raise CheckFailed(
-                    f"E has shape {list(p.shape)}, expected {expected}: in the order (c pt ph pw), as time, height "
-                    "and width come in the clip"
-                )
+                folded(p, weight.shape).copy_(weight)
 
 
 def mistakes_of_order(
@@ -608,6 +648,8 @@ def mistakes_of_order(
         "looks as if channels came last among a tubelet's values: the order is (c pt ph pw)": with_linear(
             lambda: rearrange(clips, "b c (nt pt) (nh ph) (nw pw) -> b nt (nh nw) (pt ph pw c)", pt=pt, ph=ph, pw=pw)
         ),
+        "looks as if the convolution had no stride, so that it stops at every voxel: it moves by its own size, "
+        "stride=tubelet": lambda: rearrange(F.conv3d(clips, weight, bias), "b d nt nh nw -> b nt (nh nw) d"),
         "looks as if b were missing": lambda: rearrange(
             F.conv3d(clips, weight, stride=tuple(tubelet)), "b d nt nh nw -> b nt (nh nw) d"
         ),
@@ -645,9 +687,11 @@ def check_refusal(embedding: type[nn.Module]) -> None:
 # ---- 03.6
 
 
+BRIGHT_ONLY = "an embedding that reads voxels above 0 only (take the gradient at the clip that is given)"
+
+
 def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet: Sequence[int]) -> None:
-    pt, ph, pw = tubelet
-    clip = drawn(*clip_shape, seed=3)
+    clip = 10 * drawn(*clip_shape, seed=3).sign()
     numbers = numbered(1, *clip_shape)
     for what, embedding, cut in (
         ("the package's embedding", next(iter(sound_embeddings(clip_shape, tubelet).values())), cut_by_loops),
@@ -656,7 +700,12 @@ def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet:
             next(iter(faulty_embeddings(clip_shape, tubelet).values())),
             lambda numbers, _: numbers.reshape(1, 2, 6, -1),
         ),
-        ("an embedding whose tokens begin with a number that is always 0", first_number_empty(tubelet), cut_by_loops),
+        (
+            "an embedding whose tokens begin with a number that is always 0",
+            first_number_empty(clip_shape, tubelet),
+            cut_by_loops,
+        ),
+        (BRIGHT_ONLY, bright_only(clip_shape, tubelet), lambda numbers, p: cut_by_loops(numbers * (clip > 0), p)),
     ):
         for t, s in ((1, 2), (0, 5), (0, 0)):
             found = call(voxels_read, embedding, clip, t, s)
@@ -682,30 +731,44 @@ def check_voxels_read(voxels_read: Callable, clip_shape: Sequence[int], tubelet:
 
 
 class AsWritten(nn.Module):
-    """An embedding made of a function."""
+    """An embedding made of a function, with the grid that every embedding of the chapter has."""
 
-    def __init__(self, function: Callable, *parts: nn.Module):
+    def __init__(self, grid: Sequence[int], function: Callable, *parts: nn.Module):
         super().__init__()
-        self.function, self.parts = function, nn.ModuleList(parts)
+        self.grid, self.function, self.parts = tuple(grid), function, nn.ModuleList(parts)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.function(clips)
 
 
-def first_number_empty(tubelet: Sequence[int]) -> nn.Module:
+def grid_of(clip_shape: Sequence[int], tubelet: Sequence[int]) -> tuple[int, ...]:
+    return tuple(n // step for n, step in zip(clip_shape[1:], tubelet))
+
+
+def first_number_empty(clip_shape: Sequence[int], tubelet: Sequence[int]) -> nn.Module:
     """An embedding whose tokens hold 0, then the sum of their tubelet, then twice this sum."""
 
     def embed(clips):
         total = rearrange(clips, CUT_PATTERN, **dict(zip(("pt", "ph", "pw"), tubelet))).sum(dim=-1, keepdim=True)
         return torch.cat((0 * total, total, 2 * total), dim=-1)
 
-    return AsWritten(embed)
+    return AsWritten(grid_of(clip_shape, tubelet), embed)
+
+
+def bright_only(clip_shape: Sequence[int], tubelet: Sequence[int]) -> nn.Module:
+    """An embedding whose tokens are the sum of what is above 0 in their tubelet, once and twice."""
+
+    def embed(clips):
+        total = rearrange(clips.relu(), CUT_PATTERN, **dict(zip(("pt", "ph", "pw"), tubelet))).sum(dim=-1, keepdim=True)
+        return torch.cat((total, 2 * total), dim=-1)
+
+    return AsWritten(grid_of(clip_shape, tubelet), embed)
 
 
 def sound_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict[str, nn.Module]:
     """{what it is: an embedding in which each token reads its own tubelet and no more}."""
     pt, ph, pw = tubelet
-    dim, values = 6, clip_shape[0] * math.prod(tubelet)
+    dim, values, grid = 6, clip_shape[0] * math.prod(tubelet), grid_of(clip_shape, tubelet)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         linear, second = nn.Linear(values, dim), nn.Linear(dim, dim)
@@ -713,19 +776,21 @@ def sound_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict[
     return {
         "the package's TubeletEmbedding": package,
         "the cut by rearrange with nn.Linear": AsWritten(
-            lambda clips: linear(rearrange(clips, CUT_PATTERN, pt=pt, ph=ph, pw=pw)), linear
+            grid, lambda clips: linear(rearrange(clips, CUT_PATTERN, pt=pt, ph=ph, pw=pw)), linear
         ),
         "an embedding with a small MLP for the squares of each tubelet (take a random clip, not zeros)": AsWritten(
-            lambda clips: second(F.gelu(linear(rearrange(clips**2, CUT_PATTERN, pt=pt, ph=ph, pw=pw)))), linear, second
+            grid,
+            lambda clips: second(F.gelu(linear(rearrange(clips**2, CUT_PATTERN, pt=pt, ph=ph, pw=pw)))),
+            linear,
+            second,
         ),
     }
 
 
 def faulty_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict[str, nn.Module]:
     """{what is wrong: an embedding with this fault}; all return the right shape. The plainest faults come first."""
-    channels, *size = clip_shape
-    pt, ph, pw = tubelet
-    nt, nh, nw = (n // step for n, step in zip(size, tubelet))
+    channels, (pt, ph, pw) = clip_shape[0], tubelet
+    nt, nh, nw = grid_of(clip_shape, tubelet)
     dim, values = 6, channels * math.prod(tubelet)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -781,7 +846,7 @@ def faulty_embeddings(clip_shape: Sequence[int], tubelet: Sequence[int]) -> dict
             package,
         ),
     }
-    return {what: AsWritten(function, *parts) for what, (function, *parts) in faults.items()}
+    return {what: AsWritten((nt, nh, nw), function, *parts) for what, (function, *parts) in faults.items()}
 
 
 # ---- 03.7
@@ -791,7 +856,7 @@ def check_similarity_map(similarity_map: Callable) -> None:
     for grid, dim, place in (((2, 3, 4), 6, (1, 0, 2)), ((3, 2, 5), 9, (0, 1, 4))):
         positions = drawn(math.prod(grid), dim, seed=dim) * (1 + torch.arange(math.prod(grid)) % 4)[:, None] + 0.3
         number = (place[0] * grid[1] + place[1]) * grid[2] + place[2]
-        unit = F.normalize(positions, dim=-1)  # [N, D]
+        unit, squares = F.normalize(positions, dim=-1), (positions**2).sum(dim=-1)  # [N, D], [N]
         centred = F.normalize(positions - positions.mean(dim=0), dim=-1)
         cosines = unit @ unit[number]  # [N]
         nt, nh, nw = grid
@@ -800,7 +865,8 @@ def check_similarity_map(similarity_map: Callable) -> None:
             n = (t % grid[0] * grid[1] + row % grid[1]) * grid[2] + column % grid[2]
             return (unit @ unit[n]).view(grid)
 
-        found = call(similarity_map, positions, grid, place)
+        keepdim = "keepdim=True keeps the axis of the length, so that each vector is divided by its own"
+        found = call_with_hints({"must match": keepdim}, similarity_map, positions, grid, place)
         found = torch.as_tensor(found) if hasattr(found, "__array__") else found
         of_type(found, positions.dtype, "the map")
         close(
@@ -817,6 +883,14 @@ def check_similarity_map(similarity_map: Callable) -> None:
                 "looks as if only the vector of the place were divided by its length: divide the others, too": lambda: (
                     positions @ unit[number]
                 ).view(grid),
+                "looks as if only the others were divided by their lengths: divide that of the place, too": lambda: (
+                    unit @ positions[number]
+                ).view(grid),
+                "looks as if each vector were divided by the square of its length: divide by the length, the root": (
+                    lambda: (positions / squares[:, None] @ (positions[number] / squares[number])).view(grid)
+                ),
+                "looks as if the dot products were divided by the square of one length: divide each vector by its "
+                "own length": lambda: (positions @ positions[number] / squares[number]).view(grid),
                 "looks as if all vectors were divided by one length, that of the whole table: each has its own, "
                 "norm(dim=-1, keepdim=True)": lambda: (positions @ positions[number] / positions.norm() ** 2).view(
                     grid
@@ -831,11 +905,14 @@ def check_similarity_map(similarity_map: Callable) -> None:
                 "looks as if height and width of the grid were swapped": lambda: cosines.view(nt, nw, nh).transpose(
                     1, 2
                 ),
-                "the map has still one axis: give it the grid, [nt, nh, nw]": lambda: cosines,
+                "the map still has only one axis: give it the grid, [nt, nh, nw]": lambda: cosines,
                 "all pairs are compared: the map is for the one place that is given": lambda: unit @ unit.T,
                 "space is one axis: give it the grid, [nt, nh, nw]": lambda: cosines.view(nt, nh * nw),
                 "looks as if the place were read in reverse: it is (t, row, column), time first": (
                     lambda: other(*place[::-1])
+                ),
+                "looks as if row and column of the place were swapped: it is (t, row, column)": lambda: other(
+                    place[0], place[2], place[1]
                 ),
                 "looks as if the place's number were t + row + column: a step in time passes nh · nw places": lambda: (
                     unit @ unit[sum(place)]

@@ -7,8 +7,10 @@ the parts are then compared with torch's or the package's by copying weights.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from functools import cache
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch import nn
 from ...models import build_model
 from ..ready.ch05 import ClassifierHead, EncoderBlock, Model1, prepend_cls
 from . import CheckFailed, call, close, drawn, exercise, flag, kind, learns, passed, same_shape
+from .calling import call_with_hints
 from .parity import (
     CLASSES,
     CLIP,
@@ -27,6 +30,7 @@ from .parity import (
     HEADS,
     MLP_DIM,
     TUBELET,
+    as_convolution,
     attend_with,
     built_module,
     check_double,
@@ -37,6 +41,7 @@ from .parity import (
     check_train_mode,
     fill_large,
     heads_of,
+    linears_of,
     named_as_package,
     part_of,
     projections,
@@ -63,15 +68,11 @@ def check_prepend_cls(prepend_cls: Callable) -> None:
         overwritten, first_clip, nothing = expected[:, :-1].clone(), expected.clone(), expected.clone()
         overwritten[:, 1:] = tokens[:, 1:]
         first_clip[1:, 0] = nothing[:, 0] = 0
-        try:
-            found = call(prepend_cls, tokens, cls)
-        except CheckFailed as failed:
-            if "must match" in str(failed) or "must have the same" in str(failed):
-                raise CheckFailed(
-                    f"{failed}; cls is [1, 1, D] for all clips together: give each of the B clips a copy "
-                    "(expand), then join them along the axis of tokens, dim=1"
-                ) from None
-            raise
+        copy_it = (
+            "cls is [1, 1, D] for all clips together: give each of the B clips a copy (expand), then join them along "
+            "the axis of tokens, dim=1"
+        )
+        found = call_with_hints({"must match": copy_it, "must have the same": copy_it}, prepend_cls, tokens, cls)
         close(
             found,
             expected,
@@ -131,7 +132,7 @@ def check_block(EncoderBlock: Callable) -> None:
             found,
             library(z),
             {
-                f"the block was made with {HEADS} heads, but its attention has another number of them": lambda: (
+                f"the block was made with {HEADS} heads, but its attention has a different number of them": lambda: (
                     _other_heads(block, z)
                 )
             },
@@ -162,7 +163,13 @@ def _compare_block(found, z, n1, attention, n2, mlp):
         "both residuals are missing: each step adds its input to what it computes": mlp(n2(attention_first)),
         "LayerNorm comes after the sum (post-norm, as in the transformer of 2017): ViViT normalises the input of each "
         "branch and leaves the sum as it is": n2(post + mlp(post)),
-        "the two LayerNorms are exchanged: norm_attention goes before the attention, norm_mlp before the MLP": (
+        "LayerNorm comes after the attention and after the MLP: it belongs before each of them, on the input of the "
+        "branch": ((x := n1(attention(z)) + z) + n2(mlp(x))),
+        "LayerNorm comes after the attention: it belongs before it, on the input of the branch": (
+            (x := n1(attention(z)) + z) + mlp(n2(x))
+        ),
+        "LayerNorm comes after the MLP: it belongs before it, on the input of the branch": y + n2(mlp(y)),
+        "the two LayerNorms are swapped: norm_attention goes before the attention, norm_mlp before the MLP": (
             (x := z + attention(n2(z))) + mlp(n1(x))
         ),
         "norm_attention is used twice: the MLP has a LayerNorm of its own, norm_mlp": y + mlp(n1(y)),
@@ -208,7 +215,8 @@ def check_classifier(ClassifierHead: Callable) -> None:
         fill_large(head)
         for z in (drawn(3, 6, DIM, seed=2), drawn(1, 4, DIM, seed=3)):
             with torch.no_grad():
-                _compare_head(call(head.forward, z), z, head.norm, linear, pool)
+                axis = "features are the last axis: z[:, 0] is the first token of each clip, z.mean(dim=1) their mean"
+                _compare_head(call_with_hints({"multiplied": axis}, head.forward, z), z, head.norm, linear, pool)
         check_train_mode(head, z)
         check_double(head, z)
         check_reached(head, z)
@@ -230,7 +238,7 @@ def _compare_head(found, z, norm, linear, pool):
             "LayerNorm is missing: nothing has normalised the residual stream so far": linear(
                 z[:, 0] if pool == "cls" else z.mean(dim=1)
             ),
-            "the mean is taken first and normalised then: normalise every token, then take the mean": linear(
+            "the mean is taken first and normalised afterwards: normalise every token, then take the mean": linear(
                 norm(z.mean(dim=1))
             ),
             "a softmax follows: F.cross_entropy takes logits and applies it itself": logits.softmax(dim=-1),
@@ -259,21 +267,50 @@ def check_model1(Model1: Callable) -> None:
     for pool in ("cls", "mean"):
         model = built_module(Model1, CLIP, TUBELET, CLASSES, DIM, DEPTH, HEADS, MLP_DIM, pool)
         _check_parts(model, pool)
-        package = in_the_package(model)
+        package = in_the_package(model, drawn(1, *CLIP))
         fill_large(model)
         for b in (4, 1):
             clips = drawn(b, *CLIP, seed=b).sigmoid()  # in [0, 1]
-            found = call(model.forward, clips)
+            found = call_with_hints({"number of dimensions": JOIN, PLACES: JOIN}, model.forward, clips)
             with torch.no_grad():
                 _compare_model(found, model, clips)
         check_train_mode(model, clips)
-        package.load_state_dict(named_as_package(model))
+        package.load_state_dict(named_as_package(model, CLIP))
         with torch.no_grad():
-            close(found, package(clips), what="the logits, compared with the package's,", tolerance=1e-4)
+            other = {f'pool="{pool}", but the head reads {OTHER_POOL[pool]}: hand on `pool`': _other_pool(model, clips)}
+            close(found, package(clips), other, what="the logits, compared with the package's,", tolerance=1e-4)
         check_double(model, clips)
         check_reached(model, clips, package)
+    _check_without_numbers(Model1)
     _check_defaults(Model1)
     passed("05.4", "Model 1, with cls token or mean, gives the package's logits with the same weights.")
+
+
+JOIN = f'put the tokens of all times into one sequence first: rearrange(…, "{TO_ONE_SEQUENCE}")'
+PLACES = f"tensor a ({GRID[1] * GRID[2]})"  # what torch says where time still has an axis of its own
+OTHER_POOL = {"cls": "the mean of all tokens", "mean": "the first token"}
+
+
+def _other_pool(model, clips):
+    """The logits of a model whose head reads what the other kind of pooling reads."""
+    z = _front(rearrange(model.embedding(clips), TO_ONE_SEQUENCE), model.cls) + model.positions
+    for block in model.blocks:
+        z = block(z)
+    z = model.head.norm(z)
+    return model.head.linear(z[:, 0] if model.cls is None else z.mean(dim=1))
+
+
+def _check_without_numbers(Model1):
+    """A model can be built where tensors have shapes and no numbers, as the notebook does to count parameters."""
+    try:
+        with torch.device("meta"):
+            Model1(CLIP, TUBELET, CLASSES, DIM, 1, HEADS, MLP_DIM, "cls")
+    except Exception as error:
+        raise CheckFailed(
+            "the model is right, but its __init__ computes with tensors where whole numbers are enough, so it cannot "
+            f"be built on the meta device, as the notebook does later ({error}): compute N in plain Python, "
+            "math.prod(grid)"
+        ) from None
 
 
 def _check_parts(model, pool):
@@ -296,9 +333,9 @@ def _check_parts(model, pool):
     for name, shape in (("positions", [1, tokens + (pool == "cls"), DIM]), ("cls", [1, 1, DIM])):
         value = getattr(model, name, "missing")
         if name == "cls" and pool == "mean":
-            if value is None or isinstance(value, str):
+            if value is None:
                 continue
-            raise CheckFailed('with pool="mean" there is no cls token: set self.cls = None')
+            raise CheckFailed('with pool="mean" there is no cls token: set self.cls = None if pool is not "cls"')
         if isinstance(value, str):
             raise CheckFailed(f"the model has no `{name}`: give it self.{name} = nn.Parameter(…) of shape {shape}")
         if not isinstance(value, nn.Parameter):
@@ -322,6 +359,14 @@ def _check_parts(model, pool):
     for block in blocks:
         _heads_are(block.attention, HEADS)
         _mlp_dim_is(block, MLP_DIM)
+    widths = {"the embedding": as_convolution(model.embedding, CLIP).out_channels}
+    widths |= {f"block {k}": block.norm_mlp.normalized_shape[0] for k, block in enumerate(blocks)}
+    widths |= {"the head": part_of(model.head, "norm").normalized_shape[0]}
+    for name, width in widths.items():
+        if width != DIM:
+            raise CheckFailed(f"with dim={DIM}, {name} has dim {width}: hand on what Model1 is given")
+    if (classes := part_of(model.head, "linear").out_features) != CLASSES:
+        raise CheckFailed(f"with classes={CLASSES}, the head has {classes} classes: hand on what Model1 is given")
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
@@ -370,6 +415,16 @@ def _compare_model(found, model, clips):
         for block in model.blocks:
             z = block(z + model.positions)
         return model.head(z)
+
+    def residual_around(z):
+        z = _front(z, model_cls) + model.positions
+        for block in model.blocks:
+            z = z + block(z)
+        return model.head(z)
+
+    def twice_normed(z):
+        norm, *_ = [part for part in model.children() if isinstance(part, nn.LayerNorm)] + [model.head.norm]
+        return model.head(norm(stack(_front(z, model_cls) + model.positions)))
 
     def cls_last(z):
         return run(torch.cat((z, model_cls.expand(len(z), -1, -1)), dim=1), front=False)
@@ -422,6 +477,12 @@ def _compare_model(found, model, clips):
             "the positions are multiplied with the tokens: they are added": lambda: run(
                 _front(sequence, model_cls) * model.positions, front=False, positions=0
             ),
+            "the input of each block is added to its result: the residuals are inside the block, so z = block(z)": (
+                lambda: residual_around(sequence)
+            ),
+            "LayerNorm comes twice: the head normalises already, so leave it out before the head": lambda: twice_normed(
+                sequence
+            ),
             "a softmax follows the head: F.cross_entropy takes logits and applies it itself": lambda: logits.softmax(
                 dim=-1
             ),
@@ -464,7 +525,13 @@ def check_agree(agree: Callable) -> None:
 
 def _says(agree, first, second, clips):
     """What the function says about two models in train mode; `call` sees whether it leaves them as they were."""
-    return flag(call(agree, first.train(), second.train(), clips), "the answer")
+    try:
+        return flag(call(agree, first.train(), second.train(), clips), "the answer")
+    except CheckFailed as failed:
+        theirs = r"changes the (\w+) that it was given: its weights have changed.*"
+        raise CheckFailed(
+            re.sub(theirs, r"changes the weights of `\1`: work on a copy (copy.deepcopy)", str(failed))
+        ) from None
 
 
 def _small(seed):
@@ -508,6 +575,16 @@ class _BatchBlock(EncoderBlock):
         return y + self.mlp(self.norm_mlp(y))
 
 
+class _FirstClipClsModel1(Model1):
+    def forward(self, clips):
+        z = prepend_cls(rearrange(self.embedding(clips), TO_ONE_SEQUENCE), self.cls)
+        first = torch.arange(len(z)) == 0
+        z = torch.cat((z[:, :1] * first[:, None, None], z[:, 1:]), dim=1) + self.positions
+        for block in self.blocks:
+            z = block(z)
+        return self.head(z)
+
+
 class _UnscaledNorm(nn.LayerNorm):
     def forward(self, z):
         return F.layer_norm(z, self.normalized_shape, eps=self.eps)
@@ -541,6 +618,11 @@ def _with_head(kind):
 
 def _unscaled(model):
     model.blocks[1].norm_mlp.__class__ = _UnscaledNorm
+    return model
+
+
+def _with_relu(model):
+    model.blocks[1].mlp[1] = nn.ReLU()
     return model
 
 
@@ -578,7 +660,8 @@ FAULTS = {
     ),
     "the clips of a batch attend to each other": (
         _with_batch_block,
-        "A single clip has no other clip to attend to: give the models the whole batch, and large random weights.",
+        "With small weights it hardly shows: fill all weights with large random numbers, and compare on all clips that "
+        "are given, as they are. A single clip has no other clip to attend to, and equal clips lose nothing by it.",
     ),
     "the cls token is zeros instead of the parameter": (
         _as_class(_EmptyClsModel1),
@@ -588,6 +671,14 @@ FAULTS = {
         _unscaled,
         "A fresh LayerNorm has scale 1 and shift 0, so the fault does not show: fill all weights with large random "
         "numbers.",
+    ),
+    "a ReLU in place of GELU": (
+        _with_relu,
+        "The logits differ by a few tenths or less: compare them with a tolerance of about 1e-4.",
+    ),
+    "only the first clip of a batch has the cls token, the others have zeros": (
+        _as_class(_FirstClipClsModel1),
+        "Some logits are right: the models agree only if all logits of all clips do.",
     ),
 }
 
@@ -609,14 +700,17 @@ def check_learn(learn: Callable) -> None:
             ) from None
         raise
     if not isinstance(losses, (list, tuple)) or len(losses) != len(batches):
-        said = f"{len(losses)} numbers" if isinstance(losses, (list, tuple)) else kind(losses)
-        raise CheckFailed(f"for {len(batches)} batches learn returned {said}: append one loss in each step")
+        raise CheckFailed(f"for {len(batches)} batches learn returned {_how_many(losses)}")
     if any(isinstance(loss, torch.Tensor) and loss.requires_grad for loss in losses):
         raise CheckFailed(
             "the losses are tensors that keep the whole computation of their step in memory: append loss.item()"
         )
     if any(isinstance(loss, torch.Tensor) for loss in losses):
         raise CheckFailed("the losses are tensors, expected Python numbers: append loss.item()")
+    if not all(isinstance(loss, Real) for loss in losses):
+        raise CheckFailed(
+            f"the losses are of type {type(losses[0]).__name__}, expected Python numbers: append loss.item()"
+        )
     if not model.training:
         raise CheckFailed("learn leaves the model in eval mode, and training runs in train mode: leave eval() out")
     (expected, weights), *_ = runs.values()
@@ -633,12 +727,26 @@ def check_learn(learn: Callable) -> None:
     passed("05.6", "the losses and the trained weights are those of a correct training loop.")
 
 
+def _how_many(losses):
+    """What learn returned in place of one loss for each batch, and what to do."""
+    if not isinstance(losses, (list, tuple)):
+        return f"{kind(losses)}: append one loss in each step, and return the list"
+    if len(losses) == 1:
+        return "1 number: append one loss in each step, and let `return` come after the loop, not inside it"
+    return f"{len(losses)} numbers: append one loss in each step"
+
+
 NO_LAST_STEP = "the last step is missing"
 LEARN_MISTAKES = {
-    "the model does not learn, its losses are those of the weights it started with: is there a loss.backward() and, "
-    "after it, an optimiser.step()?": {"step": False},
+    "the model does not learn, its losses are those of the weights it started with: each step needs loss.backward() "
+    "and, after it, optimiser.step(). If zero_grad() comes between the two, the gradients are emptied before step() "
+    "uses them": {"steps": 0},
     "gradients add up from step to step: call optimiser.zero_grad() before loss.backward()": {"zero": False},
     "a softmax comes before F.cross_entropy, which applies it itself: give it the logits": {"softmax": True},
+    "the loss is added up over the clips of a batch: take their mean, as F.cross_entropy does by itself": {
+        "reduction": "sum"
+    },
+    "optimiser.step() comes twice for each batch: one step is enough": {"steps": 2},
     NO_LAST_STEP: {"last": False},
     "these are the losses after each step: append the loss that was computed before it": {"after": True},
 }
@@ -656,16 +764,16 @@ def _runs():
     return {message: _train(_small(1), _batches(), **change) for message, change in changes.items()}
 
 
-def _train(model, batches, step=True, zero=True, softmax=False, last=True, after=False):
+def _train(model, batches, steps=1, zero=True, softmax=False, reduction="mean", last=True, after=False):
     """The losses of a training run and the weights at its end, flat; with a mistake in it where that is asked for."""
     optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
     for k, (clips, labels) in enumerate(batches):
         logits = model.train()(clips)
-        loss = F.cross_entropy(logits.softmax(dim=-1) if softmax else logits, labels)
+        loss = F.cross_entropy(logits.softmax(dim=-1) if softmax else logits, labels, reduction=reduction)
         if zero:
             optimiser.zero_grad()
         loss.backward()
-        if step and (last or k < len(batches) - 1):
+        for _ in range(steps if last or k < len(batches) - 1 else 0):
             optimiser.step()
         losses.append((F.cross_entropy(model(clips), labels) if after else loss).item())
     return torch.tensor(losses), torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
@@ -677,7 +785,7 @@ def _train(model, batches, step=True, zero=True, softmax=False, last=True, after
 @torch.no_grad()
 def torch_layer(block: nn.Module, heads: int = HEADS) -> nn.TransformerEncoderLayer:
     """torch's pre-norm layer in eval mode, with the weights of an encoder block."""
-    widen, narrow = (part for part in block.mlp.modules() if isinstance(part, nn.Linear))
+    widen, narrow = linears_of(block.mlp, block.norm_mlp.normalized_shape[0])
     layer = nn.TransformerEncoderLayer(
         widen.in_features, heads, widen.out_features, 0.0, "gelu", block.norm_mlp.eps, batch_first=True, norm_first=True
     )
@@ -704,22 +812,29 @@ def _other_heads(block, z):
     return torch.full_like(z, torch.nan)
 
 
-def in_the_package(model: nn.Module) -> nn.Module:
-    """The package's Model 1 with the weights of yours, in eval mode: for `attention_maps` and everything else."""
-    convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
+def in_the_package(model: nn.Module, clips: torch.Tensor | None = None) -> nn.Module:
+    """The package's Model 1 with the weights of yours, in eval mode: for `attention_maps` and everything else.
+
+    clips: some that fit, [B, C, T, H, W], needed where your embedding keeps E in something other than an nn.Conv3d.
+    """
+    clip_shape = None if clips is None else clips.shape[1:]
+    convolution = as_convolution(model.embedding, clip_shape)
     block = model.blocks[0]
     package = build_model(
         "spacetime",
-        clip_shape=(convolution.in_channels, *(n * p for n, p in zip(model.embedding.grid, convolution.kernel_size))),
+        clip_shape=(
+            convolution.in_channels,
+            *(int(n) * p for n, p in zip(model.embedding.grid, convolution.kernel_size)),
+        ),
         num_classes=model.head.linear.out_features,
         tubelet=tuple(convolution.kernel_size),
         dim=convolution.out_channels,
         depth=len(model.blocks),
         heads=heads_of(block.attention),
-        mlp_dim=next(part for part in block.mlp.modules() if isinstance(part, nn.Linear)).out_features,
+        mlp_dim=linears_of(block.mlp, convolution.out_channels)[0].out_features,
         pool="mean" if model.cls is None else "cls",
     )
-    package.load_state_dict(named_as_package(model))
+    package.load_state_dict(named_as_package(model, clip_shape))
     return package.eval()
 
 
@@ -732,7 +847,7 @@ def same_as_torch(EncoderBlock: Callable) -> None:
     fill_large(block)
     z = drawn(2, 17, 32)
     with torch.no_grad():
-        say_difference("your EncoderBlock", "torch's nn.TransformerEncoderLayer", block(z), torch_layer(block, 4)(z))
+        say_difference("EncoderBlock", "torch's nn.TransformerEncoderLayer", block(z), torch_layer(block, 4)(z))
 
 
 def same_as_package(Model1: Callable) -> None:
@@ -741,8 +856,9 @@ def same_as_package(Model1: Callable) -> None:
         model = Model1((1, 28, 28, 28), (7, 7, 7), 11, dim=64, depth=3, heads=4, mlp_dim=128, pool=pool).eval()
         fill_large(model, std=0.2)
         clips = drawn(2, 1, 28, 28, 28).sigmoid()
+        package = in_the_package(model, clips)
         with torch.no_grad():
-            say_difference(f'your Model1(pool="{pool}")', "the package's", model(clips), in_the_package(model)(clips))
+            say_difference(f'Model1(pool="{pool}")', "the package's", model(clips), package(clips))
 
 
 def same_as_transformers(Model1: Callable) -> None:
@@ -759,20 +875,20 @@ def same_as_transformers(Model1: Callable) -> None:
     sizes |= {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
     theirs = VivitForVideoClassification(VivitConfig(**sizes, hidden_act="gelu")).eval()
     fill_large(theirs, std=0.2)
-    package = in_the_package(model)
-    load_pretrained(package, theirs.state_dict())
-    _load_from_the_package(model, package)
     clips = drawn(2, 1, 28, 28, 28).sigmoid()
+    package = in_the_package(model, clips)
+    load_pretrained(package, theirs.state_dict())
+    _load_from_the_package(model, package, clips.shape[1:])
     with torch.no_grad():
         logits = theirs(pixel_values=clips.transpose(1, 2)).logits  # their clips are [B, T, C, H, W]
-        say_difference("your Model1", "transformers' VivitForVideoClassification", model(clips), logits)
+        say_difference("Model1", "transformers' VivitForVideoClassification", model(clips), logits)
 
 
 @torch.no_grad()
-def _load_from_the_package(model, package):
+def _load_from_the_package(model, package, clip_shape):
     """Copies the package's weights into a reader's Model 1, in place."""
     weights = package.state_dict()
-    for name, mine in named_as_package(model).items():
+    for name, mine in named_as_package(model, clip_shape).items():
         mine.copy_(weights[name])  # detached, but the same memory; a [3·D, D] made of three maps is not
     for block, theirs in zip(model.blocks, package.encoder.blocks):
         linears = [part for part in block.attention.modules() if isinstance(part, nn.Linear)]

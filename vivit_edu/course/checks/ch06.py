@@ -35,9 +35,11 @@ from .parity import (
     TUBELET,
     built_module,
     check_double,
+    check_heads,
     check_norm,
     check_reached,
     check_train_mode,
+    check_width,
     fill_large,
     heads_of,
     named_as_package,
@@ -79,7 +81,7 @@ def check_encode_frames(encode_frames: Callable) -> None:
         mistakes={
             strangers: run("(t b) s d", "(b t) d -> b t d"),
             strangers + "; here only the unfolding does not": run("(b t) s d", "(t b) d -> b t d"),
-            "time indices see each other: time stayed in the sequence, but it belongs into the batch, "
+            "time indices see each other: time stayed in the sequence, but it belongs in the batch, "
             '"(b nt) s d"': lambda e, z: e(z.flatten(1, 2)),
             "space and time are exchanged: the encoder got the nt tokens of one place, but each of its sequences must "
             "be the S tokens of one time index": run("(b s) t d", "(b s) d -> b s d"),
@@ -326,13 +328,8 @@ def _check_encoder(encoder, name, count, depth, pool):
 
 def _check_block(block, name):
     """A block's number of heads and the width of its MLP."""
-    if (heads := heads_of(part_of(block, "attention"))) != HEADS:
-        raise CheckFailed(f"with heads={HEADS}, a block of {name} has {heads} heads: hand on `heads`")
-    widths = [part.out_features for part in part_of(block, "mlp").modules() if isinstance(part, nn.Linear)]
-    if widths[:1] != [MLP_DIM]:
-        raise CheckFailed(
-            f"with mlp_dim={MLP_DIM}, a block of {name} has an MLP of width {widths[0]}: hand on `mlp_dim`"
-        )
+    check_heads(part_of(block, "attention"), f"a block of {name}")
+    check_width(part_of(block, "mlp"), f"a block of {name}")
 
 
 def _check_spread(positions, std, what):

@@ -7,6 +7,7 @@ its weights are then copied into the package's module.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Iterable
 
@@ -29,9 +30,11 @@ from .parity import (
     MLP_DIM,
     TUBELET,
     built_module,
+    check_heads,
     check_mlp,
     check_norm,
     check_train_mode,
+    check_width,
     fill_large,
     heads_of,
     part_of,
@@ -56,16 +59,29 @@ def check_folds(over_space: Callable, over_time: Callable) -> None:
                 function,
                 _by_loop(axis),
                 (_large_attention(8, 2), drawn(3, 4, 5, 8, seed=7)),
-                (_large_attention(8, 2), drawn(1, 3, 2, 8, seed=8)),
+                (_large_attention(8, 2), drawn(1, 6, 7, 8, seed=8)),
                 (_large_attention(6, 3), drawn(2, 1, 7, 6, seed=9)),
                 mistakes=_fold_mistakes(axis),
                 errors=FOUR_AXES,
                 what=f"the result of over_{axis}",
             )
+            _called_once(function)
         except CheckFailed as failed:
             said = str(failed)
             raise CheckFailed(said if f"over_{axis}" in said else f"over_{axis}: {said}") from None
     passed("07.1", "only the axis that should attend does, and no clip sees another.")
+
+
+def _called_once(function):
+    """Fails where a loop calls the attention group by group."""
+    attention, calls = _large_attention(8, 2), []
+    attention.register_forward_hook(lambda *_: calls.append(1))
+    call(function, attention, drawn(3, 4, 5, 8, seed=7))
+    if len(calls) > 1:
+        raise CheckFailed(
+            f"the values are right, but attention was called {len(calls)} times: fold the axis that does not attend "
+            "into the batch, and call it once"
+        )
 
 
 def _by_loop(axis):
@@ -92,8 +108,13 @@ def _fold_mistakes(axis):
     def unfolded_by_reshape(attention, z):
         return attention(rearrange(z, f"b nt s d -> {OF_FOLD[axis]}")).reshape(z.shape)
 
+    def three_clips(attention, z):
+        groups = attention(rearrange(z, f"b nt s d -> {OF_FOLD[axis]}"))
+        return rearrange(groups, f"{OF_FOLD[axis]} -> b nt s d", b=3)
+
     swapped = {"space": "(nt b) s d", "time": "(s b) nt d"}[axis]
     mistakes = {
+        "b is written as a number: b=len(tokens)": three_clips,
         f"this is attention over {other}: of nt and s, the axis that attends stays an axis of its own, and the other "
         "joins the batch": _by_loop(other),
         "every token saw all nt·S tokens, as in Model 1: one of the two axes must join the batch": through(
@@ -112,7 +133,7 @@ def _fold_mistakes(axis):
         ),
         "clips and places were joined into one sequence, so one clip saw another": through("nt (b s) d", "nt (b s) d"),
         "nothing attended: the tokens came back as they were. Call attention(...)": lambda attention, z: z,
-        "the residual connection belongs into the block: return what the attention gives, without adding the "
+        "the residual connection belongs in the block: return what the attention gives, without adding the "
         "tokens": lambda attention, z: z + _by_loop(axis)(attention, z),
         "the attention was applied twice": lambda attention, z: _by_loop(axis)(attention, _by_loop(axis)(attention, z)),
     }
@@ -166,10 +187,9 @@ def _block(cls):
     attentions = [part_of(block, "space_attention"), part_of(block, "time_attention")]
     if attentions[0] is attentions[1]:
         raise CheckFailed("space_attention and time_attention are one module: they share no weights, so make two")
-    for attention in attentions:
+    for attention, name in zip(attentions, ("space_attention", "time_attention")):
         projections(attention)
-        if heads_of(attention) != HEADS:
-            raise CheckFailed(f"the block was made with heads={HEADS}, but an attention has {heads_of(attention)}")
+        check_heads(attention, name)
     fill_large(block)
     check_mlp(part_of(block, "mlp"))
     frozen = [name for name, parameter in block.named_parameters() if not parameter.requires_grad]
@@ -180,6 +200,7 @@ def _block(cls):
 
 def _examine_block(block, order):
     steps = _steps(*order)
+    call(block.forward, drawn(3, 4, 5, DIM, seed=2))  # before the reference uses its parts: an error names its line
     examine(
         lambda block, z: block(z),
         steps,
@@ -255,6 +276,16 @@ def _block_mistakes(first, second):
             z = getattr(block, f"norm_{name}")(z + _branch(block, name, z, norm="none"))
         return z
 
+    def one_step_behind(mlp=False, residual=False):
+        """The third step takes the result of the first instead of the second, in the MLP or in the residual."""
+
+        def run(block, z):
+            y = _steps(f, last=())(block, z)
+            after = _steps(s, last=())(block, y)
+            return _branch(block, "mlp", y if mlp else after) + (y if residual else after)
+
+        return run
+
     def mlp_of_z(block, z):
         return _steps(f, s, last=())(block, z) + _branch(block, "mlp", z)
 
@@ -267,9 +298,13 @@ def _block_mistakes(first, second):
         return y + _branch(block, "mlp", y)
 
     none = {"norm": "none"}
-    order = "the paper's order, space first: here time comes first" if f == "time" else "time first: space comes first"
+    order = (
+        "this is the paper's order, space first: put attention over time first"
+        if f == "time"
+        else "here attention over time comes first: put space first"
+    )
     return {
-        f"this is {order}": _steps(s, f),
+        order: _steps(s, f),
         f"the residual around the attention over {f} is missing: add z": without_residual(f),
         f"the residual around the attention over {s} is missing: add the result of the step before": without_residual(
             s
@@ -278,8 +313,13 @@ def _block_mistakes(first, second):
         "the residuals around both attentions are missing": without_residual(f, s),
         "there is no residual anywhere: each of the three steps is y = branch(LN y) + y": without_residual(*names),
         "the MLP is missing: it is the third step": _steps(f, s, last=()),
-        f"the attention over {s} is missing": _steps(f),
-        f"the attention over {f} is missing": _steps(s),
+        f"the result of the attention over {s} is not used by the next step, or this attention is missing": _steps(f),
+        f"the result of the attention over {f} is not used by the next step, or this attention is missing": _steps(s),
+        f"the MLP sees the tokens from before the attention over {s}: give it the result of the second step": (
+            one_step_behind(mlp=True)
+        ),
+        f"the residual of the MLP adds the tokens from before the attention over {s}: add the result of the second "
+        "step": one_step_behind(residual=True),
         "both attentions saw the same z, in parallel: the second one must see the result of the first": parallel,
         f"the residual of the attention over {s} adds the block's input z, so the step before is lost": residual_of_z(
             s
@@ -326,6 +366,7 @@ def check_model3(Model3: Callable) -> None:
     _check_parts_of_model3(model)
     fill_large(model)
     clips = drawn(4, *CLIP, seed=4).sigmoid()  # in [0, 1]
+    call(model.forward, clips)  # before the reference runs on its parts, so that an error names the line
     examine(
         lambda model, clips: model(clips),
         _run(),
@@ -346,8 +387,16 @@ def _check_parts_of_model3(model):
     if isinstance(getattr(model, "blocks", None), (list, tuple)):
         raise CheckFailed("`blocks` is a plain list, whose parameters the optimiser would miss. Use nn.ModuleList")
     blocks = part_of(model, "blocks")
-    if len(blocks) != DEPTH or len(set(map(id, blocks))) != DEPTH:
-        raise CheckFailed(f"with depth={DEPTH} there are {len(set(map(id, blocks)))} different blocks")
+    if (different := len(set(map(id, blocks)))) < len(blocks):
+        said = "there is only 1 block" if different == 1 else f"there are only {different} different blocks"
+        raise CheckFailed(f"{said}, used {len(blocks)} times: make a new one for each of the depth={DEPTH}")
+    if len(blocks) != DEPTH:
+        said = f"is {len(blocks)} block" if len(blocks) == 1 else f"are {len(blocks)} blocks"
+        raise CheckFailed(f"with depth={DEPTH} there {said}: hand on `depth`")
+    for block in blocks:
+        for name in ("space_attention", "time_attention"):
+            check_heads(part_of(block, name), f"the {name} of a block")
+        check_width(part_of(block, "mlp"), "a block")
     for name in ("norm", "linear"):
         if not hasattr(model.head, name):
             raise CheckFailed(f'the head has no part `{name}`: use ClassifierHead(dim, classes, "mean")')
@@ -359,9 +408,12 @@ def _check_parts_of_model3(model):
     if list(positions.shape) == [1, nt * s, DIM]:
         raise CheckFailed("the positions are a sequence [1, N, D]: the tokens stay a grid, so make it [1, nt, S, D]")
     same_shape(positions, [1, nt, s, DIM], f"`positions`, for a grid of {GRID} tubelets,")
-    spread = positions.detach().std().item()
-    if not 0.01 < spread < 2:
-        raise CheckFailed(f"the positions start with a standard deviation of {spread:.2g}: use 0.5 * torch.randn(…)")
+    spread, mean = positions.detach().std().item(), positions.detach().mean().item()
+    if not (0.4 < spread < 0.6 and abs(mean) < 0.15):
+        raise CheckFailed(
+            f"the positions start with a mean of {mean:.2g} and a standard deviation of {spread:.2g}, expected about 0 "
+            "and 0.5: start at 0.5 * torch.randn(…)"
+        )
     if positions.detach().std(dim=1).max() < 1e-6:
         raise CheckFailed("the positions are the same at every time index: draw one vector for each token")
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
@@ -432,6 +484,12 @@ MODEL3_MISTAKES = {
     "these are logits for every time index: put the grid into one sequence before the head": _run(
         read=lambda model, z: model.head.linear(model.head.norm(z).mean(dim=2))
     ),
+    "the tokens are averaged over time before the head: give it one sequence of all tokens, b (nt s) d": _run(
+        read=lambda model, z: model.head.linear(model.head.norm(z.mean(dim=1)).mean(dim=1))
+    ),
+    "the tokens are averaged over places before the head: give it one sequence of all tokens, b (nt s) d": _run(
+        read=lambda model, z: model.head.linear(model.head.norm(z.mean(dim=2)).mean(dim=1))
+    ),
     "the head averages over time and leaves the places: put the grid into one sequence before it": _run(
         read=lambda model, z: model.head(z)
     ),
@@ -453,10 +511,13 @@ def check_silence(silence: Callable) -> None:
         for k, (block, old) in enumerate(zip(blocks[:2], before)):
             attention = getattr(block, part)
             if not isinstance(attention, MultiHeadAttention):
-                raise CheckFailed(f"the {part} is {kind(attention)} now: keep the module, and change its weights")
+                now = "None" if attention is None else kind(attention)
+                raise CheckFailed(f"the {part} is {now} now: keep the module, and change its weights")
+            if attention._forward_hooks or attention._forward_pre_hooks or "forward" in vars(attention):
+                raise CheckFailed(f"the {part} is silenced by a hook or by a new forward: change its weights")
             if changed := [n for n, v in block.state_dict().items() if part not in n and not v.equal(old[n])]:
                 raise CheckFailed(f"{changed[0]} has changed, although only the {part} should be silent")
-            _adds_zero(attention, part, k)
+            _adds_zero(attention, part, k, changed=any(not v.equal(old[n]) for n, v in block.state_dict().items()))
             learning = [n for n, p in block.named_parameters() if not p.requires_grad and part not in n]
             if learning:
                 raise CheckFailed(f"{learning[0]} is frozen too: the rest of the block must go on learning")
@@ -470,13 +531,18 @@ def check_silence(silence: Callable) -> None:
 
 
 @torch.no_grad()
-def _adds_zero(attention, part, k):
+def _adds_zero(attention, part, k, changed):
     if not attention(drawn(2, 5, 8, seed=7)).any():
         return
     if not attention.out.weight.any():
         raise CheckFailed(f"the output's weight is zero, but its bias is not, so the {part} still adds it to a token")
     if k:
         raise CheckFailed("only the first block is silent: go through all of them")
+    if not changed:
+        raise CheckFailed(
+            f"the {part} still adds something to the tokens, since none of its weights has changed: change the blocks "
+            "that you were given, not copies"
+        )
     raise CheckFailed(f"the {part} still adds something to the tokens: set its output projection to zero")
 
 
@@ -510,9 +576,8 @@ def _started(start, dim, heads, mlp_dim):
         raise CheckFailed(
             f"{name}: block.time_attention is another kind of module now, or none: change its weights and keep it"
         )
-    if block.time_attention is block.space_attention or any(
-        one is other for one in block.time_attention.parameters() for other in block.space_attention.parameters()
-    ):
+    memory = {parameter.data_ptr() for parameter in block.space_attention.parameters()}
+    if any(parameter.data_ptr() in memory for parameter in block.time_attention.parameters()):
         raise CheckFailed(
             f"{name}: both attentions are the same tensors now, so they would stay equal for ever: copy the values"
         )
@@ -539,9 +604,9 @@ def _adds_nothing(block):
         return
     if not attention.out.weight.any():
         raise CheckFailed("start_at_zero: W_O is zero, but its bias is not, so the branch still adds it to every token")
-    if added.var(dim=(0, 1)).max() < 1e-9:
+    if added.var(dim=(0, 1)).max() < 1e-9 * added.square().max():
         raise CheckFailed(
-            "start_at_zero: the branch still adds the same vector to every token: look at the output's bias"
+            "start_at_zero: the branch still adds the same vector to every token: look at W_O and all the biases"
         )
     raise CheckFailed(
         "start_at_zero: the branch still adds something to the tokens. Which of its maps is the last to touch them? "
@@ -583,17 +648,39 @@ def check_asleep(asleep: Callable) -> None:
     for zeroed, hint in STARTS.items():
         for sizes, shape in (((8, 2, 16), (3, 4, 5, 8)), ((12, 3, 20), (1, 3, 2, 12))):
             block, z = with_zeros(finished.FactorisedBlock(*sizes), zeroed), drawn(*shape, seed=3)
-            expected = finished.asleep(block, z)
+            expected, sizes_of_outputs = finished.asleep(block, z), _noted(block)
             found = call(asleep, block, z)
             if any(parameter.grad is not None for parameter in block.parameters()):
                 raise CheckFailed("your function leaves gradients in the block that it was given: try it on a copy")
-            _compare_names(found, expected, zeroed, hint)
+            because = functools.partial(_because, asleep, zeroed, sizes_of_outputs)
+            _compare_names(found, expected, zeroed, hint, because)
     passed("07.8", f"your test finds what sleeps in {len(STARTS)} starts out of {len(STARTS)}.")
 
 
+def _noted(block):
+    """A list that will hold the largest output of each forward of this block and of its copies."""
+    noted = []
+    block.register_forward_hook(lambda module, given, y: noted.append(y.detach().abs().max().item()))
+    return noted
+
+
+def _because(asleep, zeroed, sizes_of_outputs):
+    """What explains a wrong answer better than the answer itself does, or ""."""
+    if any(not size < 1e4 for size in sizes_of_outputs):  # nan is not smaller
+        return (
+            "training diverged: the numbers grew without limit, and a gradient that is nan counts as one. Take smaller "
+            "steps (lr=0.1), and a loss that has a minimum, as in `backward`"
+        )
+    wide, z = with_zeros(finished.FactorisedBlock(32, 4, 64), zeroed), drawn(2, 4, 5, 32, seed=3)
+    if set(call(asleep, wide, z)) == finished.asleep(wide, z):
+        return "your test is right for D = 32 alone: take the width from the block, or cut qkv.weight.grad by chunk(3)"
+    return ""
+
+
 STARTS = {  # which parts are zero: what to think about
-    MATRICES: "Their product is zero in two factors, so none of them ever gets a gradient.",
     (): "All of them learn from the first step.",
+    MATRICES: "Their product is zero in two factors, so none of them ever gets a gradient. Look at the copy that you "
+    "train, and at its time_attention.",
     ("W_O",): "In the first step only W_O gets a gradient. Once it has moved, the others do: look at several steps.",
     ("W_V", "W_O"): "W_O waits for V and V waits for W_O, and the weights of W_Q and W_K act through both. A weight "
     "that is not zero can sleep too, so look at gradients, and mind that weight decay moves weights without one.",
@@ -616,7 +703,7 @@ def with_zeros(block: nn.Module, matrices: Iterable[str]) -> nn.Module:
     return block
 
 
-def _compare_names(found, expected, zeroed, hint):
+def _compare_names(found, expected, zeroed, hint, because):
     if isinstance(found, (str, dict)) or not isinstance(found, Iterable):
         raise CheckFailed(f"your function returned {kind(found)}: expected a set of names such as {{'W_Q', 'W_K'}}")
     found = set(found)
@@ -626,9 +713,9 @@ def _compare_names(found, expected, zeroed, hint):
         raise CheckFailed(f"your set holds {strange[0]!r}: the names are W_Q, W_K, W_V and W_O")
     start = f"with {', '.join(zeroed)} zero" if zeroed else "with fresh weights"
     said, right = (", ".join(sorted(names)) or "nothing" for names in (found, expected))
-    if found == set(MATRICES) - expected:
+    if found and found == set(MATRICES) - expected:
         hint = "These are the matrices that learn: return the others."
-    raise CheckFailed(f"{start} your test finds {said} asleep, and it should find {right}. {hint}")
+    raise CheckFailed(because() or f"{start} your test finds {said} asleep, and it should find {right}. {hint}")
 
 
 # ---- copying weights

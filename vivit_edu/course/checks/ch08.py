@@ -560,8 +560,8 @@ def _check_parts(model):
     depth, shape = _SIZES["depth"], [1, *_GRID, _SIZES["dim"]]
     if len(model.blocks) != depth or len({id(block) for block in model.blocks}) != depth:
         raise CheckFailed(
-            f"with depth={depth} there are {len({id(block) for block in model.blocks})} different blocks: make a new "
-            "one for each"
+            f"with depth={depth}, the number of different blocks is {len(set(map(id, model.blocks)))}: make a new one "
+            "for each"
         )
     attentions = [getattr(block, "attention", None) for block in model.blocks]
     if len({id(attention) for attention in attentions}) != depth:

@@ -560,7 +560,7 @@ def _said_of(load, faithful):
         seen.append((image_model, image_model.encoder.norm.bias.abs().mean().item()))
         load(model, image_model)
 
-    hints = {"its weights are other ones": "work on copies, copy.deepcopy(model) and copy.deepcopy(image_model)"}
+    hints = {"its weights have changed": "work on copies, copy.deepcopy(model) and copy.deepcopy(image_model)"}
     found = flag(call_with_hints(hints, faithful, noted, *_fresh_pair()), "what your function returns")
     if any(not size and model.encoder.norm.bias.any() for model, size in seen):
         return found, "The image model was filled after `load`: fill it before."

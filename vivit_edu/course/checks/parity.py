@@ -7,7 +7,8 @@ the whole is put together from them. Then weights are copied into torch's or the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,16 @@ CLIP, TUBELET, GRID, CLASSES, DEPTH = (2, 9, 8, 25), (3, 4, 5), (3, 2, 5), 7, 3
 def built_module(cls: Callable, *sizes: object) -> nn.Module:
     """The reader's module of these sizes, in eval mode. Raises CheckFailed where the class makes something else."""
     module = call(cls, *sizes)
+    check_is_module(module)
+    return module.eval()
+
+
+def check_is_module(module: object) -> None:
+    """Raises CheckFailed unless it is a module whose __init__ began as every module's does."""
     if not isinstance(module, nn.Module):
         raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(module)}")
-    return module.eval()
+    if not hasattr(module, "_modules"):
+        raise CheckFailed(f"the __init__ of your {type(module).__name__} must begin with super().__init__()")
 
 
 def part_of(module: nn.Module, name: str) -> nn.Module:
@@ -60,7 +68,7 @@ def check_norm(part: object, name: str, dim: int) -> None:
 
 def check_mlp(mlp: nn.Module) -> None:
     """Raises CheckFailed unless it is D -> mlp_dim, GELU, mlp_dim -> D; compared with torch's functions."""
-    linears = [part for part in mlp.modules() if isinstance(part, nn.Linear)]
+    linears = linears_of(mlp, DIM)
     sizes = [(part.in_features, part.out_features) for part in linears]
     if sizes != [(DIM, MLP_DIM), (MLP_DIM, DIM)]:
         said = ", ".join(f"{a} to {b}" for a, b in sizes) or "no linear map"
@@ -91,12 +99,31 @@ def check_mlp(mlp: nn.Module) -> None:
         )
 
 
+def linears_of(mlp: nn.Module, dim: int) -> list[nn.Linear]:
+    """The linear maps of an MLP in the order of their use: first the one that reads `dim` features."""
+    linears = [part for part in mlp.modules() if isinstance(part, nn.Linear)]
+    return sorted(linears, key=lambda part: part.in_features != dim)
+
+
 def heads_of(attention: nn.Module) -> int:
     """The number of heads, of chapter 04's module or torch's. Raises CheckFailed where it does not say."""
     heads = getattr(attention, "heads", None) or getattr(attention, "num_heads", None)
     if not isinstance(heads, int):
         raise CheckFailed("`attention` has no attribute `heads`: use the MultiHead of chapter 04")
     return heads
+
+
+def check_heads(attention: nn.Module, whose: str) -> None:
+    """Raises CheckFailed unless an attention has the heads that were asked for. whose: "a block"."""
+    if (heads := heads_of(attention)) != HEADS:
+        raise CheckFailed(f"with heads={HEADS}, {whose} has {heads} heads: hand on `heads`")
+
+
+def check_width(mlp: nn.Module, whose: str) -> None:
+    """Raises CheckFailed unless an MLP has the width that was asked for. whose: "a block"."""
+    widths = [part.out_features for part in linears_of(mlp, DIM)] or [0]
+    if widths[0] != MLP_DIM:
+        raise CheckFailed(f"with mlp_dim={MLP_DIM}, {whose} has an MLP of width {widths[0]}: hand on `mlp_dim`")
 
 
 # ---- a whole
@@ -120,7 +147,7 @@ def check_train_mode(module: nn.Module, x: torch.Tensor) -> None:
     if not left:
         raise CheckFailed("forward switches to eval mode and leaves the module in it: leave eval() and train() out")
     if not torch.equal(quiet, trained):
-        raise CheckFailed("in train mode the output is another than in eval mode: leave dropout out here")
+        raise CheckFailed("in train mode the output differs from that in eval mode: leave dropout out here")
 
 
 def check_double(module: nn.Module, x: torch.Tensor) -> None:
@@ -133,7 +160,10 @@ def check_double(module: nn.Module, x: torch.Tensor) -> None:
 def check_same_type(found: torch.Tensor, given: torch.Tensor, what: str, expected: torch.Tensor | None = None) -> None:
     """Raises CheckFailed where a result has another dtype or device than the input, or other values than expected."""
     if found.dtype != given.dtype or found.device != given.device:
-        raise CheckFailed(f"{what} is {found.dtype}, given {given.dtype}: write no dtype or device into the code")
+        raise CheckFailed(
+            f"{what} is {found.dtype}, given {given.dtype}: make new tensors like those given (torch.zeros_like(x), "
+            "x.new_zeros(…), dtype=x.dtype), and keep their type"
+        )
     if expected is not None:
         close(found, expected.to(found.dtype), what=f"{what} in {found.dtype}", tolerance=1e-4)
 
@@ -143,7 +173,7 @@ def check_reached(module: nn.Module, x: torch.Tensor, reference: nn.Module | Non
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise CheckFailed(f"{frozen[0]} has requires_grad=False: it would never learn")
-    found = learns(lambda x, module: module(x), x, module)["x"]
+    found = learns(lambda inputs, module: module(inputs), x, module)["inputs"]
     if reference is not None:
         expected = learns(lambda x: reference(x), x)["x"]
         if (found - expected).abs().max() > 1e-2 * expected.abs().max():
@@ -172,7 +202,7 @@ def projections(attention: nn.Module) -> tuple[torch.Tensor, torch.Tensor, torch
     if isinstance(attention, nn.MultiheadAttention):
         return attention.in_proj_weight, attention.in_proj_bias, attention.out_proj.weight, attention.out_proj.bias
     linears = [part for part in attention.modules() if isinstance(part, nn.Linear)]
-    *qkv, out = linears or [None]
+    *qkv, out = sorted(linears, key=lambda part: -part.out_features) or [None]  # one map for all three is the widest
     if len(linears) not in (2, 4) or any(part.bias is None for part in linears):
         raise CheckFailed(
             "`attention` must be the MultiHead of chapter 04: linear maps for queries, keys and values, and one for "
@@ -183,16 +213,50 @@ def projections(attention: nn.Module) -> tuple[torch.Tensor, torch.Tensor, torch
     return torch.cat([part.weight for part in qkv]), torch.cat([part.bias for part in qkv]), out.weight, out.bias
 
 
-def named_as_package(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a reader's Model 1 under the names of the package's."""
+def as_filters(E: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """E of a reader's embedding as a convolution's filters [D, C, pt, ph, pw], this shape, in the same memory.
+
+    The reader may keep it as [D, V], as nn.Linear does, or as [V, D] too. Raises CheckFailed where it is neither.
+    """
+    values = math.prod(shape[1:])
+    if list(E.shape) in (list(shape), [shape[0], values]):
+        return E.view(tuple(shape))
+    if list(E.shape) == [values, shape[0]]:  # as it is multiplied from the right
+        return E.T.unflatten(1, tuple(shape[1:]))
+    raise CheckFailed(
+        f"E has shape {list(E.shape)}, expected {list(shape)} or {[shape[0], values]}: in the order (c pt ph pw), as "
+        "time, height and width come in the clip"
+    )
+
+
+def as_convolution(embedding: nn.Module, clip_shape: Sequence[int] | None = None) -> nn.Conv3d:
+    """The convolution of a reader's embedding, or one with its E and b in the same memory where it keeps them in
+    another way. clip_shape: (C, T, H, W), which tells in that case how large a tubelet is."""
+    convolutions = [part for part in embedding.modules() if isinstance(part, nn.Conv3d)]
+    if convolutions:
+        return convolutions[0]
+    parameters = sorted(embedding.parameters(), key=torch.numel)
+    if len(parameters) != 2 or clip_shape is None:
+        raise CheckFailed("`embedding` must be the one of chapter 03, whose only parameters are E and b")
+    bias, E = parameters
+    channels, *size = clip_shape
+    tubelet = tuple(n // int(count) for n, count in zip(size, embedding.grid))
+    convolution = nn.Conv3d(channels, bias.numel(), tubelet, tubelet, device="meta")
+    convolution.weight = nn.Parameter(as_filters(E.detach(), convolution.weight.shape))
+    convolution.bias = nn.Parameter(bias.detach().view(-1))
+    return convolution
+
+
+def named_as_package(model: nn.Module, clip_shape: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+    """The weights of a reader's Model 1 under the names of the package's. clip_shape: see `as_convolution`."""
     weights = {"positions": model.positions}
     if model.cls is not None:
         weights["cls"] = model.cls
-    convolutions = [part for part in model.embedding.modules() if isinstance(part, nn.Conv3d)]
-    parts = {"embedding.projection": convolutions[0], "encoder.norm": model.head.norm, "head": model.head.linear}
+    parts = {"embedding.projection": as_convolution(model.embedding, clip_shape)}
+    parts |= {"encoder.norm": model.head.norm, "head": model.head.linear}
     for k, block in enumerate(model.blocks):
         here = f"encoder.blocks.{k}"
-        widen, narrow = (part for part in block.mlp.modules() if isinstance(part, nn.Linear))
+        widen, narrow = linears_of(block.mlp, model.positions.shape[-1])
         parts |= {f"{here}.mlp.0": widen, f"{here}.mlp.3": narrow}
         parts |= {f"{here}.norm_attention": block.norm_attention, f"{here}.norm_mlp": block.norm_mlp}
         names = ("qkv.weight", "qkv.bias", "out.weight", "out.bias")

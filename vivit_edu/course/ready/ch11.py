@@ -60,7 +60,7 @@ def labels_follow(augmentation: Callable, clips: torch.Tensor, labels: torch.Ten
 
 @builds("11.4")
 def smooth(labels: torch.Tensor, classes: int, s: float) -> torch.Tensor:
-    """Labels [B] -> targets [B, classes]: 1 - s on the label, and s spread evenly over all classes"""
+    """Labels [B] -> targets [B, classes]: 1 - s + s/K at the label, s/K at every other class"""
     return (1 - s) * F.one_hot(labels, classes) + s / classes
 
 
