@@ -70,3 +70,25 @@ def test_a_record_of_shares_is_read_by_what_was_trained():
         "spacetime": {5: [0.1, 0.2], 100: [0.3]},
         "nothing pretrained, 4 times as long": {100: [0.5]},
     }
+
+
+def test_every_run_is_drawn_with_the_epoch_that_is_kept():
+    table = {
+        "rows": [
+            {"row": "cnn3d", "history": {"val_acc": [[0.2, 0.9, 0.8]]}, "plateau": [{"best_epoch": 2}]},
+            {
+                "row": "spacetime",
+                "history": {"val_acc": [[0.1, 0.5], [0.3, 0.4, 0.6]]},
+                "plateau": [{"best_epoch": 1}, {"best_epoch": 3}],
+            },
+        ]
+    }
+    rows = comparisons.by_model(table)
+    assert [*rows] == ["spacetime", "cnn3d"], "the order of MODELS, not of the table"
+    first, second = comparisons.every_run(rows, levels=[0.875]).axes  # and no third
+    assert (first.get_title(), second.get_title()) == ("Model 1", "cnn3d")
+    curve, kept, *rest = first.lines
+    np.testing.assert_allclose(curve.get_xydata(), [[1, 0.1], [2, 0.5]])
+    np.testing.assert_allclose(kept.get_xydata(), [[1, 0.1]])
+    np.testing.assert_allclose(rest[1].get_xydata(), [[3, 0.6]])
+    assert rest[2].get_linestyle() == "--" and rest[2].get_ydata()[0] == 0.875

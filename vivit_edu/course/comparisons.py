@@ -82,6 +82,49 @@ def sd_of(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def by_model(table: dict) -> dict[str, dict]:
+    """The rows of a table with one row for each model, by the model's name, in the order of `MODELS`."""
+    from ..models import MODELS
+
+    rows = {row["row"]: row for row in table["rows"]}
+    return {name: rows[name] for name in MODELS if name in rows}
+
+
+def every_run(rows: Mapping[str, dict], levels: Sequence[float]) -> Figure:
+    """A panel for each model: the validation accuracy of each of its runs after each epoch, with a dot at the epoch
+    whose weights are kept, and dashed lines at the levels.
+
+    rows: {model: its row of the table `plateau`}.
+    """
+    columns = 4
+    lines = -(-len(rows) // columns)
+    kept = {
+        name: [(run["best_epoch"], curve[run["best_epoch"] - 1]) for run, curve in zip(row["plateau"], curves)]
+        for name, row in rows.items()
+        for curves in [row["history"]["val_acc"]]
+    }
+    told = "; ".join(
+        f"{title_of(name)} {', '.join(f'{accuracy:.2f} at {epoch}' for epoch, accuracy in runs)}"
+        for name, runs in kept.items()
+    )
+    figure = new_figure(9.6, 1.7 * lines, f"Validation accuracy over the epochs, kept weights of each run: {told}.")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+    for (name, row), axes in zip(rows.items(), panels):
+        for curve, (epoch, accuracy) in zip(row["history"]["val_acc"], kept[name]):
+            axes.plot(range(1, len(curve) + 1), curve, color=colour_of(name), linewidth=1)
+            axes.plot(epoch, accuracy, "o", color=colour_of(name), markersize=5)
+        for level in levels:
+            axes.axhline(level, color="black", linestyle="--", linewidth=0.8)
+        axes.set(ylim=(0, 1.03))
+        axes.set_title(title_of(name), fontsize=SMALLEST)
+        axes.grid(alpha=0.3)
+    for axes in panels:  # those that are left over
+        axes.remove()
+    figure.supxlabel("epoch", fontsize=SMALLEST)
+    figure.supylabel("validation accuracy", fontsize=SMALLEST)
+    return figure
+
+
 def in_hand(row: dict) -> tuple[np.ndarray, float]:
     """What training to a plateau has given after each epoch, and what a step costs: (curves, processor seconds).
 

@@ -153,7 +153,7 @@ def _say(value: Any, unit: str = "") -> str:
     value = _plain(value)
     if _is_number(value):
         value = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value} {unit}".strip()
+    return str(value) if str(value).endswith(unit) else f"{value} {unit}"
 
 
 def _how_far(guess: float, truth: float) -> str:

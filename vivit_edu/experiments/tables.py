@@ -28,6 +28,8 @@ NOTHING_RATE, INFLATED_RATE = 1e-3, 3e-4
 
 # of the models in `hunger`: chosen by `plateau` on all patients of the phantom
 HUNGER_RATES = {"spacetime": 3e-3, "factorised_encoder": 3e-3, "early_fusion": 1e-3, "cnn3d": 1e-3}
+# of the models in `patience`: chosen by `plateau` on movingshapes
+PATIENCE_RATES = {"spacetime": 3e-3, "cnn3d": 3e-4}
 
 # of all models: CNNs and ViViTs in turn, so that a table that is not finished holds some of both; the slowest last
 ALTERNATING = (
@@ -328,6 +330,18 @@ def plateau() -> list[Row]:
     ]
 
 
+def patience() -> list[Row]:
+    """What two models of `plateau` come to on clips that are cycles, such as movingshapes, if nothing stops them before
+    the last of their 100 epochs. At the rate that `plateau` chose on movingshapes (PATIENCE_RATES)."""
+    changed = {
+        row.name: replace(row.recipe, augmentation=replace(row.recipe.augmentation, roll=True)) for row in plateau()
+    }
+    return [
+        Row(name, replace(changed[name], lr=rate), partial(train_to_plateau, patience=changed[name].epochs))
+        for name, rate in PATIENCE_RATES.items()
+    ]
+
+
 TABLES = {
     "regularisation": regularisation,
     "regularisation-cumulative": regularisation_cumulative,
@@ -347,6 +361,7 @@ TABLES = {
     "search": search,
     "optimisers": optimisers,
     "plateau": plateau,
+    "patience": patience,
 }
 
 

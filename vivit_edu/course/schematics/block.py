@@ -95,9 +95,8 @@ def learning_curves(losses: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """
     figure = new_figure(7, 3)
     ends = "; ".join(f"{way}: {', '.join(f'{run[-1]:.2f}' for run in runs)}" for way, runs in losses.items())
-    figure.alt_text = (
-        f"Training loss over {max(map(len, sum(losses.values(), [])))} steps, a line per seed. It ends at {ends}."
-    )
+    steps = max(map(len, sum(losses.values(), [])))
+    figure.alt_text = f"Training loss over {steps} steps, a line per seed. Losses at the end: {ends}."
     axes = figure.subplots()
     for k, (way, runs) in enumerate(losses.items()):
         for run in runs:

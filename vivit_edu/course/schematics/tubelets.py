@@ -50,11 +50,11 @@ def taken_apart(clip: Array, grid: Sequence[int] = (4, 4, 4)) -> Figure:
     draw_arrow(axes, (2.55, 1.35), (3.0, 1.35))
     colours, voxels = token_colours(grid), _voxels(clip, grid)
     for i in range(nt):
-        left = 3.15 + i * (nw * (step + gap) + 0.24)
+        left, shade = 3.15 + i * (nw * (step + gap) + 0.24), colours[i].max() / colours[0].max()  # of voxels, too
         for j in reversed(range(nh)):
             for k in range(nw):
                 corner = (left + k * (step + gap), 0.55 + (nh - 1 - j) * (step + gap))
-                _draw_tubelet(axes, corner, step, colours[i, j * nw + k], voxels[i, j, k])
+                _draw_tubelet(axes, corner, step, colours[i, j * nw + k], shade * voxels[i, j, k])
         draw_text(axes, left + nw * (step + gap) / 2, 0.16, f"time index {i}", weight="bold")
     return figure
 
@@ -84,7 +84,7 @@ def way_to_a_token(clip: Array, marked: int = 5) -> Figure:
     pattern = np.random.default_rng(2).random((5, 9))
     draw_matrix(axes, left + 0.95, 1.97, pattern, cell=0.14)
     draw_text(axes, left + 0.95 + 0.63, 1.8, "E: D rows of V weights", color=GREY)
-    draw_arrow(axes, (left + 2.35, 2.3), (left + 2.8, 2.3))
+    draw_arrow(axes, (left + 2.35, 2.3), (left + 2.8, 2.3), "add b")
     draw_squares(
         axes, left + 2.95, 2.5, [(*colour, share) for share in (1, 0.5, 0.8, 0.3, 0.9)], size=0.16, gap=0, down=True
     )
@@ -223,16 +223,17 @@ def cosine_by_distance(positions: Array, grid: Sequence[int]) -> Figure:
 def similarity_maps(maps: dict[str, Array], place: Sequence[int]) -> Figure:
     """How alike positions are to that of one place: {title: cosines [nt, nh, nw]}, one line for each.
 
-    place: (i, j, k), framed. Each line has a colour scale of its own, from its lowest value to 1.
+    place: (i, j, k), framed. All lines have one colour scale, up to the highest value that is not the place itself.
     """
-    nt = len(next(iter(maps.values())))
+    maps = {title: np.asarray(m.detach() if hasattr(m, "detach") else m) for title, m in maps.items()}
+    (nt, *_), at = next(iter(maps.values())).shape, tuple(place)
+    lowest = min(m.min() for m in maps.values())
+    highest = max(np.delete(m.ravel(), np.ravel_multi_index(at, m.shape)).max() for m in maps.values())
     figure = new_figure(11, 1.75 * len(maps) + 0.3)
     panels = figure.subplots(len(maps), nt, squeeze=False)
     for line, (title, cosines) in zip(panels, maps.items()):
-        cosines = np.asarray(cosines.detach() if hasattr(cosines, "detach") else cosines)
-        others = np.delete(cosines.ravel(), np.ravel_multi_index(tuple(place), cosines.shape))
         for t, axes in enumerate(line):
-            image = axes.imshow(cosines[t], cmap="viridis", vmin=cosines.min(), vmax=others.max())
+            image = axes.imshow(cosines[t], cmap="viridis", vmin=lowest, vmax=highest)
             axes.set(xticks=[], yticks=[])
             if line[0] is panels[0, 0]:
                 axes.set_title(f"time index {t}", fontsize=10)
@@ -241,7 +242,7 @@ def similarity_maps(maps: dict[str, Array], place: Sequence[int]) -> Figure:
         line[i].plot(x, y, color="white", linewidth=2)
         line[i].plot(x, y, color="black", linewidth=1)
         line[0].set_ylabel(title, fontsize=10)
-        figure.colorbar(image, ax=line, label="cosine", extend="max")
+    figure.colorbar(image, ax=panels, label="cosine", extend="max")
     return figure
 
 
@@ -258,7 +259,7 @@ def tokens_and_pairs(edges: Sequence[int], size: int = 28) -> Figure:
         for edge, count in zip(edges, counts):
             axes.annotate(f"{count:,.0f}", (edge, count), xytext=(6, 4), textcoords="offset points", fontsize=SMALLEST)
     axes.set(xscale="log", yscale="log", xlabel="edge of the tubelet in voxels", ylim=(0.5, 3e10), xlim=(0.85, 45))
-    axes.set_xticks(edges, [f"{edge}³" for edge in edges])
+    axes.set_xticks(edges, [str(edge) for edge in edges])
     axes.minorticks_off()
     powers = range(0, 11, 2)
     names = {0: "1", 2: "100", 4: "10,000", 6: "1 million", 8: "100 million", 10: "10 billion"}
