@@ -9,10 +9,13 @@ from einops import rearrange
 from torch import nn
 
 from tests.exercises.cases import run_cases
+from tests.exercises.test_ch05 import ByLinear, ByParameters
 from vivit_edu import MultiHeadAttention, TubeletEmbedding, attention_maps
 from vivit_edu.attention import over_space, over_time
-from vivit_edu.course.checks import CheckFailed, ch07
+from vivit_edu.course.checks import CheckFailed, ch06, ch07, ch08
+from vivit_edu.course.ready import ch06 as finished_ch06
 from vivit_edu.course.ready import ch07 as finished
+from vivit_edu.course.ready import ch08 as finished_ch08
 from vivit_edu.course.ready.ch05 import ClassifierHead
 from vivit_edu.vivit import FactorisedSelfAttention
 
@@ -1347,8 +1350,9 @@ def test_weights_on_all_tokens_are_inside_their_masks():
     from vivit_edu.course.schematics import space_then_time as drawings
 
     clip_shape, tubelet = (1, 6, 4, 4), (2, 2, 2)
-    package = ch07.packaged(finished.Model3(clip_shape, tubelet, 2, dim=8, heads=2, mlp_dim=16))
-    for layer in attention_maps(package, torch.rand(1, *clip_shape)):
+    clips = torch.rand(1, *clip_shape)
+    package = ch07.packaged(finished.Model3(clip_shape, tubelet, 2, dim=8, heads=2, mlp_dim=16), clips)
+    for layer in attention_maps(package, clips):
         table = drawings.on_all_tokens(layer.weights[0], layer.kind)
         mask = FactorisedSelfAttention.sees(layer.kind, 3, 4)
         assert bool((table[~mask] == 0).all() and (table[mask] > 0).all())
@@ -1372,3 +1376,24 @@ def test_drawings():
         drawings.heads_on_a_clip(clip, *weights, (3, 16), (7, 7, 7), "spleen: predicted spleen, 100%"),
     ):
         assert_readable(figure)
+
+
+@pytest.mark.parametrize("kind", [ByLinear, ByParameters])
+def test_an_embedding_without_a_convolution_is_carried_over(kind):
+    sizes, clips = {"dim": 12, "heads": 2, "mlp_dim": 20}, torch.rand(2, 2, 6, 4, 10)
+    clip_shape, tubelet = (2, 6, 4, 10), (3, 2, 5)
+    model3 = finished.Model3(clip_shape, tubelet, 3, **sizes)
+    model3.embedding = kind(clip_shape, 12, tubelet)
+    model2 = finished_ch06.Model2(clip_shape, tubelet, 3, **sizes)
+    model2.embedding = kind(clip_shape, 12, tubelet)
+    model4 = finished_ch08.Model4(clip_shape, tubelet, 3, depth=1, space_heads=1, **sizes)
+    model4.embedding = kind(clip_shape, 12, tubelet)
+    packages = (
+        ch06.model2_in_the_package(model2, clip_shape),
+        ch07.packaged(model3, clips),
+        ch08.model4_in_the_package(
+            model4, classes=3, space_heads=1, clip_shape=clip_shape, tubelet=tubelet, depth=1, **sizes
+        ),
+    )
+    for mine, package in zip((model2, model3, model4), packages):
+        torch.testing.assert_close(mine.eval()(clips), package(clips), atol=1e-5, rtol=1e-4)

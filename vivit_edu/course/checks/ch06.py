@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from types import SimpleNamespace
 from unittest import mock
@@ -33,6 +33,7 @@ from .parity import (
     HEADS,
     MLP_DIM,
     TUBELET,
+    as_convolution,
     built_module,
     check_double,
     check_heads,
@@ -42,6 +43,7 @@ from .parity import (
     check_width,
     fill_large,
     heads_of,
+    linears_of,
     named_as_package,
     part_of,
     projections,
@@ -418,7 +420,7 @@ def check_model2(Model2: Callable) -> None:
         model = built_module(Model2, CLIP, TUBELET, CLASSES, DIM, DEPTH, temporal_depth, HEADS, MLP_DIM, pool, 0.7)
         _check_model2_parts(model, temporal_depth, pool)
         _check_first_positions(Model2, temporal_depth, pool)
-        package = model2_in_the_package(model)
+        package = model2_in_the_package(model, CLIP)
         fill_large(model)
         for b in (4, 1):
             clips = drawn(b, *CLIP, seed=b).sigmoid()  # in [0, 1]
@@ -427,7 +429,7 @@ def check_model2(Model2: Callable) -> None:
                 _compare_logits(call(model.forward, clips), expected, model)
         _check_calls_frames(model, clips)
         check_train_mode(model, clips)
-        package.load_state_dict(_names_in_the_package(model))
+        package.load_state_dict(_names_in_the_package(model, CLIP))
         with torch.no_grad():
             close(model(clips), package(clips), what="the logits, compared with the package's,", tolerance=1e-4)
         check_double(model, clips)
@@ -728,7 +730,7 @@ def _compare_quiet(model, factor):
 # ---- in the package, and in vit-pytorch
 
 
-def _names_in_the_package(model):
+def _names_in_the_package(model, clip_shape=None):
     """The weights of a reader's Model 2 under the names of the package's."""
     weights = {}
     for encoder, kind_of_encoder, mark in ((model.space, "spatial_", ""), (model.time, "temporal_", "temporal_")):
@@ -741,42 +743,44 @@ def _names_in_the_package(model):
             embedding=model.embedding,
             head=SimpleNamespace(norm=encoder.norm, linear=model.head),
         )
-        for name, value in named_as_package(like_model1).items():
+        for name, value in named_as_package(like_model1, clip_shape).items():
             own = name.startswith(("positions", "cls"))
             weights[(mark if own else kind_of_encoder if name.startswith("encoder") else "") + name] = value
     return weights
 
 
-def model2_in_the_package(model: nn.Module) -> nn.Module:
-    """The package's Model 2 with the weights of yours, in eval mode."""
-    convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
+def model2_in_the_package(model: nn.Module, clip_shape: Sequence[int]) -> nn.Module:
+    """The package's Model 2 with the weights of yours, in eval mode. clip_shape: (C, T, H, W)."""
+    convolution = as_convolution(model.embedding, clip_shape)
     block = model.space.blocks[0]
     package = build_model(
         "factorised_encoder",
-        clip_shape=(convolution.in_channels, *(n * p for n, p in zip(model.embedding.grid, convolution.kernel_size))),
+        clip_shape=tuple(clip_shape),
         num_classes=model.head.out_features,
         tubelet=tuple(convolution.kernel_size),
         dim=convolution.out_channels,
         depth=len(model.space.blocks),
         temporal_depth=0 if model.time is None else len(model.time.blocks),
         heads=heads_of(block.attention),
-        mlp_dim=next(part for part in block.mlp.modules() if isinstance(part, nn.Linear)).out_features,
+        mlp_dim=linears_of(block.mlp, convolution.out_channels)[0].out_features,
         pool="mean" if model.space.cls is None else "cls",
     )
-    package.load_state_dict(_names_in_the_package(model))
+    package.load_state_dict(_names_in_the_package(model, clip_shape))
     return package.eval()
 
 
 @torch.no_grad()
-def with_fresh_weights(model: nn.Module) -> nn.Module:
-    """A Model 2 with weights drawn by the package's rules: Xavier's, small ones in the head, and no biases."""
+def with_fresh_weights(model: nn.Module, clip_shape: Sequence[int] = (1, 4, 8, 8)) -> nn.Module:
+    """A Model 2 with weights drawn by the package's rules: Xavier's, small ones in the head, and no biases.
+
+    clip_shape: of its clips, (C, T, H, W), by default the bars'."""
     for encoder in filter(None, (model.space, model.time)):
         for linear in (part for part in encoder.blocks.modules() if isinstance(part, nn.Linear)):
             stacked = 3 if linear.out_features == 3 * linear.in_features else 1  # queries, keys and values in one
             for weight in linear.weight.chunk(stacked):
                 nn.init.xavier_uniform_(weight)
             nn.init.zeros_(linear.bias)
-    init_projection(next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d)))
+    init_projection(as_convolution(model.embedding, clip_shape))
     nn.init.normal_(model.head.weight, std=0.02)
     nn.init.zeros_(model.head.bias)
     return model
@@ -789,7 +793,12 @@ def model2_like_the_package(Model2: Callable) -> None:
         clips = drawn(2, 1, 28, 28, 28).sigmoid()
         said = ", ".join(f"{name}={value!r}" for name, value in more.items())
         with torch.no_grad():
-            say_difference(f"your Model2({said})", "the package's", model(clips), model2_in_the_package(model)(clips))
+            say_difference(
+                f"your Model2({said})",
+                "the package's",
+                model(clips),
+                model2_in_the_package(model, clips.shape[1:])(clips),
+            )
 
 
 def model2_like_vit_pytorch(Model2: Callable) -> None:

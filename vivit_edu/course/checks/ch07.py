@@ -29,6 +29,7 @@ from .parity import (
     HEADS,
     MLP_DIM,
     TUBELET,
+    as_convolution,
     built_module,
     check_heads,
     check_mlp,
@@ -37,6 +38,7 @@ from .parity import (
     check_width,
     fill_large,
     heads_of,
+    linears_of,
     part_of,
     projections,
     say_difference,
@@ -377,7 +379,9 @@ def check_model3(Model3: Callable) -> None:
     )
     check_train_mode(model, clips)
     with torch.no_grad():
-        close(model(clips), packaged(model)(clips), what="the logits, compared with the package's,", tolerance=1e-4)
+        close(
+            model(clips), packaged(model, clips)(clips), what="the logits, compared with the package's,", tolerance=1e-4
+        )
     passed("07.3", "Model 3 gives the logits of the package's with the same weights.")
 
 
@@ -723,7 +727,7 @@ def _compare_names(found, expected, zeroed, hint, because):
 
 def _block_weights(block):
     """The weights of a reader's block under the names of the package's."""
-    widen, narrow = (part for part in block.mlp.modules() if isinstance(part, nn.Linear))
+    widen, narrow = linears_of(block.mlp, block.norm_mlp.normalized_shape[0])
     parts = {f"norm_{name}": getattr(block, f"norm_{name}") for name in ("space", "time", "mlp")}
     parts |= {"mlp.0": widen, "mlp.3": narrow}
     weights = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
@@ -733,19 +737,21 @@ def _block_weights(block):
     return {name: value.detach() for name, value in weights.items()}
 
 
-def packaged(model: nn.Module) -> nn.Module:
-    """The package's Model 3 with the weights of yours, in eval mode: for `attention_maps` and everything else."""
-    convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
-    block, tubelet = model.blocks[0], convolution.kernel_size
+def packaged(model: nn.Module, clips: torch.Tensor) -> nn.Module:
+    """The package's Model 3 with the weights of yours, in eval mode: for `attention_maps` and everything else.
+
+    clips: some that fit, [B, C, T, H, W]; their values do not matter.
+    """
+    convolution, block = as_convolution(model.embedding, clips.shape[1:]), model.blocks[0]
     package = build_model(
         "factorised_self_attention",
-        clip_shape=(convolution.in_channels, *(n * p for n, p in zip(model.embedding.grid, tubelet))),
+        clip_shape=tuple(clips.shape[1:]),
         num_classes=model.head.linear.out_features,
-        tubelet=tuple(tubelet),
+        tubelet=tuple(convolution.kernel_size),
         dim=convolution.out_channels,
         depth=len(model.blocks),
         heads=heads_of(block.space_attention),
-        mlp_dim=next(part for part in block.mlp.modules() if isinstance(part, nn.Linear)).out_features,
+        mlp_dim=linears_of(block.mlp, convolution.out_channels)[0].out_features,
     )
     weights = {"positions": model.positions.detach()}
     parts = {"embedding.projection": convolution, "encoder.norm": model.head.norm, "head": model.head.linear}
@@ -765,7 +771,7 @@ def model3_same_as_package(Model3: Callable) -> None:
     fill_large(model, std=0.2)
     clips = drawn(2, 1, 28, 28, 28).sigmoid()
     with torch.no_grad():
-        say_difference("your Model3", "the package's", model(clips), packaged(model)(clips))
+        say_difference("your Model3", "the package's", model(clips), packaged(model, clips)(clips))
 
 
 @torch.no_grad()
@@ -787,7 +793,7 @@ def block_same_as_vit_pytorch(FactorisedBlock: Callable) -> None:
         block = FactorisedBlock(64, 4, 128).eval()
         for mine, other in (("space", space), ("time", time)):
             _copy_attention(getattr(block, f"norm_{mine}"), getattr(block, f"{mine}_attention"), other)
-        widen, narrow = (part for part in block.mlp.modules() if isinstance(part, nn.Linear))
+        widen, narrow = linears_of(block.mlp, block.norm_mlp.normalized_shape[0])
         block.norm_mlp.load_state_dict(mlp.net[0].state_dict())
         block.norm_mlp.eps = mlp.net[0].eps
         widen.load_state_dict(mlp.net[1].state_dict())

@@ -23,7 +23,7 @@ from ..ready.ch04 import MultiHead
 from ..ready.ch05 import EncoderBlock
 from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, learns, passed
 from .ch04 import keeps_type, made
-from .parity import projections
+from .parity import as_convolution, linears_of, projections
 
 # ---- 08.1
 
@@ -936,11 +936,11 @@ def model4_in_the_package(model: nn.Module, *, classes: int, space_heads: int, *
     """The package's Model 4 with the weights of yours, in eval mode. sizes: yours; half of the heads see space."""
     assert 2 * space_heads == sizes["heads"]
     package = build_model("factorised_dot_product", num_classes=classes, **sizes)
-    convolution = next(part for part in model.embedding.modules() if isinstance(part, nn.Conv3d))
+    convolution = as_convolution(model.embedding, sizes["clip_shape"])
     parts = {"embedding.projection": convolution, "encoder.norm": model.head.norm, "head": model.head.linear}
     for k, block in enumerate(model.blocks):
         load_into(package.encoder.blocks[k].attention, block.attention)
-        linears = [part for part in block.mlp.modules() if isinstance(part, nn.Linear)]
+        linears = linears_of(block.mlp, sizes["dim"])
         parts |= {f"encoder.blocks.{k}.mlp.{place}": part for place, part in zip((0, 3), linears)}
         parts |= {f"encoder.blocks.{k}.{name}": getattr(block, name) for name in ("norm_attention", "norm_mlp")}
     for name, part in parts.items():
