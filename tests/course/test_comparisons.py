@@ -92,3 +92,17 @@ def test_every_run_is_drawn_with_the_epoch_that_is_kept():
     np.testing.assert_allclose(kept.get_xydata(), [[1, 0.1]])
     np.testing.assert_allclose(rest[1].get_xydata(), [[3, 0.6]])
     assert rest[2].get_linestyle() == "--" and rest[2].get_ydata()[0] == 0.875
+
+
+def test_scores_are_listed_by_validation_accuracy():
+    def row(val, test):
+        figure = {"mean": val, "sd": 0.01}
+        return {"val": {"acc": figure}, "test": {key: {"mean": test, "sd": 0.02} for key in comparisons.SCORES}}
+
+    first, second, third = comparisons.scores(
+        {"organs": {"spacetime": row(0.7, 0.9), "cnn3d": row(0.8, 0.6)}, "shapes": {"cnn3d": row(0.5, 0.4)}}
+    ).splitlines()
+    assert first.split() == (
+        "organs cnn3d validation .800 ± .010 test accuracy .600 ± .020, balanced .600 ± .020, AUC .600 ± .020".split()
+    )
+    assert second.startswith("organs       spacetime") and third.startswith("shapes       cnn3d")
