@@ -99,7 +99,7 @@ def test_scores_are_listed_by_validation_accuracy():
         figure = {"mean": val, "sd": 0.01}
         return {"val": {"acc": figure}, "test": {key: {"mean": test, "sd": 0.02} for key in comparisons.SCORES}}
 
-    first, second, third = comparisons.scores(
+    first, second, third = comparisons.scores_in_words(
         {"organs": {"spacetime": row(0.7, 0.9), "cnn3d": row(0.8, 0.6)}, "shapes": {"cnn3d": row(0.5, 0.4)}}
     ).splitlines()
     assert first.split() == (

@@ -91,7 +91,7 @@ def by_model(table: dict) -> dict[str, dict]:
     return {name: rows[name] for name in MODELS if name in rows}
 
 
-def scores(models: Mapping[str, Mapping[str, dict]]) -> str:
+def scores_in_words(models: Mapping[str, Mapping[str, dict]]) -> str:
     """A line for each model of each set of results, by its mean accuracy on validation data: mean ± standard deviation
     over the runs of that accuracy and, on the test split, of accuracy, balanced accuracy and AUC.
 
@@ -102,16 +102,6 @@ def scores(models: Mapping[str, Mapping[str, dict]]) -> str:
         for name in sorted(rows, key=lambda name: -rows[name]["val"]["acc"]["mean"]):
             test = ", ".join(f"{part} {mean_sd(rows[name]['test'][key])}" for key, part in SCORES.items())
             lines.append(f"{title:12} {name:26} validation {mean_sd(rows[name]['val']['acc'])}   test {test}")
-    return "\n".join(lines)
-
-
-def each_seed(rows: Mapping[str, dict]) -> str:
-    """A line for each model: of each run the test accuracy, and the epoch whose weights it is of."""
-    lines = []
-    for name, row in rows.items():
-        accuracies = " ".join(f"{run:.3f}".removeprefix("0") for run in row["test"]["acc"]["runs"])
-        epochs = " ".join(f"{run['best_epoch']:3}" for run in row["plateau"])
-        lines.append(f"{name:10} test accuracy {accuracies}, with the weights of epoch {epochs}")
     return "\n".join(lines)
 
 

@@ -271,7 +271,9 @@ def check_model1(Model1: Callable) -> None:
         fill_large(model)
         for b in (4, 1):
             clips = drawn(b, *CLIP, seed=b).sigmoid()  # in [0, 1]
-            found = call_with_hints({"number of dimensions": JOIN, PLACES: JOIN}, model.forward, clips)
+            found = call_with_hints(
+                {"number of dimensions": ONE_SEQUENCE, TIMES_LEFT: ONE_SEQUENCE}, model.forward, clips
+            )
             with torch.no_grad():
                 _compare_model(found, model, clips)
         check_train_mode(model, clips)
@@ -286,8 +288,8 @@ def check_model1(Model1: Callable) -> None:
     passed("05.4", "Model 1, with cls token or mean, gives the package's logits with the same weights.")
 
 
-JOIN = f'put the tokens of all times into one sequence first: rearrange(…, "{TO_ONE_SEQUENCE}")'
-PLACES = f"tensor a ({GRID[1] * GRID[2]})"  # what torch says where time still has an axis of its own
+ONE_SEQUENCE = f'put the tokens of all times into one sequence first: rearrange(…, "{TO_ONE_SEQUENCE}")'
+TIMES_LEFT = f"tensor a ({GRID[1] * GRID[2]})"  # what torch says where time still has an axis of its own
 OTHER_POOL = {"cls": "the mean of all tokens", "mean": "the first token"}
 
 

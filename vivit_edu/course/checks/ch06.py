@@ -36,7 +36,7 @@ from .parity import (
     as_convolution,
     built_module,
     check_double,
-    check_heads,
+    check_head_count,
     check_norm,
     check_reached,
     check_train_mode,
@@ -330,7 +330,7 @@ def _check_encoder(encoder, name, count, depth, pool):
 
 def _check_block(block, name):
     """A block's number of heads and the width of its MLP."""
-    check_heads(part_of(block, "attention"), f"a block of {name}")
+    check_head_count(part_of(block, "attention"), f"a block of {name}")
     check_width(part_of(block, "mlp"), f"a block of {name}")
 
 

@@ -31,7 +31,7 @@ from .parity import (
     TUBELET,
     as_convolution,
     built_module,
-    check_heads,
+    check_head_count,
     check_mlp,
     check_norm,
     check_train_mode,
@@ -191,7 +191,7 @@ def _block(cls):
         raise CheckFailed("space_attention and time_attention are one module: they share no weights, so make two")
     for attention, name in zip(attentions, ("space_attention", "time_attention")):
         projections(attention)
-        check_heads(attention, name)
+        check_head_count(attention, name)
     fill_large(block)
     check_mlp(part_of(block, "mlp"))
     frozen = [name for name, parameter in block.named_parameters() if not parameter.requires_grad]
@@ -399,7 +399,7 @@ def _check_parts_of_model3(model):
         raise CheckFailed(f"with depth={DEPTH} there {said}: hand on `depth`")
     for block in blocks:
         for name in ("space_attention", "time_attention"):
-            check_heads(part_of(block, name), f"the {name} of a block")
+            check_head_count(part_of(block, name), f"the {name} of a block")
         check_width(part_of(block, "mlp"), "a block")
     for name in ("norm", "linear"):
         if not hasattr(model.head, name):

@@ -503,7 +503,7 @@ def check_kept(kept: Callable) -> None:
 
 Design = tuple[int, tuple[int, ...]]
 LONG = ViViTConfig((3, 128, 224, 224), 400, (2, 16, 16), dim=192, depth=12, heads=4, mlp_dim=768)  # the chapter's
-TUBELETS = [(t, p, p) for t in (2, 4, 8) for p in (8, 16, 32)]  # the chapter's
+THE_CHAPTERS_TUBELETS = [(t, p, p) for t in (2, 4, 8) for p in (8, 16, 32)]  # the chapter's
 ALIKE = ((1, 48, 48), (4, 24, 24), (16, 12, 12))  # equally many tokens, and the second has the fewest FLOPs
 CHOICES = ((2, 8, 8), (4, 8, 8), (2, 16, 16), (8, 8, 8), (4, 16, 16), (2, 32, 32), (8, 16, 16), (4, 32, 32))
 
@@ -612,7 +612,7 @@ DESIGN_MISTAKES: dict[str, Callable] = {
     "memory has no effect: max_bytes is a limit too": _without("bytes"),
     "the FLOPs have no effect: max_flops is a limit too": _without("flops"),
     "`tubelets` has no effect: look at those that are given, not at TUBELETS": lambda config, _, *limits: _search(
-        config, TUBELETS, *limits
+        config, THE_CHAPTERS_TUBELETS, *limits
     ),
     "`config` has no effect: use the one that is given, not LONG": lambda config, *given: _search(LONG, *given),
     "what needs exactly as much as is allowed fits too: at most is <=": lambda config, tubelets, size, flops, fused: (

@@ -18,7 +18,7 @@ from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, pa
 from .calling import call_with_hints
 
 # These functions convert stored weights, so no gradient has to pass, and numpy will do, which has no bfloat16
-STORED = {"gradients": False, "dtypes": (torch.float64,)}
+OF_WEIGHTS = {"gradients": False, "dtypes": (torch.float64,)}
 
 # ---- 10.1
 
@@ -78,7 +78,7 @@ def _check_average_frames(average_frames):
         },
         errors={"expanded size": "time is a new axis, the third: filters[:, :, None]"},
         what="the tubelet's filters",
-        **STORED,
+        **OF_WEIGHTS,
     )
 
 
@@ -92,7 +92,7 @@ def _check_central_frame(central_frame):
             found, on_frame(filters, t, t // 2), mistakes_of_central_frame(filters, t), what=f"the result for t = {t}"
         )
     cases = (drawn(4, 3, 2, 5), 6), (drawn(1, 1, 3, 1), 9)
-    examine(central_frame, finished.central_frame, *cases, what="the result", **STORED)
+    examine(central_frame, finished.central_frame, *cases, what="the result", **OF_WEIGHTS)
 
 
 def on_frame(filters: torch.Tensor, t: int, frame: int) -> torch.Tensor:
@@ -187,7 +187,7 @@ def check_repeat_positions(repeat_positions: Callable) -> None:
             what=f"the result for nt = {nt}, S = {s}",
         )
     cases = (drawn(1, 6, 3), 4), (drawn(1, 2, 5), 2), (drawn(1, 10, 1), 1)
-    examine(repeat_positions, finished.repeat_positions, *cases, what="the result", **STORED)
+    examine(repeat_positions, finished.repeat_positions, *cases, what="the result", **OF_WEIGHTS)
     passed("10.2", "every time index has the image's positions, in the order of Model 1's tokens.")
 
 
@@ -270,7 +270,7 @@ def check_resize_grid(resize_grid: Callable) -> None:
             ),
         },
         what="the resized positions",
-        **STORED,
+        **OF_WEIGHTS,
     )
     passed("10.3", "every new place lies between the old ones around it.")
 
@@ -662,5 +662,5 @@ def check_fold_normalisation(fold_normalisation: Callable) -> None:
     )
     for d, h, w in ((4, 2, 5), (1, 1, 2)):
         case = drawn(d, 3, h, w), drawn(d, seed=1), drawn(3, seed=2), drawn(3, seed=3).abs() + 0.1
-        examine(fold_normalisation, finished.fold_normalisation, case, what="weight, bias", **STORED)
+        examine(fold_normalisation, finished.fold_normalisation, case, what="weight, bias", **OF_WEIGHTS)
     passed("10.7", "the new filters answer to the image as it is, as the old ones do to the normalised one.")

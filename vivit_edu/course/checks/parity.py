@@ -113,7 +113,7 @@ def heads_of(attention: nn.Module) -> int:
     return heads
 
 
-def check_heads(attention: nn.Module, whose: str) -> None:
+def check_head_count(attention: nn.Module, whose: str) -> None:
     """Raises CheckFailed unless an attention has the heads that were asked for. whose: "a block"."""
     if (heads := heads_of(attention)) != HEADS:
         raise CheckFailed(f"with heads={HEADS}, {whose} has {heads} heads: hand on `heads`")
