@@ -785,6 +785,25 @@ class HeadsByAnotherName(nn.Module):
         return self.out(rearrange(torch.cat((space, time), 1), "b heads nt s d -> b nt s (heads d)"))
 
 
+class NarrowFirst(Whole):
+    """The second linear map of each MLP is made first."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        for block in self.blocks:
+            block.mlp = MadeBackwards(*block.mlp)
+
+
+class MadeBackwards(nn.Module):
+    def __init__(self, widen, *rest):
+        super().__init__()
+        self.narrow = next(part for part in rest if isinstance(part, nn.Linear))
+        self.widen = widen
+
+    def forward(self, z):
+        return self.narrow(F.gelu(self.widen(z)))
+
+
 class InSequence(Whole):
     def __init__(self, *sizes):
         super().__init__(*sizes)
@@ -928,7 +947,7 @@ def always_half(self):
 
 test_model4 = run_cases(
     ch08.check_model4,
-    right=[Whole, OwnBlocks, InSequence, OtherNames],
+    right=[Whole, OwnBlocks, InSequence, OtherNames, NarrowFirst],
     wrong={
         "no positions": (model(no_positions), "positions are not used"),
         "positions late": (model(positions_late), "after the blocks"),

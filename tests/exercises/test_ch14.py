@@ -17,7 +17,7 @@ from vivit_edu.course.ready.ch14 import decided, time_to_share
 from vivit_edu.course.recorded import recorded
 from vivit_edu.course.stand_in_videos import stand_in_videos
 from vivit_edu.experiments.probes import CHANGES
-from vivit_edu.experiments.tables import HUNGER_RATES
+from vivit_edu.experiments.tables import HUNGER_RATES, PATIENCE_RATES
 
 from ..references import VIVITS
 from .cases import run_cases
@@ -983,6 +983,7 @@ def test_what_is_said_of_the_moving_shapes():
     rates = {name: min(zip(row["rates"]["val_loss"], row["rates"]["lr"]))[1] for name, row in rows.items()}
     largest = {name for name, rate in rates.items() if rate == 3e-3}
     assert largest == {*VIVITS, "late_fusion", "multiresolution"}
+    assert {name: rates[name] for name in PATIENCE_RATES} == PATIENCE_RATES
 
 
 def test_what_is_said_of_each_run_on_the_moving_shapes():

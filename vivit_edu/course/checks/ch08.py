@@ -7,7 +7,6 @@ The references compute attention among all N tokens with a mask for each head, a
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from ..ready.ch04 import MultiHead
 from ..ready.ch05 import EncoderBlock
 from . import CheckFailed, call, close, drawn, examine, exercise, flag, kind, learns, passed
 from .ch04 import keeps_type, made
-from .parity import as_convolution, linears_of, projections
+from .parity import as_convolution, linears_of, projections, say_difference
 
 # ---- 08.1
 
@@ -590,9 +589,9 @@ def _check_parts(model):
 
 def _check_sizes(model):
     """The MLPs' width and the number of classes are those asked for."""
-    maps = [part for part in model.blocks[0].mlp.modules() if isinstance(part, nn.Linear)]
+    widen, _ = linears_of(model.blocks[0].mlp, _SIZES["dim"])
     for what, name, size in (
-        ("the MLP is {} wide", "mlp_dim", maps[0].out_features),
+        ("the MLP is {} wide", "mlp_dim", widen.out_features),
         ("there are {} logits", "classes", model.head.linear.out_features),
     ):
         if size != _SIZES[name]:
@@ -900,7 +899,7 @@ def same_attention(FactorisedAttention: Callable) -> None:
     mine, theirs, z = FactorisedAttention(24, 4, 2), FactorisedDotProductAttention(24, 4), drawn(2, 3, 5, 24)
     _fill(mine)
     load_into(theirs, mine)
-    _say("FactorisedAttention", "the package's", mine(z), theirs(z))
+    say_difference("FactorisedAttention", "the package's", mine(z), theirs(z))
 
 
 @torch.no_grad()
@@ -911,7 +910,7 @@ def same_model4(Model4: Callable) -> None:
     model = Model4(**sizes).eval()
     _fill(model, std=0.2)
     clips = drawn(2, 1, 28, 28, 28).sigmoid()
-    _say("Model4", "the package's", model(clips), model4_in_the_package(model, **sizes)(clips))
+    say_difference("Model4", "the package's", model(clips), model4_in_the_package(model, **sizes)(clips))
 
 
 @torch.no_grad()
@@ -948,10 +947,3 @@ def model4_in_the_package(model: nn.Module, *, classes: int, space_heads: int, *
     with torch.no_grad():
         package.positions.copy_(model.positions)
     return package.to(model.positions.dtype).eval()
-
-
-def _say(mine, theirs, found, expected):
-    difference, scale = (found - expected).abs().max().item(), expected.abs().max().item()
-    if not difference <= 1e-4 * max(scale, 1) or math.isnan(difference):
-        raise CheckFailed(f"{mine} and {theirs} differ by up to {difference:.2g} (values up to {scale:.2g})")
-    print(f"{mine} and {theirs} agree in all {found.numel():,} numbers.")

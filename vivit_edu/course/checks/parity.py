@@ -268,6 +268,6 @@ def named_as_package(model: nn.Module, clip_shape: Sequence[int] | None = None) 
 def say_difference(mine: str, theirs: str, found: torch.Tensor, expected: torch.Tensor) -> None:
     """Prints that two modules agree, by their names in words; raises CheckFailed where their outputs differ."""
     difference, scale = (found - expected).abs().max().item(), expected.abs().max().item()
-    if difference > 1e-4 * max(scale, 1):
+    if not difference <= 1e-4 * max(scale, 1):  # nan is a difference, too
         raise CheckFailed(f"{mine} and {theirs} differ by up to {difference:.2g} (values up to {scale:.2g})")
     print(f"{mine} and {theirs} agree in all {found.numel():,} numbers.")
