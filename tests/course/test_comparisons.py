@@ -94,15 +94,38 @@ def test_every_run_is_drawn_with_the_epoch_that_is_kept():
     assert rest[2].get_linestyle() == "--" and rest[2].get_ydata()[0] == 0.875
 
 
-def test_scores_are_listed_by_validation_accuracy():
-    def row(val, test):
-        figure = {"mean": val, "sd": 0.01}
-        return {"val": {"acc": figure}, "test": {key: {"mean": test, "sd": 0.02} for key in comparisons.SCORES}}
+def test_scores_are_listed_by_a_validation_score():
+    def row(accuracy, auc, test):
+        val = {"acc": {"mean": accuracy, "sd": 0.01}, "auc": {"mean": auc, "sd": 0.03}}
+        rates = {"lr": [3e-4, 1e-3, 3e-3], "val_loss": [0.5, 0.4, None]}
+        return {"val": val, "test": {key: {"mean": test, "sd": 0.02} for key in comparisons.SCORES}, "rates": rates}
 
-    first, second, third = comparisons.scores_in_words(
-        {"organs": {"spacetime": row(0.7, 0.9), "cnn3d": row(0.8, 0.6)}, "shapes": {"cnn3d": row(0.5, 0.4)}}
+    rows = {"spacetime": row(0.7, 0.9, 0.9), "cnn3d": row(0.8, 0.6, 0.5)}
+    first, second, third, fourth = comparisons.scores_in_words(
+        {"organs": rows, "glands": rows}, by={"organs": "acc", "glands": "auc"}
     ).splitlines()
     assert first.split() == (
-        "organs cnn3d validation .800 ± .010 test accuracy .600 ± .020, balanced .600 ± .020, AUC .600 ± .020".split()
+        "organs cnn3d rate 1e-03 validation accuracy .800 ± .010 "
+        "test accuracy .500 ± .020, balanced .500 ± .020, AUC .500 ± .020".split()
     )
-    assert second.startswith("organs       spacetime") and third.startswith("shapes       cnn3d")
+    assert second.startswith("organs         spacetime")
+    assert third.startswith("glands         spacetime") and "validation AUC .900 ± .030" in third
+    assert fourth.startswith("glands         cnn3d")
+
+
+def test_the_chosen_rate_is_the_one_with_the_lowest_loss():
+    assert comparisons.chosen_rate({"rates": {"lr": [1e-4, 1e-3, 1e-2], "val_loss": [0.3, 0.2, None]}}) == 1e-3
+
+
+def test_a_model_has_one_mark_in_both_panels_of_shares():
+    left, right = comparisons.over_shares(
+        {"one": {"spacetime": {5: [0.2]}, "cnn3d": {5: [0.3]}}, "other": {"cnn3d, from nothing": {5: [0.7]}}}
+    ).axes
+    marks = [bars.lines[0].get_marker() for bars in (*left.containers, *right.containers)]
+    assert marks[1] == marks[2] != marks[0]
+
+
+def test_cnns_are_told_apart_by_their_lines():
+    curves = {name: (np.array([[0.1, 0.2]]), 1.0) for name in ("spacetime", "cnn3d", "late_fusion")}
+    left, _ = comparisons.over_steps_and_seconds(curves, steps=1).axes
+    assert [line.get_linestyle() for line in left.lines] == ["-", "-", "--"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MARKS = "os^Dv<>PphX"
 SCORES = {"acc": "accuracy", "balanced_acc": "balanced", "auc": "AUC"}  # as records call them, and in words
+LINES = ("-", "--", ":", "-.")
 
 
 def colour_of(name: str) -> str:
@@ -91,18 +92,26 @@ def by_model(table: dict) -> dict[str, dict]:
     return {name: rows[name] for name in MODELS if name in rows}
 
 
-def scores_in_words(models: Mapping[str, Mapping[str, dict]]) -> str:
-    """A line for each model of each set of results, by its mean accuracy on validation data: mean ± standard deviation
-    over the runs of that accuracy and, on the test split, of accuracy, balanced accuracy and AUC.
+def scores_in_words(models: Mapping[str, Mapping[str, dict]], by: Mapping[str, str]) -> str:
+    """A line for each model of each set of results, sorted by a mean score on validation data: the learning rate that
+    was chosen, that score, and on the test split accuracy, balanced accuracy and AUC, each as mean ± standard deviation
+    over the runs.
 
-    models: {title of a set: {model: its row of a recorded table}}.
+    models: {title of a set: {model: its row of the table `plateau`}}. by: {title: one of SCORES}.
     """
     lines = []
     for title, rows in models.items():
-        for name in sorted(rows, key=lambda name: -rows[name]["val"]["acc"]["mean"]):
-            test = ", ".join(f"{part} {mean_sd(rows[name]['test'][key])}" for key, part in SCORES.items())
-            lines.append(f"{title:12} {name:26} validation {mean_sd(rows[name]['val']['acc'])}   test {test}")
+        for name in sorted(rows, key=lambda name: -rows[name]["val"][by[title]]["mean"]):
+            row, val = rows[name], f"validation {SCORES[by[title]]} {mean_sd(rows[name]['val'][by[title]])}"
+            test = ", ".join(f"{part} {mean_sd(row['test'][key])}" for key, part in SCORES.items())
+            lines.append(f"{title:14} {name:25} rate {chosen_rate(row):.0e}  {val}   test {test}")
     return "\n".join(lines)
+
+
+def chosen_rate(row: dict) -> float:
+    """The learning rate of the long runs of a row: of those in "rates", the one with the lowest validation loss."""
+    tried = [(loss, rate) for loss, rate in zip(row["rates"]["val_loss"], row["rates"]["lr"]) if loss is not None]
+    return min(tried)[1]
 
 
 def every_run(rows: Mapping[str, dict], levels: Sequence[float]) -> Figure:
@@ -168,6 +177,7 @@ def over_steps_and_seconds(models: Mapping[str, tuple[np.ndarray, float]], *, st
     told = "; ".join(f"{title_of(name)} from {curve[0]:.2f} to {curve[-1]:.2f}" for name, curve in means.items())
     figure = new_figure(9.6, 3.7, f"Validation accuracy over steps and over seconds. {told}.")
     left, right = figure.subplots(1, 2, sharey=True)
+    greys = [name for name in means if colour_of(name) == GREY]  # told apart by their lines
     for k, (name, curve) in enumerate(means.items()):
         x = np.arange(1, len(curve) + 1) * steps
         every = max(1, len(curve) // 6)
@@ -177,6 +187,7 @@ def over_steps_and_seconds(models: Mapping[str, tuple[np.ndarray, float]], *, st
             "markevery": every,
             "markersize": 5,
             "linewidth": 1.2,
+            "linestyle": LINES[greys.index(name) % len(LINES)] if name in greys else "-",
         }
         left.plot(x, curve, label=title_of(name), **style)
         right.plot(x * models[name][1], curve, **style)
@@ -215,14 +226,15 @@ def over_shares(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]
         for title, models in panels.items()
     )
     shares = sorted({share for models in panels.values() for found in models.values() for share in found})
+    marks = dict(zip(dict.fromkeys(name.split(",")[0] for models in panels.values() for name in models), MARKS))
     figure = new_figure(9.6, 3.9, f"Test accuracy over the share of the training patients. {told}.")
     for axes, (title, models) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()):
-        for (name, found), mark in zip(models.items(), MARKS):
+        for name, found in models.items():
             axes.errorbar(
                 list(found),
                 [np.mean(runs) for runs in found.values()],
                 yerr=[sd_of(runs) for runs in found.values()],
-                fmt=mark,
+                fmt=marks[name.split(",")[0]],
                 linestyle="--" if name.endswith("from nothing") else "-",
                 color=colour_of(name),
                 label=title_of(name),
@@ -253,6 +265,10 @@ def growth_figure(frames: Sequence[int], measured: Mapping[str, Mapping[str, Seq
             axes.plot(frames, values, marker=mark, color=colour_of(name), label=title_of(name), linestyle=line)
         axes.set(xscale="log", yscale="log", xlabel="frames of a clip", ylabel=label)
         axes.set_xticks(frames, frames)
+        ends = [value for values in models.values() for value in values]
+        round_values = [n * 10.0**k for k in range(-3, 6) for n in (1, 2, 5)]
+        shown = [value for value in round_values if min(ends) / 1.5 < value < max(ends) * 1.5]
+        axes.set_yticks(shown, [f"{value:g}" for value in shown])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right", fontsize=SMALLEST)
