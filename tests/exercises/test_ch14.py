@@ -1,5 +1,6 @@
 """Chapter 14: what its checks accept and refuse, and what its text says of the recorded tables."""
 
+import math
 import random
 import statistics
 
@@ -75,6 +76,10 @@ test_time_to_share = run_cases(
         ),
         "sorted": (lambda a, s, share=0.9: by_next(sorted(a), s, share), "(is|are) wrong|final one"),
         "a mean second": (lambda a, s, share=0.9: np.mean(s) * (first(a, share * a[-1]) + 1), "(is|are) wrong"),
+        "all epochs below": (
+            lambda a, s, share=0.9: sum(duration for value, duration in zip(a, s) if value < share * a[-1]),
+            "all epochs below the goal",
+        ),
         "all running sums": (lambda a, s, share=0.9: np.cumsum(s), "numbers|shape|array|True"),
         "two arguments": (lambda a, s: by_next(a, s), "TypeError"),
         "popped": (lambda a, s, share=0.9: by_next(a, s, share) + 0 * s.pop(), "changes the"),
@@ -101,6 +106,21 @@ def gap(first, second):
     return abs(np.mean(first) - np.mean(second))
 
 
+def sd(values):
+    return np.std(values, ddof=1)
+
+
+def joined(join, spread=sd):
+    """A verdict from how the two spreads are made one."""
+    return lambda a, b: gap(a, b) > 2 * join(spread(a), spread(b))
+
+
+def all_by_three(first, second):
+    means = [sum(runs) / 3 for runs in (first, second)]
+    spreads = [(sum((x - mean) ** 2 for x in runs) / 2) ** 0.5 for runs, mean in zip((first, second), means)]
+    return abs(means[0] - means[1]) > 2 * max(spreads)
+
+
 test_decided = run_cases(
     lambda decided: ch14.check_first_tools(by_running_sum, decided),
     right=[by_numpy, by_statistics, by_tensors],
@@ -116,6 +136,13 @@ test_decided = run_cases(
             "the larger one was asked for",
         ),
         "the sum": (lambda a, b: gap(a, b) > 2 * (np.std(a, ddof=1) + np.std(b, ddof=1)), "added up"),
+        "their mean": (joined(lambda s, t: (s + t) / 2), "the mean of the two spreads"),
+        "pooled": (joined(lambda s, t: np.sqrt((s**2 + t**2) / 2)), "pooled"),
+        "in quadrature": (joined(math.hypot), "squares of the spreads were added up"),
+        "standard errors": (joined(max, lambda values: sd(values) / len(values) ** 0.5), "standard error"),
+        "medians": (lambda a, b: abs(np.median(a) - np.median(b)) > 2 * max(sd(a), sd(b)), "medians"),
+        "sums by 3": (lambda a, b: abs(sum(a) / 3 - sum(b) / 3) > 2 * max(sd(a), sd(b)), "divided by 3"),
+        "everything by 3": (all_by_three, "you said"),
         "the first's": (lambda a, b: gap(a, b) > 2 * np.std(a, ddof=1), "spread of the first"),
         "the second's": (lambda a, b: gap(a, b) > 2 * np.std(b, ddof=1), "spread of the second"),
         "together": (lambda a, b: gap(a, b) > 2 * np.std([*a, *b], ddof=1), "you said"),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
+from itertools import permutations
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ...volumes import Mirror
 from . import CheckFailed, call, drawn, draws, examine, exercise, flag, kind, passed, same_shape
+from .calling import call_with_hints
+
+ON_DATA = {"gradients": False, "dtypes": (torch.float64,)}  # probes change clips before the model sees them, numpy may
+BY_TENSOR = {"only integer tensors": "`permutation` is a tuple or a list: make it a tensor first, then index it"}
 
 # ---- 14.1
 
@@ -34,7 +41,7 @@ def check_time_to_share(time_to_share: Callable) -> None:
     examine(
         time_to_share,
         reference,
-        ([0.1, 0.3, 0.73, 0.86, 0.91, 0.95, 0.6, 0.78, 0.8], [7.0, 1.0, 4.0, 2.0, 3.0, 5.0, 9.0, 6.0, 8.0]),
+        ([0.1, 0.3, 0.73, 0.86, 0.91, 0.95, 0.6, 0.78, 0.8], [7.0, 1.0, 4.0, 2.0, 3.0, 5.0, 10.0, 6.0, 8.0]),
         ([0.2, 0.46, 0.4, 0.41, 0.5], [3.0, 2.0, 4.0, 1.0, 6.0]),
         ([0.5, 0.75, 0.8, 1.0], [1.0, 2.0, 4.0, 8.0], 0.75),  # just reached
         ([0.9, 0.3, 0.8], [2.0, 3.0, 4.0], 0.5),  # in the first epoch
@@ -62,6 +69,10 @@ def check_time_to_share(time_to_share: Callable) -> None:
             "the share is always 0.9 here: it is an argument": compared(lambda a, share: 0.9 * a[-1]),
             "this is the last epoch that is below the share, and the one after it: the first that reaches it was asked "
             "for": lambda a, s, share=0.9: sum(s[: last_below(a, share * a[-1]) + 2]),
+            "these are the seconds of all epochs below the goal, later ones too: stop at the first epoch that reaches "
+            "it, and count that one": lambda a, s, share=0.9: sum(
+                duration for value, duration in zip(a, s) if value < share * a[-1]
+            ),
             "these are the seconds of the whole run": lambda a, s, share=0.9: sum(s),
             "reaching the share exactly counts, too: >=": lambda a, s, share=0.9: sum(
                 s[: next(i for i, value in enumerate(a) if value > share * a[-1]) + 1]
@@ -82,17 +93,19 @@ def last_below(values: list[float], target: float) -> int:
 def check_decided(decided: Callable) -> None:
     """decided(first, second) -> whether the means differ by more than twice the larger standard deviation."""
 
-    def differ(spread, times=2, joined=max, absolute=True):
+    def mean(values):
+        return sum(values) / len(values)
+
+    def deviation(values, minus=1):
+        return (sum((value - mean(values)) ** 2 for value in values) / (len(values) - minus)) ** 0.5
+
+    def differ(spread=deviation, times=2, joined=max, absolute=True, middle=mean):
         def judge(first, second):
-            gap = sum(first) / len(first) - sum(second) / len(second)
+            gap = middle(first) - middle(second)
             gap = abs(gap) if absolute else gap
             return gap > times * joined(spread(first), spread(second))
 
         return judge
-
-    def deviation(values, minus=1):
-        mean = sum(values) / len(values)
-        return (sum((value - mean) ** 2 for value in values) / (len(values) - minus)) ** 0.5
 
     cases = [
         ([0.80, 0.82, 0.84], [0.87, 0.85, 0.83]),  # 3 points apart, both spreads 2
@@ -103,22 +116,37 @@ def check_decided(decided: Callable) -> None:
         ([0.50, 0.50, 0.51], [0.60, 0.50, 0.70]),  # the second has the larger spread
         ([0.60, 0.50, 0.70], [0.50, 0.50, 0.51]),  # the first has
         ([0.50, 0.50, 0.50, 0.50, 0.50, 0.66], [0.655, 0.66, 0.665]),  # decided, although single runs overlap
+        ([0.70, 0.72, 0.74], [0.738, 0.758, 0.778]),  # 1.9 times the spread, which is the same for both
+        ([0.80, 0.80, 0.83], [0.7913, 0.7913, 0.7913]),  # 1.08 times the larger, more than twice the mean spread
+        ([0.80, 0.80, 0.83], [0.775, 0.775, 0.745]),  # the means are further apart than the medians
+        ([0.80, 0.81, 0.82, 0.83, 0.84], [0.855, 0.865, 0.875, 0.845, 0.835]),  # five seeds
+        ([0.80, 0.82, 0.84], [0.80, 0.81, 0.82, 0.83, 0.84]),  # three and five seeds, one mean
     ]
     mistakes = {
-        "the sign counts here: a difference is decided whichever of the two is ahead (abs)": differ(
-            deviation, absolute=False
+        "the sign counts here: a difference is decided whichever of the two is ahead (abs)": differ(absolute=False),
+        "the difference was compared with the spread once: twice was asked for": differ(times=1),
+        "this is the standard error, the spread divided by the root of n: take the standard deviation itself": differ(
+            lambda values: deviation(values) / len(values) ** 0.5
         ),
-        "the difference was compared with the spread once: twice was asked for": differ(deviation, times=1),
         "this is the standard deviation with n below the sum: ddof=1 divides by n - 1": differ(
             lambda values: deviation(values, 0)
         ),
-        "the smaller of the two spreads was taken: the larger one was asked for": differ(deviation, joined=min),
-        "the spreads were added up: take the larger of the two": differ(deviation, joined=lambda a, b: a + b),
-        "only the spread of the first is looked at": differ(deviation, joined=lambda a, b: a),
-        "only the spread of the second is looked at": differ(deviation, joined=lambda a, b: b),
-        "this says when it is not decided": lambda first, second: not differ(deviation)(first, second),
+        "the smaller of the two spreads was taken: the larger one was asked for": differ(joined=min),
+        "the spreads were added up: take the larger of the two": differ(joined=lambda a, b: a + b),
+        "the squares of the spreads were added up: take the larger of the two": differ(joined=math.hypot),
+        "the mean of the two spreads was taken: take the larger one": differ(joined=lambda a, b: (a + b) / 2),
+        "the two spreads were pooled, by the mean of their squares: take the larger one": differ(
+            joined=lambda a, b: math.hypot(a, b) / 2**0.5
+        ),
+        "only the spread of the first is looked at": differ(joined=lambda a, b: a),
+        "only the spread of the second is looked at": differ(joined=lambda a, b: b),
+        "the medians were compared: take the means": differ(middle=statistics.median),
+        "the sums were divided by 3: divide each by the number of its own seeds": differ(
+            middle=lambda values: sum(values) / 3
+        ),
+        "this says when it is not decided": lambda first, second: not differ()(first, second),
     }
-    right = differ(deviation)
+    right = differ()
     found = [flag(call(decided, list(first), list(second)), "the verdict") for first, second in cases]
     expected = [right(*case) for case in cases]
     if found == expected:
