@@ -196,6 +196,20 @@ def by_each(clips, labels, mirror):
     return torch.stack([clip.flip(mirror.axis) for clip in clips]), torch.as_tensor(mirror.permutation)[labels]
 
 
+def by_numpy_step(clips):
+    return torch.from_numpy(clips.numpy()[:, :, ::-1].copy())
+
+
+def by_numpy_repeat(clips):
+    frames = clips.shape[2]
+    return torch.from_numpy(np.repeat(clips.numpy()[:, :, frames // 2, None], frames, axis=2))
+
+
+def by_numpy_flip(clips, labels, mirror):
+    flipped = np.flip(clips.numpy(), mirror.axis + 1).copy()
+    return torch.from_numpy(flipped), torch.from_numpy(np.array(mirror.permutation)[labels.numpy()])
+
+
 def three(reverse=by_flip, freeze=by_expand, mirrored=by_swap):
     """A check of all three, of which one is looked at."""
 
@@ -221,6 +235,10 @@ def places():
     return by_places, by_index, by_dims
 
 
+def arrays():
+    return by_numpy_step, by_numpy_repeat, by_numpy_flip
+
+
 def in_place_reverse(clips):
     clips[:] = clips.flip(2)
     return clips
@@ -233,7 +251,7 @@ def swapped_in_place(clips, labels, mirror):
 
 test_order_probes = run_cases(
     check_three,
-    right=[flips, loops, places],
+    right=[flips, loops, places, arrays],
     wrong={
         "the batch": (three(lambda x: x.flip(0)), "reverse: .*axis 0"),
         "the channels": (three(lambda x: x.flip(1)), "reverse: .*channels"),
@@ -277,6 +295,10 @@ test_order_probes = run_cases(
             three(mirrored=lambda x, y, m: (x.flip(m.axis + 1), [m.permutation[k] for k in y])),
             "mirrored: .*a list",
         ),
+        "the tuple indexed": (
+            three(mirrored=lambda x, y, m: (x.flip(m.axis + 1), m.permutation[y])),
+            "mirrored: .*make it a tensor first(?s:(?!notebook's sizes).)*$",
+        ),
         "clips alone": (three(mirrored=lambda x, y, m: x.flip(m.axis + 1)), "mirrored: "),
         "labels in place": (
             three(mirrored=swapped_in_place),
@@ -305,6 +327,26 @@ def by_gather(clips, generator):
     while (stays := (order == torch.arange(t)).any(1)).any():
         order = torch.where(stays[:, None], torch.rand(b, t, generator=generator).argsort(1), order)
     return clips.gather(2, order[:, None, :, None, None].expand_as(clips))
+
+
+def by_choice(clips, generator):
+    """Frame after frame, and again from the start where none is left: not all orders are equally likely."""
+
+    def order(size):
+        chosen = []
+        while len(chosen) < size:
+            left = [frame for frame in range(size) if frame not in chosen and frame != len(chosen)]
+            chosen = [*chosen, left[int(torch.randint(len(left), (), generator=generator))]] if left else []
+        return chosen
+
+    return torch.stack([clip[:, order(clip.shape[1])] for clip in clips])
+
+
+def by_array(clips, generator):
+    result = clips.numpy().copy()
+    for clip in result:
+        clip[:] = clip[:, moved(clip.shape[1], generator).numpy()]
+    return torch.from_numpy(result)
 
 
 def by_sattolo(clips, generator):
@@ -369,8 +411,9 @@ def neighbours(clip, generator):
 
 test_shuffle = run_cases(
     ch14.check_shuffle,
-    right=[by_trying, by_gather, by_sattolo],
+    right=[by_trying, by_gather, by_choice, by_array],
     wrong={
+        "one cycle through all": (by_sattolo, r"only 6 of the 9 .*\[1, 0, 3, 2\] for one never does"),
         "randperm": (each(lambda x, g: x[:, torch.randperm(x.shape[1], generator=g)]), "stays at its place"),
         "anything but the identity": (
             each(
@@ -458,6 +501,18 @@ def noise_by_normal(clips, sigma, generator):
     return torch.clamp(torch.round(clips.float() + noise), min=0, max=255).type(torch.uint8)
 
 
+def drop_by_array(clips, share, generator):
+    result = clips.numpy().copy()
+    for clip in result:
+        clip[:, torch.randperm(clip.shape[1], generator=generator).numpy()[: round(share * clip.shape[1])]] = 0
+    return torch.from_numpy(result)
+
+
+def noise_by_array(clips, sigma, generator):
+    noisy = clips.numpy() + 255 * sigma * torch.randn(clips.shape, generator=generator).numpy()
+    return torch.from_numpy(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+
+
 def both(drop=by_argsort, noise=noise_at_once):
     return lambda: (drop, noise)
 
@@ -476,6 +531,10 @@ def clip_by_clip():
 
 def other_functions():
     return by_topk, noise_by_normal
+
+
+def by_arrays():
+    return drop_by_array, noise_by_array
 
 
 def dropped_in_place(clips, share, generator):
@@ -504,7 +563,7 @@ def grown(change):
 
 test_drop_and_noise = run_cases(
     check_both,
-    right=[at_once, clip_by_clip, other_functions],
+    right=[at_once, clip_by_clip, other_functions, by_arrays],
     wrong={
         "by chance": (
             both(lambda x, s, g: x * (torch.rand(len(x), x.shape[2], generator=g) >= s)[:, None, :, None, None]),
@@ -535,6 +594,14 @@ test_drop_and_noise = run_cases(
         "uniform": (
             both(noise=grown(lambda x, s, g: (x + s * torch.rand(x.shape, generator=g)).round())),
             "add_noise: .*only brightens",
+        ),
+        "clamped noise": (
+            both(noise=lambda x, s, g: x + (255 * s * torch.randn(x.shape, generator=g)).round().clamp(0, 255).byte()),
+            "add_noise: .*noise itself was clamped",
+        ),
+        "clamped normal numbers": (
+            both(noise=grown(lambda x, s, g: (x + s * torch.randn(x.shape, generator=g).clamp(0, 1)).round())),
+            "add_noise: .*noise itself was clamped",
         ),
         "uniform about zero": (
             both(noise=grown(lambda x, s, g: (x + s * 3.46 * (torch.rand(x.shape, generator=g) - 0.5)).round())),

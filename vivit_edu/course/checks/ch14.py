@@ -182,6 +182,7 @@ def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) 
             whole,
             mistakes={"the frames are in the order that they had": lambda clips: clips} | wrong_axes,
             what="the reversed clips",
+            **ON_DATA,
         ),
     )
 
@@ -218,6 +219,7 @@ def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) 
                 "nothing was frozen": lambda clips: clips,
             },
             what="the frozen clips",
+            **ON_DATA,
         ),
     )
     labels, more = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([1, 1])
@@ -250,7 +252,9 @@ def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) 
                     torch.tensor(mirror.permutation)[labels],
                 ),
             },
+            errors=BY_TENSOR,
             what="the clips, the labels",
+            **ON_DATA,
         ),
     )
     passed("14.3", "time backwards, time stopped, and the mirror with the labels that belong to it.")
@@ -314,13 +318,14 @@ def check_shuffle(shuffle: Callable) -> None:
             f"{in_place.sum(-1).float().mean():.1f} of {t}: "
             "randperm may leave frames where they were. Draw again until every frame has moved"
         )
-    small = torch.arange(3 * 4 * 2, dtype=torch.uint8).reshape(3, 1, 4, 2, 1)
+    small = torch.arange(6 * 4 * 2, dtype=torch.uint8).reshape(6, 1, 4, 2, 1)
     many = draws(shuffle, lambda generator: (small, generator), count=60, what="order")
     orders = {tuple((clip[0, :, 0, 0] % 8 // 2).tolist()) for shuffled in many for clip in shuffled}
-    if len(orders) < 6:  # of the nine in which every frame moves
+    wanted = {order for order in permutations(range(4)) if all(k != place for k, place in enumerate(order))}
+    if missing := sorted(wanted - orders):  # by chance in one of 10^17, in one of 10^8 where an order is half as likely
         raise CheckFailed(
-            f"of 4 frames only {len(orders)} orders come up in {3 * len(many)} clips, and there are 9 in which every "
-            "frame has moved: draw from all of them"
+            f"of 4 frames only {9 - len(missing)} of the 9 orders in which every frame moves come up in "
+            f"{len(small) * len(many)} clips; {list(missing[0])} for one never does. All of them must be possible"
         )
     alone = draws(shuffle, lambda generator: (clips[:1, :, :3].float(), generator), what="order")
     for shuffled in alone:
@@ -439,6 +444,11 @@ def check_add_noise(add_noise: Callable) -> None:
     spread, mean = noise.std().item(), noise.mean().item()
     if spread < 1:
         raise CheckFailed("hardly a voxel has changed: sigma is a share of 255, and voxels go from 0 to 255")
+    if mean > 5 and noise.min() >= 0 and (noise == 0).double().mean() > 0.3:
+        raise CheckFailed(
+            "nothing gets darker, and half of the voxels are as they were: the noise itself was clamped. Add it to the "
+            "clips first, then clamp the sum to 0 … 255"
+        )
     if mean > 5 and noise.min() >= -1:
         raise CheckFailed("the noise only brightens: it is normal (randn), with mean 0, and not uniform (rand)")
     for what, axis in (("clip", 0), ("channel", 1), ("frame", 2), ("row", 3), ("column", 4)):
