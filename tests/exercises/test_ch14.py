@@ -671,6 +671,12 @@ def by_sums(labels, answers, permutation):
     return confused.sum() / (confused | ((answers == labels) & sided)).sum()
 
 
+def by_arrays_of_answers(labels, answers, permutation):
+    y, a = labels.numpy(), answers.numpy()
+    other = np.array(permutation)[y]
+    return (a == other)[(other != y) & ((a == y) | (a == other))].mean()
+
+
 def counted(share):
     """A solution from its last line: share(other, sided, labels, answers), the first two bool [B]."""
 
@@ -689,7 +695,7 @@ def changed(labels, answers, permutation):
 
 test_wrong_side = run_cases(
     ch14.check_wrong_side,
-    right=[by_masks, by_counting, by_sums],
+    right=[by_masks, by_counting, by_sums, by_arrays_of_answers],
     wrong={
         "of all sided clips": (counted(lambda o, s, y, a: o[s].float().mean()), "organ was not found"),
         "of all clips": (counted(lambda o, s, y, a: (o & s).float().mean()), "of all clips"),
@@ -697,6 +703,22 @@ test_wrong_side = run_cases(
         "without a side": (counted(lambda o, s, y, a: o[o | (a == y)].float().mean()), "without a side were counted"),
         "among wrong answers": (counted(lambda o, s, y, a: o[s & (a != y)].float().mean()), "among sided clips"),
         "the right side": (counted(lambda o, s, y, a: (a == y)[s & (o | (a == y))].float().mean()), "the right side"),
+        "what is left": (
+            counted(lambda o, s, y, a: 1 - o[s & (o | (a == y))].float().mean()),
+            "share on the right side",
+        ),
+        "by the right ones": (
+            counted(lambda o, s, y, a: (o & s).sum() / ((a == y) & s).sum()),
+            "divide by both together",
+        ),
+        "sums without a side": (
+            counted(lambda o, s, y, a: o.sum() / (o.sum() + (a == y).sum())),
+            "as right and as wrong at once",
+        ),
+        "the tuple indexed": (
+            lambda y, a, p: (a == p[y]).float().mean(),
+            "make it a tensor first(?s:(?!notebook's sizes).)*$",
+        ),
         "a number": (counted(lambda o, s, y, a: (o & s).sum()), "number of clips"),
         "by all found": (counted(lambda o, s, y, a: (o & s).sum() / (o | (a == y)).sum()), "without a side, too"),
         "how often found": (counted(lambda o, s, y, a: (o | (a == y))[s].float().mean()), "whose organ was found"),
@@ -886,6 +908,14 @@ def by_amax(probe, clips):
     return moved.all() & (clips == before).all()
 
 
+def by_array_of_clips(probe, clips):
+    before = clips.numpy().copy()
+    after = probe(clips).numpy()
+    if after.shape != before.shape or after.dtype != before.dtype:
+        return False
+    return np.array_equal(clips.numpy(), before) and (after != before).reshape(len(after), -1).any(axis=1).all()
+
+
 def judged(verdict):
     """A test that compares with a copy: verdict(before, after, the clips afterwards)."""
 
@@ -903,7 +933,7 @@ def same_form(before, after):
 
 test_changes_clips = run_cases(
     ch14.check_changes_clips,
-    right=[with_copy, on_a_copy, by_amax],
+    right=[with_copy, on_a_copy, by_amax, by_array_of_clips],
     wrong={
         "compared with its argument": (
             lambda probe, x: not torch.equal(probe(x), x),
@@ -932,7 +962,7 @@ test_changes_clips = run_cases(
         ),
         "shapes are not compared": (
             judged(lambda b, a, x: torch.equal(b, x) and (a != b).flatten(1).any(1).all()),
-            "last frame|your code raised|decimals",
+            "a probe that loses the last frame, so compare the shapes(?s:(?!notebook's sizes).)*$",
         ),
         "types are not compared": (
             judged(lambda b, a, x: a.shape == b.shape and torch.equal(b, x) and (a != b).flatten(1).any(1).all()),

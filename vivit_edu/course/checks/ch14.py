@@ -498,9 +498,9 @@ def check_wrong_side(wrong_side: Callable) -> None:
     def counted(formula):
         return lambda labels, answers, permutation: formula(labels, answers, *parts(labels, answers, permutation))
 
-    first = (
-        torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5, 5, 4, 4, 0, 5, 0]),
-        torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5, 5, 4, 4, 0, 5, 0]),
+    first = (  # 5 on the right side, 2 on the wrong one, 4 not found; without a side 6 right, 3 wrong
+        torch.tensor([0, 1, 2, 5, 3, 4, 1, 2, 5, 0, 4, 3, 5, 2, 0, 4, 5, 1, 0, 5]),
+        torch.tensor([0, 2, 2, 4, 3, 3, 1, 5, 5, 1, 2, 1, 5, 2, 5, 4, 5, 0, 0, 5]),
         (0, 2, 1, 4, 3, 5),
     )
     examine(
@@ -519,12 +519,19 @@ def check_wrong_side(wrong_side: Callable) -> None:
             ),
             "classes without a side were counted, too: their permutation leads to themselves, so each right answer "
             "looks like the other side": counted(lambda y, a, other, sided, found, wrong, swap: share(other, found)),
+            "clips without a side were counted, too, as right and as wrong at once: leave them out (other != "
+            "labels)": counted(
+                lambda y, a, other, sided, found, wrong, swap: other.sum() / (other.sum() + (~wrong).sum())
+            ),
+            "this is the number of wrong sides for each right one: divide by both together": counted(
+                lambda y, a, other, sided, found, wrong, swap: (other & sided).sum() / (~wrong & sided).sum()
+            ),
             "every wrong answer was counted: a kidney called spleen is wrong, but on no other side": counted(
                 lambda y, a, other, sided, found, wrong, swap: share(wrong, sided)
             ),
             "this is the share of the wrong answers among sided clips: right answers have found the organ, "
             "too": counted(lambda y, a, other, sided, found, wrong, swap: share(other, sided & wrong)),
-            "this is the share on the right side": counted(
+            "this is the share on the right side: the share on the wrong side was asked for": counted(
                 lambda y, a, other, sided, found, wrong, swap: share(~other, sided & found)
             ),
             "this is a number of clips: divide by how many sided clips had their organ found": counted(
@@ -540,6 +547,7 @@ def check_wrong_side(wrong_side: Callable) -> None:
                 lambda y, a, other, sided, found, wrong, swap: share(other, sided & (swap[a] != a))
             ),
         },
+        errors=BY_TENSOR,
         what="the share",
     )
     passed("14.6", "of the clips whose organ was found, those on the wrong side.")
@@ -623,8 +631,10 @@ def check_changes_clips(changes_clips: Callable) -> None:
     """14.7: changes_clips(probe, clips) -> whether the probe changes every clip, and leaves its argument alone."""
     clips = torch.randint(0, 200, (4, 1, 6, 3, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for name, probe, expected, told in idle_probes():
-        given = clips.clone()
-        answer = flag(call(changes_clips, probe, given, may_change=(0, 1)), "the answer")
+        given, hints = clips.clone(), {}
+        if told == OTHER_SHAPE:
+            hints = {"your code raised": f"this was a probe that {name}, so compare the shapes before the values"}
+        answer = flag(call_with_hints(hints, changes_clips, probe, given, may_change=(0, 1)), "the answer")
         if answer != expected:
             raise CheckFailed(f"a probe that {name}: you said {answer}, expected {expected}. {told}")
     good, spoilt = idle_probes()[0][1], clips.clone()
@@ -637,6 +647,9 @@ def check_changes_clips(changes_clips: Callable) -> None:
     if not flag(call(changes_clips, lambda given: given + 1e-3, decimals), "the answer"):
         raise CheckFailed("a probe that adds 0.001 to clips with decimals does change them: compare exactly")
     passed("14.7", "idle probes, probes that write into their argument and probes that skip clips are found.")
+
+
+OTHER_SHAPE = "The result has another shape"
 
 
 def idle_probes() -> list[tuple[str, Callable, bool, str]]:
@@ -702,7 +715,7 @@ def idle_probes() -> list[tuple[str, Callable, bool, str]]:
         ("changes the first clip alone", first_clip, False, "The others did not change: ask for each clip"),
         ("changes all but the first clip", all_but_one, False, "One clip did not change: ask for each"),
         ("changes a single voxel of each clip", one_voxel, True, "Each clip has changed, if only a little"),
-        ("loses the last frame", lambda clips: clips[:, :, :-1], False, "The result has another shape"),
+        ("loses the last frame", lambda clips: clips[:, :, :-1], False, OTHER_SHAPE),
         ("returns decimals", lambda clips: clips.flip(2).float(), False, "The result has another dtype"),
         (
             "divides all values by 255 and returns decimals",
