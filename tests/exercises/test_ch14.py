@@ -785,6 +785,17 @@ def by_rand(patients, share, steps, batch_size, generator):
     return clips[order].flatten()[: steps * batch_size].reshape(steps, batch_size)
 
 
+def by_whole_arrays(patients, share, steps, batch_size, generator):
+    owners = patients.numpy()
+    everyone = np.unique(owners)
+    order = torch.randperm(len(everyone), generator=generator).numpy()
+    clips = np.flatnonzero(np.isin(owners, everyone[order[: max(1, round(share * len(everyone)))]]))
+    stream = []
+    while len(stream) < steps * batch_size:
+        stream.extend(clips[torch.randperm(len(clips), generator=generator).numpy()])
+    return torch.from_numpy(np.array(stream[: steps * batch_size]).reshape(steps, batch_size))
+
+
 def sampler(choose=None, stream=None):
     """The sampler with one part written otherwise: choose(patients, share, generator) -> clips, or
     stream(clips, count, generator)."""
@@ -815,6 +826,48 @@ def one_order(clips, count, generator):
     return clips[torch.randperm(len(clips), generator=generator)].repeat(count // len(clips) + 1)
 
 
+def second_again(clips, count, generator):
+    first, second = (clips[torch.randperm(len(clips), generator=generator)] for _ in range(2))
+    return torch.cat((first, *[second] * (count // len(clips))))
+
+
+def grouped(patients, share, steps, batch_size, generator):
+    everyone = patients.unique()
+    everyone = everyone[torch.randperm(len(everyone), generator=generator)[: max(1, round(share * len(everyone)))]]
+    stream = []
+    while len(stream) < steps * batch_size:
+        for k in torch.randperm(len(everyone), generator=generator):
+            clips = (patients == everyone[k]).nonzero().flatten()
+            stream += clips[torch.randperm(len(clips), generator=generator)].tolist()
+    return torch.tensor(stream[: steps * batch_size]).reshape(steps, batch_size)
+
+
+def two_orders(clips, count, generator):
+    both_orders = [clips[torch.randperm(len(clips), generator=generator)] for _ in range(2)]
+    return torch.cat(both_orders * (count // len(clips) + 1))
+
+
+def while_short(clips, count, generator):
+    stream = []
+    while len(stream) * len(clips) < count:
+        stream.append(clips[torch.randperm(len(clips), generator=generator)])
+    return torch.cat(stream)
+
+
+def at_least_one_pass(clips, count, generator):
+    passes = count // max(1, len(clips)) + 1
+    return torch.cat([clips[torch.randperm(len(clips), generator=generator)] for _ in range(passes)])
+
+
+def patients_by(draw):
+    """All clips of the patients that are drawn: draw(patients, how many there are, share, generator)."""
+
+    def choose(patients, share, generator):
+        return torch.isin(patients, draw(patients, len(patients.unique()), share, generator)).nonzero().flatten()
+
+    return choose
+
+
 def first_patients(patients, share, generator):
     everyone = patients.unique()
     return torch.isin(patients, everyone[: max(1, round(share * len(everyone)))]).nonzero().flatten()
@@ -838,28 +891,81 @@ def half_patients(patients, share, generator):
 
 test_equal_steps = run_cases(
     ch14.check_equal_steps,
-    right=[by_isin, by_lists, by_rand],
+    right=[by_isin, by_lists, by_rand, by_whole_arrays],
     wrong={
-        "clips instead of patients": (sampler(some_clips), "draw patients"),
+        "clips instead of patients": (sampler(some_clips), "of 6 to 7 of .*draw patients.*nearly everybody"),
         "the first patients": (sampler(first_patients), "every seed chooses the same|same patients"),
-        "rounded up": (sampler(one_more), "draw patients|patients turn up"),
+        "rounded up": (sampler(one_more), r"of 4 of the 7 patients turn up; .* 0.45 is 3: max\(1, round"),
+        "ceil": (
+            sampler(lambda p, share, g: by_share(p, math.ceil(share * len(p.unique())), g)),
+            r"of 4 of the 7 patients turn up; .* 0.45 is 3: max\(1, round",
+        ),
+        "cut off": (
+            sampler(lambda p, share, g: by_share(p, max(1, int(share * len(p.unique()))), g)),
+            r"of 5 of the 7 patients turn up; .* 0.8 is 6: max\(1, round",
+        ),
+        "a share of the clips": (
+            sampler(lambda p, share, g: by_share(p, max(1, round(share * len(p))), g)),
+            "of 7 of the 7 .*P counts the different patients",
+        ),
+        "numbers that no patient has": (
+            sampler(patients_by(lambda p, n, share, g: torch.randperm(301, generator=g)[: max(1, round(share * 301))])),
+            "with every seed: .*numbers have gaps|patients.unique",
+        ),
+        "drawn from all clips' patients": (
+            sampler(patients_by(lambda p, n, share, g: p[torch.randperm(35, generator=g)[: max(1, round(share * n))]])),
+            "with every seed: .*repeats each",
+        ),
+        "a share of all clips' patients": (
+            sampler(patients_by(lambda p, n, share, g: p[torch.randperm(35, generator=g)[: round(share * 35)]])),
+            "of 6 to 7 of .*with every seed: .*repeats each",
+        ),
+        "patients with replacement": (
+            sampler(patients_by(lambda p, n, share, g: p.unique()[torch.randint(n, (round(share * n),), generator=g)])),
+            "with every seed: .*none of them twice",
+        ),
+        "places for numbers": (
+            sampler(patients_by(lambda p, n, share, g: torch.randperm(n, generator=g)[: round(share * n)])),
+            "none of the clips was chosen: .*not for their places",
+        ),
+        "places for numbers, without end": (
+            sampler(
+                patients_by(lambda p, n, share, g: torch.randperm(n, generator=g)[: round(share * n)]), while_short
+            ),
+            "loop does not end: .*none of the clips was chosen",
+        ),
         "none for a small share": (
             sampler(lambda p, share, g: by_share(p, round(share * len(p.unique())), g)),
-            "your code raised",
+            "your code raised ZeroDivisionError.*no patient was drawn",
+        ),
+        "none, reshaped": (
+            sampler(lambda p, share, g: by_share(p, round(share * len(p.unique())), g), at_least_one_pass),
+            "input of size 0.*no patient was drawn(?s:(?!notebook's sizes).)*$",
+        ),
+        "none, without end": (
+            sampler(lambda p, share, g: by_share(p, round(share * len(p.unique())), g), while_short),
+            "loop does not end: .*no patient was drawn",
         ),
         "at most two clips of each": (sampler(half_patients), "never turn up"),
         "with replacement": (
             sampler(stream=lambda clips, count, g: clips[torch.randint(len(clips), (count,), generator=g)]),
-            "before any comes again|never turn up",
+            "others never: .*before any comes again",
         ),
         "one order": (sampler(stream=one_order), "same order in every pass"),
+        "patient after patient": (grouped, "one patient follow each other"),
+        "the second order again": (sampler(stream=second_again), "same order in passes 2 and 3"),
+        "two orders in turn": (sampler(stream=two_orders), "same order in passes 1 and 3"),
         "unshuffled": (
             sampler(stream=lambda clips, count, g: clips.repeat(count // len(clips) + 1)),
             "in their own order|same order",
         ),
         "one pass": (
             sampler(stream=lambda clips, count, g: clips[torch.randperm(len(clips), generator=g)]),
-            "your code raised",
+            "your code raised.*44 indices are needed: add passes(?s:(?!notebook's sizes).)*$",
+        ),
+        "nothing cut off": (
+            lambda p, share, steps, size, g: by_isin(p, share, steps + 2, size, g).flatten().view(steps, size),
+            "44 indices are needed: .*cut off the rest",
         ),
         "patients' numbers": (
             lambda p, share, steps, size, g: p[by_isin(p, share, steps, size, g)],
@@ -869,7 +975,7 @@ test_equal_steps = run_cases(
         "flat": (lambda *given: by_isin(*given).flatten(), "shape"),
         "transposed": (lambda *given: by_isin(*given).T, "shape"),
         "decimals": (lambda *given: by_isin(*given).float(), "int64"),
-        "everybody": (lambda p, share, *rest: by_isin(p, 1.0, *rest), "turn up"),
+        "everybody": (lambda p, share, *rest: by_isin(p, 1.0, *rest), "of 7 of the 7 patients turn up; .* is 3: max"),
         "no return": (lambda *given: None, "None"),
     },
 )

@@ -563,22 +563,39 @@ def check_equal_steps(equal_steps: Callable) -> None:
     owners = torch.tensor([patient for patient, count in sizes.items() for _ in range(count)])
     owners = owners[torch.randperm(len(owners), generator=torch.Generator().manual_seed(3))]
     for share, count in ((0.45, 3), (1.0, 7), (0.01, 1), (0.8, 6)):
-        for seed in range(4):
-            found = call(equal_steps, owners, share, 11, 4, torch.Generator().manual_seed(seed))
-            check_stream(found, owners, share, count, 11, 4)
+        streams = [stream_of(equal_steps, owners, share, 11, 4, seed) for seed in range(8)]
+        check_patients(streams, owners, share, count)
+        for stream in streams:
+            check_pass(stream, owners)
     chosen = draws(equal_steps, lambda g: (owners, 0.3, 30, 4, g), count=12, what="choice of clips")
     if len({tuple(owners[one.flatten()].unique().tolist()) for one in chosen}) == 1:
         raise CheckFailed("every seed chooses the same patients: draw them, too")
-    passes = chosen[0].flatten()[: len(chosen[0].unique()) * 2].reshape(2, -1)
-    if torch.equal(passes[0], passes[1]):
-        raise CheckFailed("the clips come in the same order in every pass: draw a new order for each")
+    check_orders(stream_of(equal_steps, owners, 0.6, 40, 4))  # 14 to 26 clips: no order comes twice by chance
     few = torch.tensor([5, 5, 9])
-    check_stream(call(equal_steps, few, 0.5, 3, 8, torch.Generator()), few, 0.5, 1, 3, 8)
+    stream = stream_of(equal_steps, few, 0.5, 3, 8)
+    check_patients([stream], few, 0.5, 1)
+    check_pass(stream, few)
     passed("14.8", "whole patients, and as many steps at every share.")
 
 
-def check_stream(found: object, owners: torch.Tensor, share: float, count: int, steps: int, batch_size: int) -> None:
-    """Batches of whole patients: as many as were asked for, each clip as often as the others."""
+def stream_of(
+    equal_steps: Callable, owners: torch.Tensor, share: float, steps: int, batch_size: int, seed: int = 0
+) -> torch.Tensor:
+    """The batches as one stream of indices, int64 [steps * batch_size]."""
+    nobody = (
+        "none of the clips was chosen: draw from patients.unique(), then look for these numbers, not for their places"
+        if round(share * len(owners.unique()))
+        else f"no patient was drawn: a share of {share} of {len(owners.unique())} patients still means one, max(1, …)"
+    )
+    hints = {
+        "input of size 0": nobody,
+        "by zero": nobody,
+        "invalid for input of size": f"{steps * batch_size} indices are needed: add passes while there are fewer, "
+        "then cut off the rest",
+    }
+    generator = torch.Generator().manual_seed(seed)
+    with Patience(f"your loop does not end: it waits for more indices, and {nobody}"):
+        found = call_with_hints(hints, equal_steps, owners, share, steps, batch_size, generator)
     if isinstance(found, (list, tuple)):
         raise CheckFailed(
             f"the batches are {kind(found)}, expected one tensor [{steps}, {batch_size}]: reshape the stream of indices"
@@ -588,39 +605,91 @@ def check_stream(found: object, owners: torch.Tensor, share: float, count: int, 
         raise CheckFailed(f"indices of clips are int64, these are {found.dtype}")
     if found.min() < 0 or found.max() >= len(owners):
         raise CheckFailed("there are indices of no clip: these look like patients. Return places in `patients`")
-    used = owners[found.flatten()].unique()
+    return found.flatten()
+
+
+class Patience(TorchFunctionMode):
+    """Within it a loop that has called torch 50,000 times ends with this message, where it would go on for ever."""
+
+    def __init__(self, message: str):
+        super().__init__()
+        self.message, self.left = message, 50_000
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.left -= 1
+        if self.left < 0:
+            raise CheckFailed(self.message)
+        return func(*args, **(kwargs or {}))
+
+
+def check_patients(streams: list[torch.Tensor], owners: torch.Tensor, share: float, count: int) -> None:
+    """With every seed as many patients as were asked for; what was drawn instead is told by how many turn up."""
     everyone = len(owners.unique())
-    stream = found.flatten()
-    if len(used) > count:
+    found = [len(owners[stream].unique()) for stream in streams]
+    least, most = min(found), max(found)
+    if most <= count:  # with more patients, clips may have been drawn in whatever way
+        for stream in streams:
+            check_even(stream, owners)
+    if least == most == count:
+        return
+    turn_up = least if least == most else f"{least} to {most}"
+    said = f"clips of {turn_up} of the {everyone} patients turn up; a share of {share} is {count}"
+    whole = all(len(stream.unique()) == len(clips_of(stream, owners)) for stream in streams)
+    if most > count and not whole:
+        everybody = ". Clips drawn one by one bring in nearly everybody" if most >= everyone - 1 else ""
+        raise CheckFailed(f"{said}: draw patients, then take all of their clips{everybody}")
+    if least < most:
         raise CheckFailed(
-            f"clips of {len(used)} of the {everyone} patients turn up; a share of {share} is {count}: draw patients, "
-            "then take their clips. Clips drawn one by one bring in everybody"
+            f"{said} with every seed: draw from the different patients that there are (their numbers have gaps, and "
+            "`patients` repeats each), and none of them twice"
         )
-    whole = torch.isin(owners, used).nonzero().flatten()
-    if len(stream) >= len(whole) and (len(used) < count):
-        raise CheckFailed(
-            f"clips of {len(used)} of the {everyone} patients turn up; a share of {share} is {count} (rounded, and at "
-            "least one)"
-        )
+    raise CheckFailed(f"{said}: max(1, round(share · P)), where P counts the different patients")
+
+
+def clips_of(stream: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """All clips of the patients that turn up in a stream, as indices."""
+    return torch.isin(owners, owners[stream].unique()).nonzero().flatten()
+
+
+def check_even(stream: torch.Tensor, owners: torch.Tensor) -> None:
+    """Of the clips that turn up none does more than once more than another."""
     counts = torch.bincount(stream, minlength=len(owners))
-    if len(stream) >= len(whole):
-        if (counts[whole] == 0).any():
+    used = counts[counts > 0]
+    if used.max() - used.min() > 1:
+        fewest = int(counts[clips_of(stream, owners)].min())
+        raise CheckFailed(
+            f"some clips turn up {used.max()} times and others {f'{fewest} times' if fewest else 'never'}: go through "
+            "all of them before any comes again (passes of randperm, not randint)"
+        )
+
+
+def check_pass(stream: torch.Tensor, owners: torch.Tensor) -> None:
+    """The first pass goes through all clips of the patients, shuffled."""
+    whole = clips_of(stream, owners)
+    if len(stream.unique()) < len(whole):
+        raise CheckFailed("some clips of the chosen patients never turn up: a patient's clips are all in or all out")
+    first = stream[: len(whole)]
+    if len(first.unique()) < len(whole):
+        raise CheckFailed("in the first pass a clip comes twice before another has come at all")
+    if torch.equal(first, first.sort().values) and len(first) > 8:  # few may be so by chance
+        raise CheckFailed("the clips come in their own order: shuffle each pass")
+    patients = len(owners[first].unique())
+    by_patient = (owners[first][1:] != owners[first][:-1]).sum() + 1
+    if patients > 3 and by_patient == patients:
+        raise CheckFailed("the clips of one patient follow each other: shuffle all clips of the share together")
+
+
+def check_orders(stream: torch.Tensor) -> None:
+    """No two passes have the same order."""
+    size = len(stream.unique())
+    passes = stream[: len(stream) // size * size].reshape(-1, size).tolist()
+    if all(one == passes[0] for one in passes):
+        raise CheckFailed("the clips come in the same order in every pass: draw a new order for each")
+    for place, one in enumerate(passes):
+        if (earlier := passes.index(one)) < place:
             raise CheckFailed(
-                "some clips of the chosen patients never turn up: a patient's clips are all in or all out"
+                f"the clips come in the same order in passes {earlier + 1} and {place + 1}: draw a new order for each"
             )
-        if counts[whole].max() - counts[whole].min() > 1:
-            raise CheckFailed(
-                f"some clips turn up {counts[whole].max()} times and others {counts[whole].min()} times: go through "
-                "all of them before any comes again (passes of randperm, not randint)"
-            )
-        first = stream[: len(whole)]
-        if len(first.unique()) < len(whole):
-            raise CheckFailed("in the first pass a clip comes twice before another has come at all")
-        if torch.equal(first, first.sort().values) and len(first) > 3:
-            raise CheckFailed("the clips come in their own order: shuffle each pass")
-        by_patient = (owners[first][1:] != owners[first][:-1]).sum() + 1
-        if len(used) > 2 and len(first) > 12 and by_patient == len(used):
-            raise CheckFailed("the clips of one patient follow each other: shuffle all clips of the share together")
 
 
 # ---- 14.7
