@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
+from itertools import permutations
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ...volumes import Mirror
 from . import CheckFailed, call, drawn, draws, examine, exercise, flag, kind, passed, same_shape
+from .calling import call_with_hints
+
+ON_DATA = {"gradients": False, "dtypes": (torch.float64,)}  # probes change clips before the model sees them, numpy may
+BY_TENSOR = {"only integer tensors": "`permutation` is a tuple or a list: make it a tensor first, then index it"}
 
 # ---- 14.1
 
@@ -34,7 +41,7 @@ def check_time_to_share(time_to_share: Callable) -> None:
     examine(
         time_to_share,
         reference,
-        ([0.1, 0.3, 0.73, 0.86, 0.91, 0.95, 0.6, 0.78, 0.8], [7.0, 1.0, 4.0, 2.0, 3.0, 5.0, 9.0, 6.0, 8.0]),
+        ([0.1, 0.3, 0.73, 0.86, 0.91, 0.95, 0.6, 0.78, 0.8], [7.0, 1.0, 4.0, 2.0, 3.0, 5.0, 10.0, 6.0, 8.0]),
         ([0.2, 0.46, 0.4, 0.41, 0.5], [3.0, 2.0, 4.0, 1.0, 6.0]),
         ([0.5, 0.75, 0.8, 1.0], [1.0, 2.0, 4.0, 8.0], 0.75),  # just reached
         ([0.9, 0.3, 0.8], [2.0, 3.0, 4.0], 0.5),  # in the first epoch
@@ -62,6 +69,10 @@ def check_time_to_share(time_to_share: Callable) -> None:
             "the share is always 0.9 here: it is an argument": compared(lambda a, share: 0.9 * a[-1]),
             "this is the last epoch that is below the share, and the one after it: the first that reaches it was asked "
             "for": lambda a, s, share=0.9: sum(s[: last_below(a, share * a[-1]) + 2]),
+            "these are the seconds of all epochs below the goal, later ones too: stop at the first epoch that reaches "
+            "it, and count that one": lambda a, s, share=0.9: sum(
+                duration for value, duration in zip(a, s) if value < share * a[-1]
+            ),
             "these are the seconds of the whole run": lambda a, s, share=0.9: sum(s),
             "reaching the share exactly counts, too: >=": lambda a, s, share=0.9: sum(
                 s[: next(i for i, value in enumerate(a) if value > share * a[-1]) + 1]
@@ -82,17 +93,19 @@ def last_below(values: list[float], target: float) -> int:
 def check_decided(decided: Callable) -> None:
     """decided(first, second) -> whether the means differ by more than twice the larger standard deviation."""
 
-    def differ(spread, times=2, joined=max, absolute=True):
+    def mean(values):
+        return sum(values) / len(values)
+
+    def deviation(values, minus=1):
+        return (sum((value - mean(values)) ** 2 for value in values) / (len(values) - minus)) ** 0.5
+
+    def differ(spread=deviation, times=2, joined=max, absolute=True, middle=mean):
         def judge(first, second):
-            gap = sum(first) / len(first) - sum(second) / len(second)
+            gap = middle(first) - middle(second)
             gap = abs(gap) if absolute else gap
             return gap > times * joined(spread(first), spread(second))
 
         return judge
-
-    def deviation(values, minus=1):
-        mean = sum(values) / len(values)
-        return (sum((value - mean) ** 2 for value in values) / (len(values) - minus)) ** 0.5
 
     cases = [
         ([0.80, 0.82, 0.84], [0.87, 0.85, 0.83]),  # 3 points apart, both spreads 2
@@ -103,22 +116,37 @@ def check_decided(decided: Callable) -> None:
         ([0.50, 0.50, 0.51], [0.60, 0.50, 0.70]),  # the second has the larger spread
         ([0.60, 0.50, 0.70], [0.50, 0.50, 0.51]),  # the first has
         ([0.50, 0.50, 0.50, 0.50, 0.50, 0.66], [0.655, 0.66, 0.665]),  # decided, although single runs overlap
+        ([0.70, 0.72, 0.74], [0.738, 0.758, 0.778]),  # 1.9 times the spread, which is the same for both
+        ([0.80, 0.80, 0.83], [0.7913, 0.7913, 0.7913]),  # 1.08 times the larger, more than twice the mean spread
+        ([0.80, 0.80, 0.83], [0.775, 0.775, 0.745]),  # the means are further apart than the medians
+        ([0.80, 0.81, 0.82, 0.83, 0.84], [0.855, 0.865, 0.875, 0.845, 0.835]),  # five seeds
+        ([0.80, 0.82, 0.84], [0.80, 0.81, 0.82, 0.83, 0.84]),  # three and five seeds, one mean
     ]
     mistakes = {
-        "the sign counts here: a difference is decided whichever of the two is ahead (abs)": differ(
-            deviation, absolute=False
+        "the sign counts here: a difference is decided whichever of the two is ahead (abs)": differ(absolute=False),
+        "the difference was compared with the spread once: twice was asked for": differ(times=1),
+        "this is the standard error, the spread divided by the root of n: take the standard deviation itself": differ(
+            lambda values: deviation(values) / len(values) ** 0.5
         ),
-        "the difference was compared with the spread once: twice was asked for": differ(deviation, times=1),
         "this is the standard deviation with n below the sum: ddof=1 divides by n - 1": differ(
             lambda values: deviation(values, 0)
         ),
-        "the smaller of the two spreads was taken: the larger one was asked for": differ(deviation, joined=min),
-        "the spreads were added up: take the larger of the two": differ(deviation, joined=lambda a, b: a + b),
-        "only the spread of the first is looked at": differ(deviation, joined=lambda a, b: a),
-        "only the spread of the second is looked at": differ(deviation, joined=lambda a, b: b),
-        "this says when it is not decided": lambda first, second: not differ(deviation)(first, second),
+        "the smaller of the two spreads was taken: the larger one was asked for": differ(joined=min),
+        "the spreads were added up: take the larger of the two": differ(joined=lambda a, b: a + b),
+        "the squares of the spreads were added up: take the larger of the two": differ(joined=math.hypot),
+        "the mean of the two spreads was taken: take the larger one": differ(joined=lambda a, b: (a + b) / 2),
+        "the two spreads were pooled, by the mean of their squares: take the larger one": differ(
+            joined=lambda a, b: math.hypot(a, b) / 2**0.5
+        ),
+        "only the spread of the first is looked at": differ(joined=lambda a, b: a),
+        "only the spread of the second is looked at": differ(joined=lambda a, b: b),
+        "the medians were compared: take the means": differ(middle=statistics.median),
+        "the sums were divided by 3: divide each by the number of its own seeds": differ(
+            middle=lambda values: sum(values) / 3
+        ),
+        "this says when it is not decided": lambda first, second: not differ()(first, second),
     }
-    right = differ(deviation)
+    right = differ()
     found = [flag(call(decided, list(first), list(second)), "the verdict") for first, second in cases]
     expected = [right(*case) for case in cases]
     if found == expected:
@@ -154,6 +182,7 @@ def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) 
             whole,
             mistakes={"the frames are in the order that they had": lambda clips: clips} | wrong_axes,
             what="the reversed clips",
+            **ON_DATA,
         ),
     )
 
@@ -190,6 +219,7 @@ def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) 
                 "nothing was frozen": lambda clips: clips,
             },
             what="the frozen clips",
+            **ON_DATA,
         ),
     )
     labels, more = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([1, 1])
@@ -222,7 +252,9 @@ def check_order_probes(reverse: Callable, freeze: Callable, mirrored: Callable) 
                     torch.tensor(mirror.permutation)[labels],
                 ),
             },
+            errors=BY_TENSOR,
             what="the clips, the labels",
+            **ON_DATA,
         ),
     )
     passed("14.3", "time backwards, time stopped, and the mirror with the labels that belong to it.")
@@ -286,13 +318,14 @@ def check_shuffle(shuffle: Callable) -> None:
             f"{in_place.sum(-1).float().mean():.1f} of {t}: "
             "randperm may leave frames where they were. Draw again until every frame has moved"
         )
-    small = torch.arange(3 * 4 * 2, dtype=torch.uint8).reshape(3, 1, 4, 2, 1)
+    small = torch.arange(6 * 4 * 2, dtype=torch.uint8).reshape(6, 1, 4, 2, 1)
     many = draws(shuffle, lambda generator: (small, generator), count=60, what="order")
     orders = {tuple((clip[0, :, 0, 0] % 8 // 2).tolist()) for shuffled in many for clip in shuffled}
-    if len(orders) < 6:  # of the nine in which every frame moves
+    wanted = {order for order in permutations(range(4)) if all(k != place for k, place in enumerate(order))}
+    if missing := sorted(wanted - orders):  # by chance in one of 10^17, in one of 10^8 where an order is half as likely
         raise CheckFailed(
-            f"of 4 frames only {len(orders)} orders come up in {3 * len(many)} clips, and there are 9 in which every "
-            "frame has moved: draw from all of them"
+            f"of 4 frames only {9 - len(missing)} of the 9 orders in which every frame moves come up in "
+            f"{len(small) * len(many)} clips; {list(missing[0])} for one never does. All of them must be possible"
         )
     alone = draws(shuffle, lambda generator: (clips[:1, :, :3].float(), generator), what="order")
     for shuffled in alone:
@@ -411,6 +444,11 @@ def check_add_noise(add_noise: Callable) -> None:
     spread, mean = noise.std().item(), noise.mean().item()
     if spread < 1:
         raise CheckFailed("hardly a voxel has changed: sigma is a share of 255, and voxels go from 0 to 255")
+    if mean > 5 and noise.min() >= 0 and (noise == 0).double().mean() > 0.3:
+        raise CheckFailed(
+            "nothing gets darker, and half of the voxels are as they were: the noise itself was clamped. Add it to the "
+            "clips first, then clamp the sum to 0 … 255"
+        )
     if mean > 5 and noise.min() >= -1:
         raise CheckFailed("the noise only brightens: it is normal (randn), with mean 0, and not uniform (rand)")
     for what, axis in (("clip", 0), ("channel", 1), ("frame", 2), ("row", 3), ("column", 4)):
@@ -460,9 +498,9 @@ def check_wrong_side(wrong_side: Callable) -> None:
     def counted(formula):
         return lambda labels, answers, permutation: formula(labels, answers, *parts(labels, answers, permutation))
 
-    first = (
-        torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 0, 5, 5, 4, 4, 0, 5, 0]),
-        torch.tensor([0, 1, 2, 1, 2, 1, 0, 3, 1, 3, 5, 4, 3, 5, 5, 4, 4, 0, 5, 0]),
+    first = (  # 5 on the right side, 2 on the wrong one, 4 not found; without a side 6 right, 3 wrong
+        torch.tensor([0, 1, 2, 5, 3, 4, 1, 2, 5, 0, 4, 3, 5, 2, 0, 4, 5, 1, 0, 5]),
+        torch.tensor([0, 2, 2, 4, 3, 3, 1, 5, 5, 1, 2, 1, 5, 2, 5, 4, 5, 0, 0, 5]),
         (0, 2, 1, 4, 3, 5),
     )
     examine(
@@ -481,12 +519,19 @@ def check_wrong_side(wrong_side: Callable) -> None:
             ),
             "classes without a side were counted, too: their permutation leads to themselves, so each right answer "
             "looks like the other side": counted(lambda y, a, other, sided, found, wrong, swap: share(other, found)),
+            "clips without a side were counted, too, as right and as wrong at once: leave them out (other != "
+            "labels)": counted(
+                lambda y, a, other, sided, found, wrong, swap: other.sum() / (other.sum() + (~wrong).sum())
+            ),
+            "this is the number of wrong sides for each right one: divide by both together": counted(
+                lambda y, a, other, sided, found, wrong, swap: (other & sided).sum() / (~wrong & sided).sum()
+            ),
             "every wrong answer was counted: a kidney called spleen is wrong, but on no other side": counted(
                 lambda y, a, other, sided, found, wrong, swap: share(wrong, sided)
             ),
             "this is the share of the wrong answers among sided clips: right answers have found the organ, "
             "too": counted(lambda y, a, other, sided, found, wrong, swap: share(other, sided & wrong)),
-            "this is the share on the right side": counted(
+            "this is the share on the right side: the share on the wrong side was asked for": counted(
                 lambda y, a, other, sided, found, wrong, swap: share(~other, sided & found)
             ),
             "this is a number of clips: divide by how many sided clips had their organ found": counted(
@@ -502,6 +547,7 @@ def check_wrong_side(wrong_side: Callable) -> None:
                 lambda y, a, other, sided, found, wrong, swap: share(other, sided & (swap[a] != a))
             ),
         },
+        errors=BY_TENSOR,
         what="the share",
     )
     passed("14.6", "of the clips whose organ was found, those on the wrong side.")
@@ -517,22 +563,39 @@ def check_equal_steps(equal_steps: Callable) -> None:
     owners = torch.tensor([patient for patient, count in sizes.items() for _ in range(count)])
     owners = owners[torch.randperm(len(owners), generator=torch.Generator().manual_seed(3))]
     for share, count in ((0.45, 3), (1.0, 7), (0.01, 1), (0.8, 6)):
-        for seed in range(4):
-            found = call(equal_steps, owners, share, 11, 4, torch.Generator().manual_seed(seed))
-            check_stream(found, owners, share, count, 11, 4)
+        streams = [stream_of(equal_steps, owners, share, 11, 4, seed) for seed in range(8)]
+        check_patients(streams, owners, share, count)
+        for stream in streams:
+            check_pass(stream, owners)
     chosen = draws(equal_steps, lambda g: (owners, 0.3, 30, 4, g), count=12, what="choice of clips")
     if len({tuple(owners[one.flatten()].unique().tolist()) for one in chosen}) == 1:
         raise CheckFailed("every seed chooses the same patients: draw them, too")
-    passes = chosen[0].flatten()[: len(chosen[0].unique()) * 2].reshape(2, -1)
-    if torch.equal(passes[0], passes[1]):
-        raise CheckFailed("the clips come in the same order in every pass: draw a new order for each")
+    check_orders(stream_of(equal_steps, owners, 0.6, 40, 4))  # 14 to 26 clips: no order comes twice by chance
     few = torch.tensor([5, 5, 9])
-    check_stream(call(equal_steps, few, 0.5, 3, 8, torch.Generator()), few, 0.5, 1, 3, 8)
+    stream = stream_of(equal_steps, few, 0.5, 3, 8)
+    check_patients([stream], few, 0.5, 1)
+    check_pass(stream, few)
     passed("14.8", "whole patients, and as many steps at every share.")
 
 
-def check_stream(found: object, owners: torch.Tensor, share: float, count: int, steps: int, batch_size: int) -> None:
-    """Batches of whole patients: as many as were asked for, each clip as often as the others."""
+def stream_of(
+    equal_steps: Callable, owners: torch.Tensor, share: float, steps: int, batch_size: int, seed: int = 0
+) -> torch.Tensor:
+    """The batches as one stream of indices, int64 [steps * batch_size]."""
+    nobody = (
+        "none of the clips was chosen: draw from patients.unique(), then look for these numbers, not for their places"
+        if round(share * len(owners.unique()))
+        else f"no patient was drawn: a share of {share} of {len(owners.unique())} patients still means one, max(1, …)"
+    )
+    hints = {
+        "input of size 0": nobody,
+        "by zero": nobody,
+        "invalid for input of size": f"{steps * batch_size} indices are needed: add passes while there are fewer, "
+        "then cut off the rest",
+    }
+    generator = torch.Generator().manual_seed(seed)
+    with Patience(f"your loop does not end: it waits for more indices, and {nobody}"):
+        found = call_with_hints(hints, equal_steps, owners, share, steps, batch_size, generator)
     if isinstance(found, (list, tuple)):
         raise CheckFailed(
             f"the batches are {kind(found)}, expected one tensor [{steps}, {batch_size}]: reshape the stream of indices"
@@ -542,39 +605,91 @@ def check_stream(found: object, owners: torch.Tensor, share: float, count: int, 
         raise CheckFailed(f"indices of clips are int64, these are {found.dtype}")
     if found.min() < 0 or found.max() >= len(owners):
         raise CheckFailed("there are indices of no clip: these look like patients. Return places in `patients`")
-    used = owners[found.flatten()].unique()
+    return found.flatten()
+
+
+class Patience(TorchFunctionMode):
+    """Within it a loop that has called torch 50,000 times ends with this message, where it would go on for ever."""
+
+    def __init__(self, message: str):
+        super().__init__()
+        self.message, self.left = message, 50_000
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.left -= 1
+        if self.left < 0:
+            raise CheckFailed(self.message)
+        return func(*args, **(kwargs or {}))
+
+
+def check_patients(streams: list[torch.Tensor], owners: torch.Tensor, share: float, count: int) -> None:
+    """With every seed as many patients as were asked for; what was drawn instead is told by how many turn up."""
     everyone = len(owners.unique())
-    stream = found.flatten()
-    if len(used) > count:
+    found = [len(owners[stream].unique()) for stream in streams]
+    least, most = min(found), max(found)
+    if most <= count:  # with more patients, clips may have been drawn in whatever way
+        for stream in streams:
+            check_even(stream, owners)
+    if least == most == count:
+        return
+    turn_up = least if least == most else f"{least} to {most}"
+    said = f"clips of {turn_up} of the {everyone} patients turn up; a share of {share} is {count}"
+    whole = all(len(stream.unique()) == len(clips_of(stream, owners)) for stream in streams)
+    if most > count and not whole:
+        everybody = ". Clips drawn one by one bring in nearly everybody" if most >= everyone - 1 else ""
+        raise CheckFailed(f"{said}: draw patients, then take all of their clips{everybody}")
+    if least < most:
         raise CheckFailed(
-            f"clips of {len(used)} of the {everyone} patients turn up; a share of {share} is {count}: draw patients, "
-            "then take their clips. Clips drawn one by one bring in everybody"
+            f"{said} with every seed: draw from the different patients that there are (their numbers have gaps, and "
+            "`patients` repeats each), and none of them twice"
         )
-    whole = torch.isin(owners, used).nonzero().flatten()
-    if len(stream) >= len(whole) and (len(used) < count):
-        raise CheckFailed(
-            f"clips of {len(used)} of the {everyone} patients turn up; a share of {share} is {count} (rounded, and at "
-            "least one)"
-        )
+    raise CheckFailed(f"{said}: max(1, round(share · P)), where P counts the different patients")
+
+
+def clips_of(stream: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """All clips of the patients that turn up in a stream, as indices."""
+    return torch.isin(owners, owners[stream].unique()).nonzero().flatten()
+
+
+def check_even(stream: torch.Tensor, owners: torch.Tensor) -> None:
+    """Of the clips that turn up none does more than once more than another."""
     counts = torch.bincount(stream, minlength=len(owners))
-    if len(stream) >= len(whole):
-        if (counts[whole] == 0).any():
+    used = counts[counts > 0]
+    if used.max() - used.min() > 1:
+        fewest = int(counts[clips_of(stream, owners)].min())
+        raise CheckFailed(
+            f"some clips turn up {used.max()} times and others {f'{fewest} times' if fewest else 'never'}: go through "
+            "all of them before any comes again (passes of randperm, not randint)"
+        )
+
+
+def check_pass(stream: torch.Tensor, owners: torch.Tensor) -> None:
+    """The first pass goes through all clips of the patients, shuffled."""
+    whole = clips_of(stream, owners)
+    if len(stream.unique()) < len(whole):
+        raise CheckFailed("some clips of the chosen patients never turn up: a patient's clips are all in or all out")
+    first = stream[: len(whole)]
+    if len(first.unique()) < len(whole):
+        raise CheckFailed("in the first pass a clip comes twice before another has come at all")
+    if torch.equal(first, first.sort().values) and len(first) > 8:  # few may be so by chance
+        raise CheckFailed("the clips come in their own order: shuffle each pass")
+    patients = len(owners[first].unique())
+    by_patient = (owners[first][1:] != owners[first][:-1]).sum() + 1
+    if patients > 3 and by_patient == patients:
+        raise CheckFailed("the clips of one patient follow each other: shuffle all clips of the share together")
+
+
+def check_orders(stream: torch.Tensor) -> None:
+    """No two passes have the same order."""
+    size = len(stream.unique())
+    passes = stream[: len(stream) // size * size].reshape(-1, size).tolist()
+    if all(one == passes[0] for one in passes):
+        raise CheckFailed("the clips come in the same order in every pass: draw a new order for each")
+    for place, one in enumerate(passes):
+        if (earlier := passes.index(one)) < place:
             raise CheckFailed(
-                "some clips of the chosen patients never turn up: a patient's clips are all in or all out"
+                f"the clips come in the same order in passes {earlier + 1} and {place + 1}: draw a new order for each"
             )
-        if counts[whole].max() - counts[whole].min() > 1:
-            raise CheckFailed(
-                f"some clips turn up {counts[whole].max()} times and others {counts[whole].min()} times: go through "
-                "all of them before any comes again (passes of randperm, not randint)"
-            )
-        first = stream[: len(whole)]
-        if len(first.unique()) < len(whole):
-            raise CheckFailed("in the first pass a clip comes twice before another has come at all")
-        if torch.equal(first, first.sort().values) and len(first) > 3:
-            raise CheckFailed("the clips come in their own order: shuffle each pass")
-        by_patient = (owners[first][1:] != owners[first][:-1]).sum() + 1
-        if len(used) > 2 and len(first) > 12 and by_patient == len(used):
-            raise CheckFailed("the clips of one patient follow each other: shuffle all clips of the share together")
 
 
 # ---- 14.7
@@ -585,8 +700,10 @@ def check_changes_clips(changes_clips: Callable) -> None:
     """14.7: changes_clips(probe, clips) -> whether the probe changes every clip, and leaves its argument alone."""
     clips = torch.randint(0, 200, (4, 1, 6, 3, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for name, probe, expected, told in idle_probes():
-        given = clips.clone()
-        answer = flag(call(changes_clips, probe, given, may_change=(0, 1)), "the answer")
+        given, hints = clips.clone(), {}
+        if told == OTHER_SHAPE:
+            hints = {"your code raised": f"this was a probe that {name}, so compare the shapes before the values"}
+        answer = flag(call_with_hints(hints, changes_clips, probe, given, may_change=(0, 1)), "the answer")
         if answer != expected:
             raise CheckFailed(f"a probe that {name}: you said {answer}, expected {expected}. {told}")
     good, spoilt = idle_probes()[0][1], clips.clone()
@@ -599,6 +716,9 @@ def check_changes_clips(changes_clips: Callable) -> None:
     if not flag(call(changes_clips, lambda given: given + 1e-3, decimals), "the answer"):
         raise CheckFailed("a probe that adds 0.001 to clips with decimals does change them: compare exactly")
     passed("14.7", "idle probes, probes that write into their argument and probes that skip clips are found.")
+
+
+OTHER_SHAPE = "The result has another shape"
 
 
 def idle_probes() -> list[tuple[str, Callable, bool, str]]:
@@ -664,7 +784,7 @@ def idle_probes() -> list[tuple[str, Callable, bool, str]]:
         ("changes the first clip alone", first_clip, False, "The others did not change: ask for each clip"),
         ("changes all but the first clip", all_but_one, False, "One clip did not change: ask for each"),
         ("changes a single voxel of each clip", one_voxel, True, "Each clip has changed, if only a little"),
-        ("loses the last frame", lambda clips: clips[:, :, :-1], False, "The result has another shape"),
+        ("loses the last frame", lambda clips: clips[:, :, :-1], False, OTHER_SHAPE),
         ("returns decimals", lambda clips: clips.flip(2).float(), False, "The result has another dtype"),
         (
             "divides all values by 255 and returns decimals",
