@@ -175,6 +175,18 @@ def from_the_end(layers):
     return [below(layers[: n + 1]) for n in range(len(layers))]
 
 
+def by_counting(layers):
+    """The frames behind one feature as a set, from the feature down."""
+
+    def behind(part):
+        features = {0}
+        for span, step in reversed(part):
+            features = {feature * step + k for feature in features for k in range(span)}
+        return len(features)
+
+    return [behind(layers[: n + 1]) for n in range(len(layers))]
+
+
 def changed(**names):
     """The loop with other rules: grow(seen, span, step, apart) and spread(apart, span, step); `first` frames."""
 
@@ -210,7 +222,7 @@ def taking_away(layers):
 
 test_frames_seen = run_cases(
     ch02.check_frames_seen,
-    right=[by_two_numbers, by_products, from_the_end],
+    right=[by_two_numbers, by_products, from_the_end, by_counting],
     wrong={
         "no strides": (changed(spread=lambda apart, span, step: 1), "strides are left out"),
         "its own stride": (stride_first, "only for the layers after it"),
@@ -230,7 +242,7 @@ test_frames_seen = run_cases(
         "strides added": (changed(spread=lambda apart, span, step: apart + step), "answer is"),
         "the last stride": (changed(spread=lambda apart, span, step: step), "answer is"),
         "layers taken away": (taking_away, "changed|was given"),
-        "nothing": (lambda layers: None, "list is expected"),
+        "nothing": (lambda layers: None, r"^the result is None: does your function end in `return ...`\?$"),
         "text": (lambda layers: str(by_two_numbers(layers)), "list is expected"),
         "as in the notebook": (lambda layers: [4, 6, 10], "answer is|one number per layer"),
     },
@@ -315,6 +327,15 @@ def tower_with(
     return tower
 
 
+def next_without_a_default(channels, spans):
+    left = iter(spans)
+    return by_iterator(channels, [next(left) for kind, _ in LAYERS if kind == "C"])
+
+
+def span_of_each(channels, spans):
+    return by_iterator(channels, [spans[k] for k in range(5)])
+
+
 def pops_the_given(channels, spans):
     made = by_iterator(channels, spans)
     if spans:
@@ -351,7 +372,12 @@ test_tower = run_cases(
         "a list": (lambda c, s: list(by_iterator(c, s)), "nn.Sequential"),
         "pops": (pops_the_given, "changes the spans"),
         "grey only": (lambda c, s: by_iterator(1, s), "has in_channels 1"),
-        "nothing": (lambda c, s: None, "return"),
+        "flat pooling": (tower_with(pool=lambda: nn.MaxPool2d(2)), r"nn.MaxPool3d\(\(1, 2, 2\)\)"),
+        "no default": (next_without_a_default, r"next\(spans, \(1, 1\)\)"),
+        "a span of each": (span_of_each, "fewer spans than convolutions"),
+        "not unpacked": (lambda c, s: nn.Sequential(list(by_iterator(c, s))), r"nn.Sequential\(\*parts\)"),
+        "cropped": (tower_with(convolution=own_conv3d), "adds frames of zeros"),
+        "nothing": (lambda c, s: None, r"^the result is None: does your function end in `return ...`\?$"),
     },
 )
 
@@ -405,6 +431,15 @@ test_fusion_plan = run_cases(
         "turned": (plan_but(slow_fusion=lambda t: (list(range(t)), [(2, 4), (2, 2), (2, 2)])), "a pair is"),
         "one span": (plan_but(slow_fusion=lambda t: (list(range(t)), [(4, 2)])), "then 2, then 2"),
         "every second": (plan_but(slow_fusion=lambda t: (list(range(0, t, 2)), [(4, 2)])), "all frames"),
+        "five sixths": (plan_but(late_fusion=lambda t: ([t // 6, t * 5 // 6], [])), r"12\) takes the frames \[2, 10\]"),
+        "half a frame": (
+            plan_but(single_frame=lambda t: ([t / 2], [])),
+            r"14.0, which is not a whole number \(int\): divide by //",
+        ),
+        "a span of decimals": (
+            plan_but(slow_fusion=lambda t: (list(range(t)), [(4, 2.0), (2, 2), (2, 2)])),
+            "2.0, which is not a whole number",
+        ),
         "spans only": (plan_but(slow_fusion=lambda t: [(4, 2), (2, 2), (2, 2)]), "expected two things"),
         "nothing": (lambda name, frames: None, "return"),
     },
@@ -485,6 +520,52 @@ def one_linear(self, clip_shape, classes):
     self.classifier = nn.Linear(self.classifier[0].in_features, classes)
 
 
+def dropping(self, clip_shape, classes):
+    self.classifier = fully_connected(self.classifier[0].in_features, NODES, classes, dropout=0.5)
+
+
+def eight(self, clip_shape, classes):
+    self.classifier = fully_connected(self.classifier[0].in_features, NODES, 8, dropout=0.0)
+
+
+class FramesOfTheChannels(AsInTheChapter):
+    def __init__(self, name, clip_shape, classes):
+        nn.Module.__init__(self)
+        self.frames, spans = by_ifs(name, clip_shape[0])
+        self.tower = by_iterator(clip_shape[0], spans)
+        self.classifier = fully_connected(self.see(torch.zeros(1, *clip_shape)).shape[1], NODES, classes, dropout=0.0)
+
+
+class WithoutABatch(AsInTheChapter):
+    def __init__(self, name, clip_shape, classes):
+        nn.Module.__init__(self)
+        self.frames, spans = by_ifs(name, clip_shape[1])
+        self.tower = by_iterator(clip_shape[0], spans)
+        self.classifier = fully_connected(self.see(torch.zeros(clip_shape)).shape[1], NODES, classes, dropout=0.0)
+
+
+class GridSeen(nn.Module):
+    """Flattens in forward, not in see."""
+
+    def __init__(self, name, clip_shape, classes):
+        super().__init__()
+        whole = AsInTheChapter(name, clip_shape, classes)
+        self.frames, self.tower, self.classifier = whole.frames, whole.tower, whole.classifier
+
+    def see(self, clips):
+        return self.tower(clips[:, :, self.frames] - MEAN_GREY)
+
+    def forward(self, clips):
+        return self.classifier(self.see(clips).flatten(1))
+
+
+class WithoutSee(GridSeen):
+    see = None
+
+    def forward(self, clips):
+        return self.classifier(self.tower(clips[:, :, self.frames] - MEAN_GREY).flatten(1))
+
+
 def other_names(self, clip_shape, classes):
     self.features = self.tower
     del self.tower
@@ -519,7 +600,18 @@ test_fusion = run_cases(
         "batch flattened": (fusion(forward=lambda s, x: s.classifier(s.see(x).flatten())), "to see how many"),
         "ReLU at the end": (fusion(init=relu_at_the_end), "(is|are) wrong in"),
         "frozen": (fusion(init=frozen), "requires_grad=False"),
-        "eleven classes": (fusion(init=eleven), "weights differ"),
+        "eleven classes": (fusion(init=eleven), "gives 11 logits, 5 classes were asked for"),
+        "eight classes": (fusion(init=eight), "gives 8 logits, 5 classes were asked for"),
+        "dropout": (fusion(init=dropping), "other logits while it trains.*dropout=0.0"),
+        "see keeps the grid": (GridSeen, "still on a grid"),
+        "see keeps the grey": (
+            fusion(lambda s, x: s.tower(x[:, :, s.frames]).flatten(1), lambda s, x: s.classifier(s.see(x - MEAN_GREY))),
+            "`see` subtracts MEAN_GREY",
+        ),
+        "no see": (WithoutSee, "no method `see`"),
+        "frames of the channels": (FramesOfTheChannels, "clip_shape is \\(C, T, H, W\\)"),
+        "no batch": (WithoutABatch, "torch.zeros\\(1, \\*clip_shape\\)"),
+        "grey of 117": (fusion(lambda s, x: s.tower(x[:, :, s.frames] - 117).flatten(1)), "from 0 to 255"),
         "float32": (fusion(forward=lambda s, x: s.classifier(s.see(x)).float()), "write no dtype"),
         "one linear layer": (fusion(init=one_linear), "weights differ"),
         "other names": (fusion(see_with_features, init=other_names), "no part `tower`"),
@@ -554,6 +646,10 @@ def as_found(cnn, clips):
 def through(fold, unfold=lambda y, b, t: y.reshape(b, t, -1)):
     """fold(clips) -> images; unfold(features, b, t)"""
     return lambda cnn, clips: unfold(cnn(fold(clips)), len(clips), clips.shape[2])
+
+
+def grid_averaged(features):
+    return features.mean((2, 3)) if features.ndim == 4 else features
 
 
 def time_first(x):
@@ -593,8 +689,17 @@ test_frame_by_frame = run_cases(
         "reversed": (lambda cnn, x: by_loop(cnn, x).flip(1), "reverse order"),
         "grid kept": (
             lambda cnn, x: cnn(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)),
-            "axes instead of 3",
+            "axes instead of 3.*still on their grid",
         ),
+        "grid averaged": (
+            lambda cnn, x: torch.stack([grid_averaged(cnn(clip.transpose(0, 1))) for clip in x]),
+            "averaged over the grid",
+        ),
+        "channels kept": (
+            through(lambda x: x.transpose(1, 2).flatten(0, 1), lambda y, b, t: y.reshape(b, t, y.shape[1])),
+            "may still be on a grid",
+        ),
+        "not folded": (lambda cnn, x: cnn(x.transpose(1, 2)), "put time into the batch first"),
         "no_grad": (torch.no_grad()(by_transpose), "no gradient reaches"),
         "three channels": (
             through(lambda x: x.transpose(1, 2).reshape(-1, 3, *x.shape[3:])),
@@ -659,6 +764,67 @@ def attentive(see=None, forward=None, init=None):
     return CNNAttention
 
 
+def other_positions(make):
+    def init(self, dim, depth):
+        del self.positions
+        self.positions = nn.Parameter(make(1, self.see(torch.zeros(1, 2, 5, 16, 24)).shape[1], dim))
+
+    return init
+
+
+def unnamed_positions(self, dim, depth):
+    self.pos = self.positions
+    del self.positions
+
+
+def wide_projection(self, dim, depth):
+    self.projection = nn.Linear(64, 128)
+
+
+def convolved_projection(self, dim, depth):
+    self.projection = nn.Conv1d(64, dim, 1)
+
+
+def wide_encoder(self, dim, depth):
+    self.encoder = finished.attention_layers(128, depth)
+
+
+def eight_logits(self, dim, depth):
+    self.head = nn.Linear(dim, 8)
+
+
+def wide_head(self, dim, depth):
+    self.head = nn.Linear(128, self.head.out_features)
+
+
+def see_then(change, forward=lambda tokens: tokens):
+    """see returns something else, and forward makes the tokens of it."""
+
+    class CNNAttention(Attentive):
+        def __init__(self, *sizes):
+            self.made = False
+            super().__init__(*sizes)
+            self.made = True
+
+        def see(self, clips):
+            tokens = super().see(clips)
+            return change(self, tokens) if self.made else tokens
+
+        def forward(self, clips):
+            return self.head(self.encoder(forward(self, self.see(clips)) + self.positions).mean(dim=1))
+
+    return CNNAttention
+
+
+class Truncated(Attentive):
+    """Positions from a truncated normal distribution, and a projection in a Sequential."""
+
+    def __init__(self, clip_shape, classes, dim=128, depth=2):
+        super().__init__(clip_shape, classes, dim, depth)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        self.projection = nn.Sequential(self.projection)
+
+
 def tensor_positions(self, dim, depth):
     positions = self.positions.detach()
     del self.positions
@@ -696,7 +862,7 @@ def positions_late(self, clips):
 
 test_cnn_attention = run_cases(
     ch02.check_cnn_attention,
-    right=[Attentive, ByMovedim, HeadFirst],
+    right=[Attentive, ByMovedim, HeadFirst, Truncated],
     wrong={
         "no positions": (
             attentive(forward=lambda s, x: s.head(s.encoder(s.projection(s.see(x))).mean(1))),
@@ -731,7 +897,48 @@ test_cnn_attention = run_cases(
         ),
         "one layer": (attentive(init=one_layer), "the encoder has 1 layers"),
         "batch second": (attentive(init=batch_second), "must be attention_layers"),
-        "no pooling": (attentive(init=no_pooling), "must match"),
+        "no pooling": (attentive(init=no_pooling), "one more pooling"),
+        "columns first": (
+            attentive(lambda s, x: s.tower(x[:, :, ::2] - MEAN_GREY).permute(0, 2, 4, 3, 1).flatten(1, 3)),
+            "columns before rows",
+        ),
+        "positions of zeros": (attentive(init=other_positions(torch.zeros)), "all zero.*0.02"),
+        "large positions": (attentive(init=other_positions(torch.randn)), "deviation of .*0.02"),
+        "uniform positions": (
+            attentive(init=other_positions(lambda *shape: 0.02 * torch.rand(*shape))),
+            "deviation of .*0.02",
+        ),
+        "pos": (
+            attentive(forward=lambda s, x: s.head(s.encoder(s.projection(s.see(x)) + s.pos)), init=unnamed_positions),
+            "the module has no `positions`",
+        ),
+        "a wide projection": (attentive(init=wide_projection), r"`projection` .*128.*nn.Linear\(64, dim\)"),
+        "a convolution": (attentive(init=convolved_projection), r"`projection` is a Conv1d.*nn.Linear\(64, dim\)"),
+        "a wide encoder": (attentive(init=wide_encoder), r"`encoder` .*attention_layers\(dim, depth\)"),
+        "a wide head": (attentive(init=wide_head), r"`head` .*nn.Linear\(dim, classes\)"),
+        "eight classes": (attentive(init=eight_logits), "gives 8 logits, 5 classes were asked for"),
+        "mean of the features": (
+            attentive(forward=lambda s, x: s.head(s.encoder(s.projection(s.see(x)) + s.positions).mean(2))),
+            r"mean\(dim=1\)",
+        ),
+        "maximum": (
+            attentive(forward=lambda s, x: s.head(s.encoder(s.projection(s.see(x)) + s.positions).max(1).values)),
+            "maximum.*mean",
+        ),
+        "not transposed": (
+            attentive(forward=lambda s, x: s.head(s.encoder(s.projection(s.see(x).mT) + s.positions).mean(1))),
+            "flatten\\(2\\), then transpose",
+        ),
+        "dropout": (
+            attentive(forward=lambda s, x: Attentive.forward(s, F.dropout(x, 0.5, s.training))),
+            "other logits while it trains",
+        ),
+        "see projects": (see_then(lambda s, z: s.projection(z), lambda s, z: z), "projects them already"),
+        "see returns [B, 64, N]": (see_then(lambda s, z: z.mT, lambda s, z: s.projection(z.mT)), "last two axes"),
+        "see keeps the grid": (
+            see_then(lambda s, z: z.mT.unflatten(2, (3, 2, 3)), lambda s, z: s.projection(z.flatten(2).mT)),
+            "still on a grid",
+        ),
         "detached": (attentive(forward=lambda s, x: Attentive.forward(s, x).detach()), "gradient"),
         "float32": (attentive(forward=lambda s, x: Attentive.forward(s, x).float()), "write no dtype"),
         "nothing": (attentive(forward=lambda s, x: None), "return"),

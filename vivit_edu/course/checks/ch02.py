@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from operator import index
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,12 @@ from ...cnn import FUSIONS, MEAN_GREY
 from ...models import build_model
 from ..ready import ch02 as finished
 from . import CheckFailed, call, close, drawn, examine, exercise, kind, number, pair, passed
+from .calling import call_with_hints
 from .parity import projections
 
 # Sizes that differ on every axis, and none of which is the notebook's
 CLIP, CLASSES = (2, 7, 8, 12), 5
+ONE_CLIP = "a network takes a batch of clips: torch.zeros(1, *clip_shape) is a batch of one"
 ONE_FRAME = (
     "F.conv2d takes frames [B, C, H, W] and a filter [D, C, f, f]: clips[:, :, t] is one frame of each clip, "
     "weight[:, :, k] one slice of each filter"
@@ -100,18 +103,24 @@ def check_conv3d(conv3d: Callable) -> None:
 @exercise
 def check_frames_seen(frames_seen: Callable) -> None:
     """frames_seen([(span, step), …]) -> how many frames one feature sees after each layer, a list."""
-    for layers in ([(4, 2), (2, 2), (2, 2)], [(3, 1), (3, 1)], [(1, 1), (5, 3), (1, 2), (2, 1)]):
+    # No step is longer than its span, so no frame is skipped: counting the frames gives the same as the formula
+    for layers in ([(4, 2), (2, 2), (2, 2)], [(3, 1), (3, 1)], [(1, 1), (5, 3), (3, 2), (2, 1)]):
         found, expected = call(frames_seen, list(layers)), finished.frames_seen(layers)
         found = found.tolist() if hasattr(found, "tolist") else found
         if not isinstance(found, (list, tuple)):
-            raise CheckFailed(f"the result is {kind(found)}: a list is expected, one number for each layer")
+            raise CheckFailed(_of_another_kind(found, "a list is expected, one number for each layer"))
         found = [number(value, "a number of frames") for value in found]
         if list(found) != expected:
             asked = f"for the layers {layers} your answer is {found}, the right one is {expected}: "
             raise CheckFailed(asked + _mistake_in_frames(layers, found, expected))
-    more = ([(3, 3)],), ([(2, 1), (2, 1), (6, 2), (1, 5), (3, 1)],)
+    more = ([(3, 3)],), ([(2, 1), (2, 1), (6, 2), (4, 3), (1, 1), (3, 1)],)
     examine(frames_seen, finished.frames_seen, *more, what="the answer")
     passed("02.2", "each layer adds (span - 1) steps, and a step is as long as the product of all strides before it.")
+
+
+def _of_another_kind(found, expected):
+    """A message for a result of another kind; for None, which says itself what to do, without what is expected."""
+    return f"the result is {kind(found)}{'' if found is None else f': {expected}'}"
 
 
 def _mistake_in_frames(layers, found, expected):
@@ -145,15 +154,23 @@ def _mistake_in_frames(layers, found, expected):
 @exercise
 def check_tower(tower: Callable) -> None:
     """tower(channels, spans) -> the backbone's layers as one module, [B, C, T, H, W] -> [B, 64, T', H', W']."""
+    no_more = "there are fewer spans than convolutions, and without one it is (1, 1)"
+    hints = {
+        "StopIteration": f"{no_more}: next(spans, (1, 1))",
+        "index out of range": no_more,
+        "pop from empty": no_more,
+        "list is not a Module": "unpack the list: nn.Sequential(*parts)",
+        "non-empty 3D or 4D": "the features have an axis of time, [B, C, T, H, W]: nn.MaxPool3d((1, 2, 2))",
+    }
     for channels, spans in ((2, [(3, 2), (2, 1)]), (1, []), (3, [(4, 2), (2, 2), (2, 2)])):
-        module = call(tower, channels, list(spans))
+        module = call_with_hints(hints, tower, channels, list(spans))
         if not isinstance(module, nn.Module):
-            raise CheckFailed(f"the result is {kind(module)}: put the layers into one module, nn.Sequential(*parts)")
+            raise CheckFailed(_of_another_kind(module, "put the layers into one module, nn.Sequential(*parts)"))
         wanted = finished.tower(channels, spans)
         _same_convolutions(module, wanted, f"tower({channels}, {spans})")
         _same_weights(module, wanted)
         for clips in (drawn(2, channels, 12, 12, 16), drawn(1, channels, 9, 8, 8, seed=1)):
-            found = call(module.forward, clips)
+            found = call_with_hints(hints, module.forward, clips)
             mistakes = {message: _lazily(parts, clips) for message, parts in _other_towers(wanted).items()}
             with torch.no_grad():
                 close(found, wanted(clips), mistakes, what="the features", tolerance=1e-4)
@@ -222,7 +239,9 @@ def _other_towers(tower):
         "the pooling is missing: nn.MaxPool3d((1, 2, 2)) for each P": [p for p in tower if p not in pools],
         "the pooling halves time as well: nn.MaxPool3d((1, 2, 2))": swapped(nn.MaxPool3d, lambda _: nn.MaxPool3d(2)),
         "the pooling takes the mean: P is the maximum": swapped(nn.MaxPool3d, lambda _: nn.AvgPool3d((1, 2, 2))),
-        "frames at the end are lost: take the Convolution above, which adds black frames": swapped(nn.Conv3d, Cropped),
+        "frames at the end are lost: take the Convolution above, which adds frames of zeros": swapped(
+            nn.Conv3d, Cropped
+        ),
         "the normalisation has other numbers: LocalResponseNorm(5, alpha=5e-4, beta=0.5, k=2)": swapped(
             norm, lambda _: nn.LocalResponseNorm(5)
         ),
@@ -235,7 +254,7 @@ def _other_towers(tower):
 @exercise
 def check_fusion_plan(fusion_plan: Callable) -> None:
     """fusion_plan(name, frames) -> which frames are taken, and (span, step) of the first convolutions."""
-    for t in (28, 10, 15):
+    for t in (28, 10, 15, 12):
         for name, plan in FUSIONS.items():
             frames, spans = _plan(call(fusion_plan, name, t), name, t)
             right_frames, right_spans = (list(part) for part in plan(t))
@@ -255,7 +274,13 @@ def check_fusion_plan(fusion_plan: Callable) -> None:
 def _plan(returned, name, t):
     frames, spans = pair(returned, "frames, spans")
     try:
-        return [int(frame) for frame in frames], [(int(span), int(step)) for span, step in spans]
+        taken, spans = list(frames), [(span, step) for span, step in spans]
+        for value in [*taken, *(part for both in spans for part in both)]:
+            if isinstance(value, float):  # numpy's is one too
+                raise CheckFailed(
+                    f'fusion_plan("{name}", {t}) gives {float(value)}, which is not a whole number (int): divide by //'
+                )
+        return [index(frame) for frame in taken], [(index(span), index(step)) for span, step in spans]
     except (TypeError, ValueError):
         raise CheckFailed(
             f'fusion_plan("{name}", {t}) gives {frames!r} and {spans!r}: expected a list of frames, [0, 1, …], and a '
@@ -297,7 +322,9 @@ def _mistake_in_spans(name, spans):
 def check_fusion(Fusion: Callable) -> None:
     """Fusion(name, clip_shape, classes) maps clips to logits, as the package's model with the same weights does."""
     for name in FUSIONS:
-        model = _module(Fusion, name, CLIP, CLASSES)
+        model = _module(
+            Fusion, name, CLIP, CLASSES, hints={"must match the size": ONE_CLIP, "expected input": ONE_CLIP}
+        )
         taken = list(FUSIONS[name](CLIP[1])[0])
         tower, classifier = _part(model, "tower"), _part(model, "classifier")
         _trainable(model)
@@ -309,11 +336,23 @@ def check_fusion(Fusion: Callable) -> None:
                 f'the classifier of Fusion("{name}", {CLIP}, …) begins with {first}, but the tower gives {features} '
                 "features in all for the frames that this network takes"
             )
+        _one_logit_per_class(classifier(torch.zeros(1, features)))
 
         def right(clips, frames=taken, grey=MEAN_GREY):
             return classifier(tower(clips[:, :, frames] - grey).flatten(1))
 
+        def seen(clips, grey=MEAN_GREY, taken=taken, tower=tower):
+            return tower(clips[:, :, taken] - grey).flatten(1)
+
+        def on_a_grid(clips, taken=taken, tower=tower):
+            return tower(clips[:, :, taken] - MEAN_GREY)
+
         mistakes = {
+            "these are the frames of a clip with as many frames as channels: clip_shape is (C, T, H, W), so T is its "
+            "second number": lambda clips: right(clips, list(FUSIONS[name](CLIP[0])[0])),
+            "117 is the mean of grey values from 0 to 255, and these clips lie in [0, 1]: subtract MEAN_GREY": (
+                lambda clips: right(clips, grey=117)
+            ),
             "the mean grey is not subtracted: clips[:, :, frames] - MEAN_GREY": lambda clips: right(clips, grey=0),
             "the mean grey is added: subtract it": lambda clips: right(clips, grey=-MEAN_GREY),
             "the frames are in reverse order": lambda clips: right(clips.flip(2), [len(taken) and t for t in taken]),
@@ -338,6 +377,20 @@ def check_fusion(Fusion: Callable) -> None:
             dtypes=(),
             also=list(model.parameters()),
         )
+        examine(
+            getattr(model, "see", None) or _no_see,
+            seen,
+            (drawn(3, *CLIP).sigmoid(),),
+            mistakes={
+                "the features are still on a grid: `see` flattens them to [B, n]": on_a_grid,
+                "`see` subtracts MEAN_GREY, before the tower": lambda clips: seen(clips, grey=0),
+            },
+            what=f'the features of Fusion("{name}", …).see',
+            tolerance=1e-4,
+            gradients=False,
+            dtypes=(),
+        )
+        _alike_in_training(model, CLIP, f'Fusion("{name}", …)', "make the classifier with dropout=0.0")
         _in_double(model, CLIP)
         _agree(model, _fusion_in_the_package(model, name, CLIP, CLASSES), CLIP, f'Fusion("{name}", …)')
     passed("02.5", "the package's four networks, with the same weights.")
@@ -374,7 +427,6 @@ def check_frame_by_frame(frame_by_frame: Callable) -> None:
         (example(3, 2), drawn(2, 3, 5, 4, 6)),
         (example(1, 4, seed=1), drawn(1, 1, 7, 2, 4, seed=1)),
         (example(2, 3, seed=2), drawn(3, 2, 1, 6, 2, seed=2)),
-        (nn.Conv2d(2, 3, 1), drawn(2, 2, 4, 3, 5, seed=3)),  # its features are still on a grid
         mistakes={
             'this is the function as you found it: print what one "frame" holds when C is 3. In memory the order is '
             "b, c, t, h, w, and reshape does not move axes": as_found,
@@ -399,10 +451,31 @@ def check_frame_by_frame(frame_by_frame: Callable) -> None:
             ),
         },
         errors={
+            "3D (unbatched) or 4D": "the CNN takes images [·, C, H, W]: put time into the batch first",
             "to have": "the CNN takes images [·, C, H, W]: C must be the second axis",
             "view size is not compatible": "view refuses axes that were moved: take reshape or flatten",
         },
         what="the features",
+    )
+    examine(
+        frame_by_frame,
+        right,
+        (nn.Conv2d(2, 3, 1), drawn(2, 2, 4, 3, 5, seed=3)),
+        mistakes={
+            "the features are still on their grid: whatever the CNN returns for a frame, make one vector of it": (
+                lambda cnn, x: right(cnn, x).unflatten(2, (3, *x.shape[3:]))
+            ),
+            "the features were averaged over the grid: keep all of them, as one vector": (
+                lambda cnn, x: right(cnn, x).unflatten(2, (3, -1)).mean(3)
+            ),
+            "the features come in another order: flatten [D, H, W] as it is": (
+                lambda cnn, x: right(cnn, x).unflatten(2, (3, -1)).mT.flatten(2)
+            ),
+        },
+        errors={
+            "invalid for input": "the CNN's features may still be on a grid: [·, D, H', W'] becomes one vector each"
+        },
+        what="the features of a CNN that keeps the grid",
     )
     passed("02.6", "each frame keeps its own channels, in clips of any number of them.")
 
@@ -414,31 +487,60 @@ def check_frame_by_frame(frame_by_frame: Callable) -> None:
 def check_cnn_attention(CNNAttention: Callable) -> None:
     """CNNAttention(clip_shape, classes, dim, depth) maps clips to logits, as the package's with the same weights."""
     dim, depth = 8, 3
-    shape = (2, 5, 16, 8)
-    model = _module(CNNAttention, shape, CLASSES, dim, depth)
+    to_tokens = "the features [B, 64, T', H', W'] become tokens [B, N, 64]: flatten(2), then transpose"
+
+    def mean(z):
+        return z.mean(dim=1)
+
+    def in_order(features):
+        return features.flatten(2).mT
+
+    shape = (2, 5, 16, 24)
+    model = _module(CNNAttention, shape, CLASSES, dim, depth, hints={"must match the size": ONE_CLIP})
     for name in ("tower", "projection", "encoder", "head"):
         _part(model, name)
     if not isinstance(model.encoder, nn.TransformerEncoder) or not model.encoder.layers[0].self_attn.batch_first:
         raise CheckFailed("`encoder` must be attention_layers(dim, depth), which takes tokens [B, N, D]")
     if len(model.encoder.layers) != depth:
         raise CheckFailed(f"with depth={depth} the encoder has {len(model.encoder.layers)} layers")
-    n = 3 * 2 * 1
+    n = 3 * 2 * 3
+    parts = {
+        "tower": ((1, 2, 3, 16, 24), (1, 64, 3, 2, 3), "your tower with spans [] and one more pooling at its end"),
+        "projection": ((1, n, 64), (1, n, dim), "take nn.Linear(64, dim)"),
+        "encoder": ((1, n, dim), (1, n, dim), "take attention_layers(dim, depth)"),
+        "head": ((1, dim), None, "take nn.Linear(dim, classes)"),
+    }
+    for name, (given, expected, hint) in parts.items():
+        found = _made_by(model, name, given, hint)
+        if expected is None:
+            _one_logit_per_class(found)
+        elif list(found.shape) != list(expected):
+            raise CheckFailed(f"`{name}` makes {list(found.shape)} of {list(given)}, expected {list(expected)}: {hint}")
     positions = getattr(model, "positions", None)
+    if positions is None:
+        raise CheckFailed("the module has no `positions`: expected an nn.Parameter [1, N, D] of this name")
     if not isinstance(positions, nn.Parameter):
         raise CheckFailed(f"`positions` is {kind(positions)}: expected an nn.Parameter [1, N, D], which is learned")
     if list(positions.shape) != [1, n, dim]:
         raise CheckFailed(
             f"`positions` has shape {list(positions.shape)}, expected [1, {n}, {dim}]: for clips {list(shape)} every "
-            "second frame gives 3 times, and the tower with one more pooling leaves 2×1 places of each"
+            "second frame gives 3 times, and the tower with one more pooling leaves 2×3 places of each"
         )
+    spread = positions.std().item()
+    if not 0.013 < spread < 0.027:  # of 144 numbers: 0.02, give or take six times what chance does
+        are = "are all zero" if not positions.any() else f"have a standard deviation of {spread:.2g}"
+        raise CheckFailed(f"`positions` {are} in a new module: begin with 0.02 * torch.randn(1, N, dim)")
     _trainable(model)
     _biases(model)
     nn.init.normal_(positions.data, generator=torch.Generator().manual_seed(0))
 
-    def right(clips, step=2, grey=MEAN_GREY, positions=positions, order=lambda f: f.flatten(2).mT, pool=True):
+    def right(clips, step=2, grey=MEAN_GREY, positions=positions, order=in_order, pool=mean):
         tokens = model.projection(order(model.tower(clips[:, :, ::step] - grey)))
         z = model.encoder(tokens + positions)
-        return model.head(z.mean(dim=1) if pool else z[:, 0])
+        return model.head(pool(z))
+
+    def seen(clips, grey=MEAN_GREY):
+        return in_order(model.tower(clips[:, :, ::2] - grey))
 
     def after_the_encoder(clips):
         tokens = model.projection(model.tower(clips[:, :, ::2] - MEAN_GREY).flatten(2).mT)
@@ -457,24 +559,50 @@ def check_cnn_attention(CNNAttention: Callable) -> None:
             "only the first half of the clip is seen: every second frame is clips[:, :, ::2]": lambda x: right(
                 x[:, :, :3], step=1
             ),
-            "the first token is read: take the mean of all of them": lambda x: right(x, pool=False),
+            "the first token is read: take the mean of all of them": lambda x: right(x, pool=lambda z: z[:, 0]),
+            "the maximum over the tokens is taken: take the mean": lambda x: right(x, pool=lambda z: z.amax(1)),
             "reshape does not move axes, so a token holds a bit of many features: flatten(2), then transpose(1, 2)": (
                 lambda x: right(x, order=lambda f: f.reshape(len(f), -1, f.shape[1]))
             ),
             "the tokens are in another order, through time first: use the package's, time by time and row by row": (
                 lambda x: right(x, order=lambda f: f.movedim(2, -1).flatten(2).mT)
             ),
+            "the tokens are in another order, columns before rows: use the package's, time by time and row by row": (
+                lambda x: right(x, order=lambda f: in_order(f.transpose(3, 4)))
+            ),
             "a softmax follows: the loss takes logits and applies it itself": lambda x: right(x).softmax(1),
             "no attention: the tokens must go through the encoder": lambda x: model.head(
                 (model.projection(model.tower(x[:, :, ::2] - MEAN_GREY).flatten(2).mT) + positions).mean(dim=1)
             ),
         },
-        errors={"must match": "the features [B, 64, T', H', W'] become tokens [B, N, 64]: flatten(2), then transpose"},
+        errors={
+            "must match": to_tokens,
+            f"and 64x{dim})": to_tokens,
+            f"and {dim}x{CLASSES})": "the head takes the mean over the tokens, [B, D]: z.mean(dim=1)",
+        },
         what="the logits",
         tolerance=1e-4,
         dtypes=(),
         also=list(model.parameters()),
     )
+    examine(
+        getattr(model, "see", None) or _no_see,
+        seen,
+        (drawn(3, *shape).sigmoid(),),
+        mistakes={
+            "the features are still on a grid: `see` makes them tokens": lambda x: model.tower(
+                x[:, :, ::2] - MEAN_GREY
+            ),
+            "exchange the last two axes: `see` returns [B, N, 64]": lambda x: seen(x).mT,
+            "`see` projects them already: `forward` does that": lambda x: model.projection(seen(x)),
+            "`see` subtracts MEAN_GREY, before the tower": lambda x: seen(x, grey=0),
+        },
+        what="the tokens of CNNAttention(…).see",
+        tolerance=1e-4,
+        gradients=False,
+        dtypes=(),
+    )
+    _alike_in_training(model, shape, "CNNAttention", "the task has no dropout")
     _in_double(model, shape)
     _agree(model, _attention_in_the_package(model, shape, CLASSES, dim, depth), shape, "CNNAttention")
     passed("02.7", "convolutions in each frame, attention across all of them: the package's cnn_attention.")
@@ -483,8 +611,8 @@ def check_cnn_attention(CNNAttention: Callable) -> None:
 # ---- modules
 
 
-def _module(cls, *sizes):
-    module = call(cls, *sizes)
+def _module(cls, *sizes, hints):
+    module = call_with_hints(hints, cls, *sizes)
     if not isinstance(module, nn.Module):
         raise CheckFailed(f"expected a class that inherits from nn.Module, got {kind(module)}")
     return module.eval()
@@ -496,6 +624,43 @@ def _part(module, name):
         said = "the module has no part" if part is None else f"{kind(part)} is no module:"
         raise CheckFailed(f"{said} `{name}`: the task names its parts, so that weights can be copied")
     return part
+
+
+def _made_by(module, name, given, hint):
+    """What a part of a module makes of zeros of this shape."""
+    part = _part(module, name)
+    try:
+        with torch.no_grad():
+            return part(torch.zeros(given))
+    except Exception as error:
+        raise CheckFailed(
+            f"`{name}` is {kind(part)} that cannot take {list(given)} ({type(error).__name__}): {hint}"
+        ) from None
+
+
+def _one_logit_per_class(logits):
+    if logits.shape[-1] != CLASSES:
+        raise CheckFailed(
+            f"your network gives {logits.shape[-1]} logits, {CLASSES} classes were asked for: take their number from "
+            "the argument `classes`"
+        )
+
+
+def _no_see(clips):
+    raise CheckFailed("the module has no method `see`: the task asks for it")
+
+
+def _alike_in_training(module, clip_shape, name, hint):
+    """Fails where a module gives other logits while it trains, as dropout does."""
+    clips = drawn(2, *clip_shape, seed=8).sigmoid()
+    with torch.no_grad():
+        expected = module(clips)
+        found = call(module.train().forward, clips)
+        module.eval()
+    try:
+        close(found, expected, tolerance=1e-4)
+    except CheckFailed:
+        raise CheckFailed(f"{name} gives other logits while it trains: {hint}") from None
 
 
 def _trainable(module):

@@ -185,26 +185,25 @@ def filter_in_slices() -> Figure:
     """A 3D filter of three frames above a clip: three 2D filters, whose results are added up."""
     figure, axes = canvas(9, 3.1)
     figure.alt_text = (
-        "A clip of six frames and a 3D filter of span 3. Frames 1, 2 and 3 each meet one slice of the filter in a 2D "
-        "convolution, and the three results are added up to one frame of features. The next window begins one step "
-        "later."
+        "A clip of six frames and a 3D filter of span 3. Frames 0, 1 and 2 each meet one slice of the filter in a 2D "
+        "convolution, and the three results are added up to one frame of features. The next window begins `step` "
+        "frames later."
     )
     for t in range(6):
-        inside = 1 <= t <= 3
-        draw_squares(axes, 0.4 + 0.85 * t, 0.45, [FRAME if inside else "white"], size=0.6, labels=[f"{t}"])
+        draw_squares(axes, 0.4 + 0.85 * t, 0.45, [FRAME if t < 3 else "white"], size=0.6, labels=[f"{t}"])
     draw_text(axes, 2.8, 0.22, "frames of the clip", color=GREY)
     for k in range(3):
-        x = 1.55 + 0.85 * k
+        x = 0.7 + 0.85 * k
         draw_box(axes, x - 0.36, 1.5, 0.72, 0.5, f"slice {k}", colour=GREEN)
         draw_arrow(axes, (x, 1.05), (x, 1.5), colour=GREEN)
-        draw_arrow(axes, (x, 2.0), (2.4 + 0.12 * (k - 1), 2.5), colour=GREEN)
-    draw_text(axes, 4.65, 1.75, "one filter of span 3:\nthree 2D convolutions", ha="left", color=GREEN)
-    draw_text(axes, 2.4, 2.62, "+", size=15)
-    draw_arrow(axes, (2.58, 2.64), (6.1, 2.64))
-    draw_text(axes, 4.3, 2.8, "sum, plus the bias", color=GREY)
+        draw_arrow(axes, (x, 2.0), (1.55 + 0.12 * (k - 1), 2.5), colour=GREEN)
+    draw_text(axes, 3.8, 1.75, "one filter of span 3:\nthree 2D convolutions", ha="left", color=GREEN)
+    draw_text(axes, 1.55, 2.62, "+", size=15)
+    draw_arrow(axes, (1.73, 2.64), (6.1, 2.64))
+    draw_text(axes, 3.9, 2.8, "sum, plus the bias", color=GREY)
     draw_squares(axes, 6.2, 2.34, [GREEN], size=0.6)
     draw_text(axes, 6.9, 2.64, "one frame\nof features", ha="left")
-    draw_text(axes, 6.2, 0.75, "the next window begins\nstep frames later", ha="left", color=GREY)
+    draw_text(axes, 6.2, 0.75, "the next window begins\n$\\mathtt{step}$ frames later", ha="left", color=GREY)
     return figure
 
 
@@ -233,7 +232,7 @@ def _draw_pyramid(axes: Axes, layers, frames):
     for span, step in layers:
         last = len(places[-1])
         missing = max(span - last, 0)
-        missing += -(last + missing - span) % step  # black frames at the end
+        missing += -(last + missing - span) % step  # frames of zeros at the end
         starts = range(0, last + missing - span + 1, step)
         below.append([[k for k in range(start, start + span) if k < last] for start in starts])
         places.append(np.array([places[-1][inside].mean() for inside in below[-1]]))
