@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MARKS = "os^Dv<>PphX"
 SCORES = {"acc": "accuracy", "balanced_acc": "balanced", "auc": "AUC"}  # as records call them, and in words
-LINES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", ":", "-.")
 
 
 def colour_of(name: str) -> str:
@@ -187,7 +187,7 @@ def over_steps_and_seconds(models: Mapping[str, tuple[np.ndarray, float]], *, st
             "markevery": every,
             "markersize": 5,
             "linewidth": 1.2,
-            "linestyle": LINES[greys.index(name) % len(LINES)] if name in greys else "-",
+            "linestyle": DASHES[greys.index(name) % len(DASHES)] if name in greys else "-",
         }
         left.plot(x, curve, label=title_of(name), **style)
         right.plot(x * models[name][1], curve, **style)
