@@ -13,6 +13,7 @@ import numpy as np
 from ..cost import PAPER
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
 from .recorded import mean_sd, split_name
+from .schematics.fusions import DASHES
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MARKS = "os^Dv<>PphX"
 SCORES = {"acc": "accuracy", "balanced_acc": "balanced", "auc": "AUC"}  # as records call them, and in words
-DASHES = ("-", "--", ":", "-.")
 
 
 def colour_of(name: str) -> str:
