@@ -244,7 +244,7 @@ test_tiny_model = run_cases(
             forward(lambda m, x: m.head(m.hidden(F.layer_norm(x, x.shape[1:])).relu())),
             "tensor of logits (is|are) wrong",
         ),
-        "centred in place": (forward(in_place), "changes the args that it was given"),
+        "centred in place": (forward(in_place), "changes the means that it was given"),
         "no ReLU": (forward(lambda m, x: m.head(m.hidden(centred(x)))), "ReLU is missing"),
         "ReLU at the end": (forward(lambda m, x: m.head(m.hidden(centred(x))).relu()), "comes too late"),
         "two ReLUs": (forward(lambda m, x: TinyModel.forward(m, x).relu()), "follows `head` too"),
