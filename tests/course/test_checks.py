@@ -74,6 +74,7 @@ def test_an_error_is_told_in_two_lines_with_the_readers_own_line_and_the_call():
         (lambda x: x + torch.ones(8), True),
         (lambda x: rearrange(x, "h (w p) -> h w p", p=28), True),
         (lambda x: rearrange(x, "h w -> (h w)", w=28), True),
+        (lambda x: rearrange(x, "h (w p) -> h w p", p=2), True),
         (lambda x: x @ x, False),
         (lambda x: x.flatten() + x, False),
         (lambda x: x[3], False),  # one too far

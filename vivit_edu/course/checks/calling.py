@@ -247,7 +247,8 @@ def _is_readers(frame):
 
 
 def _other_sizes(error, args):
-    """A remark where the reader's function was given tensors and the error names a size that none of them has."""
+    """A remark where the reader's function was given tensors and the error names a size that none of them has, or where
+    einops cannot cut an axis as it was told to."""
     parts = [part for arg in args for part in (arg if isinstance(arg, (list, tuple)) else [arg])]
     tensors = any(isinstance(part, torch.Tensor) for part in parts)
     about = "" if isinstance(error, (AttributeError, NameError)) else str(error).lower()
@@ -256,7 +257,7 @@ def _other_sizes(error, args):
     for other in NOT_SIZES:
         about = re.sub(other, " ", about, flags=re.DOTALL)
     named = {int(size) for size in re.findall(r"\d+", about)}
-    return OTHER_SIZES if named - _sizes_of(parts) else ""
+    return OTHER_SIZES if named - _sizes_of(parts) or "shape mismatch" in about else ""
 
 
 def _sizes_of(parts):
