@@ -151,6 +151,24 @@ def test_an_error_can_have_a_hint():
     assert first.endswith("; expand it") and second.startswith("It was called with x [2, 3].")
 
 
+def test_a_wrong_value_can_have_a_hint():
+    nan = {"found nan": "a mean of nothing"}
+    text = message(examine, lambda x: x * torch.nan, lambda x: x, (drawn(2),), errors=nan)
+    assert text.endswith("found nan, expected 1.541; a mean of nothing\nIt was called with x [2].")
+
+
+def test_the_arguments_of_a_module_have_the_readers_names():
+    class AddOne(nn.Module):
+        def forward(self, tokens):
+            return tokens.add_(1)
+
+    assert "changes the tokens that" in message(examine, AddOne(), lambda x: x + 1, (drawn(2, 3),))
+
+
+def test_an_argument_called_a_is_not_taken_for_an_article():
+    assert "changes the argument `a` that" in message(examine, lambda a: a.add_(1), lambda a: a + 1, (drawn(2, 3),))
+
+
 def test_draws_wants_the_same_for_a_seed_and_something_else_for_another():
     def arguments(generator):
         return 5, generator

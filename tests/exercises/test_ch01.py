@@ -31,6 +31,25 @@ def by_set(patients, share, generator):
     return torch.tensor([int(p) in held for p in patients])
 
 
+def by_multinomial(patients, share, generator):
+    numbers = patients.unique()
+    count = round(share * len(numbers))
+    return torch.isin(patients, numbers[torch.multinomial(torch.ones(len(numbers)), count, generator=generator)])
+
+
+def from_the_end(patients, share, generator):
+    return torch.isin(patients, order(patients, generator)[-held(patients, share) :])
+
+
+def by_clips(patients, share, generator):
+    """Patients are added until their clips are enough."""
+    mask = torch.zeros(len(patients), dtype=torch.bool)
+    for patient in order(patients, generator):
+        if mask.sum() < share * len(patients):
+            mask |= patients == patient
+    return mask
+
+
 def draw(numbers, share, **how):
     return numbers[torch.randperm(len(numbers), **how)][: round(share * len(numbers))]
 
@@ -54,7 +73,7 @@ def check_first(split):
 
 test_split_by_patient = run_cases(
     check_first,
-    right=[by_isin, by_inverse, by_set],
+    right=[by_isin, by_inverse, by_set, by_multinomial, from_the_end],
     wrong={
         "a run of neighbours": (
             lambda p, s, g: torch.isin(
@@ -70,12 +89,15 @@ test_split_by_patient = run_cases(
             lambda p, s, g: torch.isin(p, p.unique()[torch.rand(len(p.unique()), generator=g) < s]),
             "patients are held out",
         ),
-        "from the end": (lambda p, s, g: torch.isin(p, order(p, g)[-held(p, s) :]), "4 are held out, expected 0"),
+        "share of the clips": (
+            lambda p, s, g: torch.isin(p, order(p, g)[: round(s * len(p))]),
+            "10 of 10 patients are held out, .*however many clips",
+        ),
+        "enough clips": (by_clips, "with other seeds 2 to 5 of 10 patients .*however many clips"),
         "with repetition": (
             lambda p, s, g: torch.isin(p, p.unique()[torch.randint(len(p.unique()), (held(p, s),), generator=g)]),
-            "number of held-out patients differs|2 of 10",
+            "with other seeds . to 3 of 10|2 of 10",
         ),
-        "never none": (lambda p, s, g: torch.isin(p, order(p, g)[: max(1, held(p, s))]), "1 are held out, expected 0"),
         "uint8": (lambda p, s, g: by_isin(p, s, g).to(torch.uint8), "uint8, expected torch.bool"),
         "a seed of its own": (lambda p, s, g: by_isin(p, s, torch.Generator().manual_seed(0)), "every seed"),
         "the generator seeded again": (lambda p, s, g: by_isin(p, s, g.manual_seed(0)), "every seed"),
@@ -93,7 +115,7 @@ test_split_by_patient = run_cases(
         "generator not used": (lambda p, s, g: torch.isin(p, draw(p.unique(), s)), "draws from the global generator"),
         "one draw a patient": (
             lambda p, s, g: (torch.rand(10, generator=g) < s)[p.unique(return_inverse=True)[1]],
-            "patients are held out|differs",
+            "patients are held out",
         ),
         "numbers of clips": (lambda p, s, g: by_isin(p, s, g).nonzero().flatten(), "torch.bool"),
         "two masks": (lambda p, s, g: (by_isin(p, s, g), ~by_isin(p, s, g)), "tuple"),
@@ -156,6 +178,18 @@ test_nearest_neighbour = run_cases(
         "labels of all": (
             lambda x, y, h: (y[torch.cdist(x[h], x[~h]).argmin(1)] == y[h]).float().mean(),
             "index all labels",
+        ),
+        "dot product": (
+            lambda x, y, h: (y[~h][(x[h] @ x[~h].T).argmax(1)] == y[h]).float().mean(),
+            "largest dot product",
+        ),
+        "cosine": (
+            lambda x, y, h: (y[~h][F.cosine_similarity(x[h][:, None], x[~h], dim=2).argmax(1)] == y[h]).float().mean(),
+            "largest cosine",
+        ),
+        "Manhattan": (
+            lambda x, y, h: (y[~h][torch.cdist(x[h], x[~h], p=1).argmin(1)] == y[h]).float().mean(),
+            "(is|are) wrong",
         ),
         "a count": (
             lambda x, y, h: (y[~h][torch.cdist(x[h], x[~h]).argmin(1)] == y[h]).sum(),
@@ -252,7 +286,7 @@ test_balanced_accuracy = run_cases(
         ),
         "nan": (
             lambda g, y: torch.stack([(g[y == k] == k).float().mean() for k in range(6)]).mean(),
-            "balanced accuracy is wrong",
+            "found nan, .*without a clip counted.*unique",
         ),
         "sum": (lambda g, y: sum((g[y == k] == k).float().mean() for k in y.unique()), "summed"),
         "precision": (
@@ -349,7 +383,14 @@ test_auc = run_cases(
             lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).nan_to_num().mean(),
             "count as 0",
         ),
-        "absent classes": (lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).mean(), "(is|are) wrong: found nan"),
+        "absent classes": (
+            lambda s, y: pairs_of(s, y, halves, range(s.shape[1])).mean(),
+            "found nan, .*without a clip counted",
+        ),
+        "row with row": (
+            lambda s, y: torch.stack([(s[y == k, k] > s[y != k, k]).float().mean() for k in y.unique()]).mean(),
+            r"the scores of the class a column \[n, 1\] and those of the others a row \[m\]\n.*\.$",
+        ),
         "summed": (lambda s, y: pairs_of(s, y, halves).sum(), "summed"),
         "within a clip": (within_clips, "classes of one clip"),
         "with its own": (
@@ -540,7 +581,11 @@ test_comparable = run_cases(
         "turned round": (lambda s: -z(s.double()), "order is turned round"),
         "float32": (lambda s: z(s), "float32, expected float64"),
         "float32 first": (lambda s: z(s.float()).double(), "computed in float32"),
-        "without keepdim": (lambda s: (s.double() - s.double().mean(1)) / s.double().std(1), "raised RuntimeError"),
+        "without keepdim": (
+            lambda s: (s.double() - s.double().mean(1)) / s.double().std(1),
+            r"without keepdim=True the means are \[B\] and not \[B, 1\]\n.*s \[4, 7\]\.$",
+        ),
+        "float64 at the end": (lambda s: z(s).double(), r"float32 scores around 1,000,000.*s.double\(\) comes before"),
         "eleven classes": (lambda s: z(s.double().view(-1, 11)).view(s.shape), "raised RuntimeError"),
         "a safe division": (
             lambda s: (
@@ -662,6 +707,15 @@ test_mirror_axis = run_cases(
             both(axis=lambda r, t: likeness(r, t, (0, 1, 2)).index(max(likeness(r, t, (0, 1, 2))))),
             "channels were flipped",
         ),
+        "range(3), plus 1": (
+            both(axis=lambda r, t: 1 + likeness(r, t, range(3)).index(max(likeness(r, t, range(3))))),
+            "axis 0 is the channels",
+        ),
+        "range(1, 3)": (
+            both(axis=lambda r, t: 1 + likeness(r, t, range(1, 3)).index(max(likeness(r, t, range(1, 3))))),
+            "axis 3 was left out",
+        ),
+        "a written into": (both(lambda a, b: by_cosine(a.sub_(a.mean()), b)), "changes the argument `a` that"),
         "always 3": (both(axis=lambda r, t: 3), "always 3"),
         "all three": (both(axis=likeness), "3 numbers, expected one"),
         "a letter": (both(axis=lambda r, t: "THW"[axis_by_index(r, t) - 1]), "expected one number, 1, 2 or 3"),
@@ -708,6 +762,23 @@ def changes_its_input(clips, labels, mirror, chosen):
     return clips, labels
 
 
+def one_after_the_other(clips, labels, mirror, chosen):
+    labels = labels.clone()
+    for old, new in enumerate(mirror.permutation):
+        labels[chosen & (labels == old)] = new
+    return labels
+
+
+def a_tuple_of_labels(clips, labels, mirror, chosen):
+    labels = labels.clone()
+    labels[chosen] = mirror.permutation[labels[chosen]]
+    return clips, labels
+
+
+def only_if_any(clips, labels, mirror, chosen):
+    return by_where(clips, labels, mirror, chosen) if chosen.any() else (clips, labels)
+
+
 def along(axis_of):
     return lambda c, y, m, f: torch.where(f[:, None, None, None, None], c.flip(axis_of(m)), c)
 
@@ -732,6 +803,9 @@ test_mirrored = run_cases(
         "the others": (edit(clips=lambda c, y, m, f: by_where(c, y, m, ~f)[0]), "not chosen"),
         "no flip": (edit(clips=lambda c, y, m, f: c), "no clip"),
         "labels kept": (edit(labels=lambda c, y, m, f: y), "not swapped"),
+        "one after the other": (edit(labels=one_after_the_other), "1 became 2 and then 1 again"),
+        "the tuple": (a_tuple_of_labels, r"torch.tensor\(mirror.permutation\)\n.*\]\.$"),
+        "only if any": (only_if_any, "no clip is chosen, your function returns the very clips"),
         "all labels": (edit(labels=lambda c, y, m, f: torch.tensor(m.permutation)[y]), "all labels"),
         "pairs written in": (
             edit(labels=lambda c, y, m, f: torch.where(f, torch.tensor([0, 2, 1, 4, 3])[y], y)),
@@ -818,7 +892,16 @@ test_pick_winner = run_cases(
         ),
         "clips of one patient": (lambda h, p, c: winner_by_isin(h, p, c[:1]), "(is|are) wrong"),
         "by patient": (by_patient, "(is|are) wrong"),
-        "the index": (with_parts(lambda a, b, c: a.argmax()), "two things|2 things"),
+        "the index": (with_parts(lambda a, b, c: a.argmax()), "2 things: the winner's accuracy"),
+        "two indices": (with_parts(lambda a, b, c: (a.argmax(), b.argmax())), r"winner's place \(argmax\)"),
+        "index and accuracy": (with_parts(lambda a, b, c: (a.argmax(), a.max())), r"winner's place \(argmax\)"),
+        "per cent": (with_parts(lambda a, b, c: (100 * a.max(), 100 * b[a.argmax()])), "in per cent"),
+        "mask turned round": (with_parts(lambda a, b, c: (b.max(), a[b.argmax()])), "mask is turned round"),
+        "isin turned round": (
+            lambda h, p, c: winner_by_isin(h, c, p),
+            r"isin\(patients, choosing\), in this order.*\n.*\]\.$",
+        ),
+        "the second made up": (with_parts(lambda a, b, c: (a.max(), 0.1)), "its accuracy on the others is wrong"),
         "all accuracies": (with_parts(lambda a, b, c: (a, b)), "numbers, expected one"),
         "first of all": (with_parts(lambda a, b, c: (a[0], b[0])), "(is|are) wrong"),
         "in place": (lambda h, p, c: winner_by_isin(h, p.add_(0).mul_(2), c * 2), "changes the"),

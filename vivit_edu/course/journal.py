@@ -7,6 +7,7 @@ sent nowhere. What is printed depends on the running notebook alone, so it is th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,7 @@ def reveal(key: str, truth: Any, *, tolerance: float = 0.1) -> None:
     """
     guess, unit = _guesses.get(key, (None, ""))
     guess, truth = _plain(guess), _plain(truth)
+    guess = _number_in(guess, unit) if _is_number(truth) else guess
     right = guess == truth
     if guess is None:
         verdict = ""
@@ -142,6 +144,15 @@ def _plain(value: Any) -> Any:
     """Tensors and arrays as Python numbers, shapes and lists as tuples."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return tuple(_plain(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _number_in(guess: Any, unit: str) -> Any:
+    """A guess that was given as text, "26" or "26 points", as a number; the guess itself where it is none."""
+    try:
+        value = float(guess.removesuffix(unit)) if isinstance(guess, str) else guess
+    except ValueError:
+        return guess
+    return value if not isinstance(guess, str) or math.isfinite(value) else guess
 
 
 def _is_number(value: Any) -> bool:

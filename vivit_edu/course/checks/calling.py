@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import random
 import re
 import sysconfig
@@ -29,6 +30,15 @@ from ..ready import is_borrowed
 NOT_THE_READERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), "<frozen")
 SEEDS = [(torch, "manual_seed"), (torch.random, "manual_seed"), (torch, "seed"), (np.random, "seed"), (random, "seed")]
 
+EINOPS_REPEATS = r"error while processing.*additional info: \{.*?\}"  # the pattern and what it was given
+NOT_SIZES = (
+    EINOPS_REPEATS,
+    r"in range of \[.*",  # of axes
+    r"(dimension|dim|axis|index) -?\d+\b(?! is out)",
+    r"\d+[ -]?d(im\w*)?\b",  # 4D, 3 dims
+    r"(?<=\d)x(?=\d)",
+    r"[a-z_]+\d+",  # mat1, float32
+)
 OTHER_SIZES = " These are not the notebook's sizes: if you wrote one as a number, take sizes from the arguments."
 DRAW = 0  # with another number every check draws other numbers: the tests try several
 
@@ -56,7 +66,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
         )
     names = argument_names(function, args)
     told = ", ".join([*map(argument_in_words, names, args), *map(argument_in_words, kwargs, kwargs.values())])
-    _last.update(call=f"It was called with {told}.", result="nothing")
+    _last.update(call=f"It was called with{' ' + told if told else 'out arguments'}.", result="nothing")
     before, module_before = [_snapshot(arg) for arg in args], _snapshot(function)
     dtype = torch.get_default_dtype()
     states = _global_states() if (drawing := any(map(_is_generator, [*args, *kwargs.values()]))) else None
@@ -77,6 +87,7 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     _last["result"] = argument_in_words("", result)
     for position, (name, arg, old) in enumerate(zip(names, args, before)):
         if position not in may_change and (what := _changed(arg, old)):
+            name = "argument `a`" if name == "a" else name  # "changes the a that" reads like a slip
             raise CheckFailed(f"your function changes the {name} that it was given: {what}")
     if module_before is not None and (what := _changed(function, module_before)):
         raise CheckFailed(f"your module changes itself when it is called: {what}")
@@ -204,8 +215,9 @@ def _holds_tensors(value):
 
 def argument_names(function: Callable, args: Sequence[Any]) -> list[str]:
     """The names that the reader gave the arguments, where they can be told."""
+    written = function.forward if isinstance(function, nn.Module) else function  # a module's __call__ takes *args
     try:
-        names = list(inspect.signature(function).bind(*args).arguments)
+        names = list(inspect.signature(written).bind(*args).arguments)
     except (TypeError, ValueError):  # it takes another number of arguments: calling it says so
         names = []
     return names if len(names) == len(args) else [f"argument {k}" for k in range(1, len(args) + 1)]
@@ -235,12 +247,28 @@ def _is_readers(frame):
 
 
 def _other_sizes(error, args):
-    """A remark where the reader's function was given tensors and the error is about their sizes."""
+    """A remark where the reader's function was given tensors and the error names a size that none of them has, or where
+    einops cannot cut an axis as it was told to."""
     parts = [part for arg in args for part in (arg if isinstance(arg, (list, tuple)) else [arg])]
     tensors = any(isinstance(part, torch.Tensor) for part in parts)
     about = "" if isinstance(error, (AttributeError, NameError)) else str(error).lower()
-    sizes = re.search("shape|size|dimension|axes|axis|index|broadcast|multiplied|unpack", about)
-    return OTHER_SIZES if tensors and sizes else ""
+    if not tensors or not re.search("shape|size|length|axis|index|broadcast|multiplied", about):
+        return ""
+    for other in NOT_SIZES:
+        about = re.sub(other, " ", about, flags=re.DOTALL)
+    named = {int(size) for size in re.findall(r"\d+", about)}
+    return OTHER_SIZES if named - _sizes_of(parts) or "shape mismatch" in about else ""
+
+
+def _sizes_of(parts):
+    """The sizes that arguments have or hold, and the products of neighbouring axes."""
+    found = {0, 1, len(parts)}
+    for part in parts:
+        tensors = part.parameters() if isinstance(part, nn.Module) else [part]
+        for shape in [list(tensor.shape) for tensor in tensors if isinstance(tensor, torch.Tensor)]:
+            found |= {math.prod(shape[i:j]) for i in range(len(shape)) for j in range(i + 1, len(shape) + 1)}
+        found |= {part} if isinstance(part, int) else {len(part)} if isinstance(part, (list, tuple)) else set()
+    return found
 
 
 def _is_generator(arg):

@@ -190,10 +190,12 @@ def check_share_right(share_right: Callable) -> None:
     def right(logits, labels):
         return (logits.argmax(dim=1) == labels).double().mean()
 
+    logits = _logits([2, 0, 1, 3, 2, 0, 1], 4)
+    logits[3, 3] = 0  # the largest, and as a number its clip's label
     examine(
         share_right,
         right,
-        (_logits([2, 0, 1, 3, 2, 0, 1], 4), torch.tensor([2, 0, 1, 0, 1, 1, 3])),
+        (logits, torch.tensor([2, 0, 1, 0, 0, 3, 3])),
         (_logits([1], 3), torch.tensor([1])),  # one clip, which is right
         (_logits([4, 4, 0], 5), torch.tensor([0, 1, 2])),  # none is right
         mistakes={
@@ -204,6 +206,9 @@ def check_share_right(share_right: Callable) -> None:
             "label's": lambda z, y: z.softmax(dim=1).gather(1, y[:, None]).mean(),
             "this is the mean of the largest logits: compare their places (argmax) with the labels": lambda z, y: (
                 z.amax(dim=1).mean()
+            ),
+            "these are the largest logits themselves: compare their places (argmax) with the labels": lambda z, y: (
+                (z.amax(dim=1) == y).double().mean()
             ),
             "the smallest logit was taken for the answer: argmax, not argmin": lambda z, y: (
                 (z.argmin(dim=1) == y).double().mean()
@@ -235,9 +240,11 @@ def _logits(answers, classes):
 @exercise
 def check_training_step(training_step: Callable) -> None:
     """00.5: training_step(model, optimiser, means [B, N], labels [B]) changes the model and returns the loss."""
-    found, losses = _two_steps(training_step)
-    expected, right = _two_steps(_steps("loss", "zero", "back", "step"))
+    found, losses, moved_otherwise = _two_steps(training_step)
+    expected, right, _ = _two_steps(_steps("loss", "zero", "back", "step"))
     mistakes = {
+        "zero_grad() comes too late: old gradients may be there when the function is called, so it comes before "
+        "loss.backward()": ("loss", "back", "step", "zero"),
         "the old gradients are still there: optimiser.zero_grad() before loss.backward()": (
             "loss",
             "back",
@@ -252,28 +259,43 @@ def check_training_step(training_step: Callable) -> None:
         "a softmax comes before cross_entropy, which applies it itself": ("softmax", "zero", "back", "step"),
         "the loss goes up: cross_entropy is made smaller as it is, without a minus": ("minus", "zero", "back", "step"),
         "two steps were made: one is asked for": ("loss", "zero", "back", "step", "step"),
+        "the losses of the clips were summed: cross_entropy takes their mean unless you say otherwise": (
+            "sum",
+            "zero",
+            "back",
+            "step",
+        ),
     }
     made = {message: (lambda order=order: _two_steps(_steps(*order))[0]) for message, order in mistakes.items()}
+    if moved_otherwise:
+        made["the weights moved, but not by the optimiser that is given: call its step(), make no other"] = found
     close(found, expected, made, what="a weight after two steps")
     for loss, value in zip(losses, right):
         if isinstance(loss, torch.Tensor) and loss.requires_grad:
             raise CheckFailed("the loss is a tensor that still holds its whole graph: return a number, loss.item()")
+        if isinstance(loss, torch.Tensor):
+            raise CheckFailed("the loss is a tensor: return a Python number, loss.item()")
         close(loss, value, what="the loss that is returned")
     passed("00.5", "the weights have moved, and the loss is a number.")
 
 
 def _two_steps(training_step):
-    """A weight after two steps of a linear model with old gradients left in it, and what the function returned."""
+    """A weight after two steps of a linear model with old gradients left in it, what the function returned, and
+    whether the weight has moved without a step of the optimiser."""
     model, labels = nn.Linear(6, 4), torch.tensor([1, 0, 3, 2, 2])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(drawn(*parameter.shape, seed=3))
             parameter.grad = torch.ones_like(parameter)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.3)
+    optimiser, before, steps = torch.optim.SGD(model.parameters(), lr=0.3), model.weight.detach().clone(), []
+    optimiser.register_step_post_hook(lambda *_: steps.append(1))
     losses = [
         call(training_step, model, optimiser, drawn(5, 6, seed=seed), labels, may_change=(0, 1)) for seed in (1, 2)
     ]
-    return model.weight.detach().clone(), losses
+    if not model.training:
+        raise CheckFailed("the model is left in eval mode, in which dropout does nothing: train without model.eval()")
+    after = model.weight.detach().clone()
+    return after, losses, not steps and not torch.equal(after, before)
 
 
 def _steps(*order):
@@ -281,7 +303,9 @@ def _steps(*order):
 
     def step(model, optimiser, means, labels):
         logits = model(means)
-        loss = nn.functional.cross_entropy(logits.softmax(dim=1) if "softmax" in order else logits, labels)
+        reduction = "sum" if "sum" in order else "mean"
+        logits = logits.softmax(dim=1) if "softmax" in order else logits
+        loss = nn.functional.cross_entropy(logits, labels, reduction=reduction)
         loss = -loss if "minus" in order else loss
         do = {"zero": optimiser.zero_grad, "back": lambda: loss.backward(retain_graph=True), "step": optimiser.step}
         for part in order[1:]:

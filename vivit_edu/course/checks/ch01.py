@@ -39,10 +39,10 @@ def check_split(function: Callable, accuracy: Callable) -> None:
             f"{len(both)} of {len(numbers)} patients are on both sides (patient {both[0]}, for one): "
             "draw patients, then hold out all clips of those drawn"
         )
-    others = draws(function, lambda generator: (patients, 0.27, generator), what="split")
+    others = [call(function, patients, 0.27, seeded(seed)) for seed in range(20)]
     counts = {len(patients[other].unique()) for other in others}
     if len(held) != 3:
-        hint = ""
+        hint = ": take exactly round(share * number of patients), however many clips they have"
         if len(held) == 7:
             hint = ": that is the share to keep"
         elif counts == {2}:
@@ -52,8 +52,11 @@ def check_split(function: Callable, accuracy: Callable) -> None:
         raise CheckFailed(f"{len(held)} of {len(numbers)} patients are held out, expected 3 for a share of 0.27{hint}")
     if counts != {3}:
         raise CheckFailed(
-            "with another seed the number of held-out patients differs: take exactly round(share * patients)"
+            f"with other seeds {min(counts)} to {max(counts)} of {len(numbers)} patients are held out, expected 3 for "
+            "a share of 0.27 with every seed: take exactly round(share * number of patients), however many clips they "
+            "have"
         )
+    draws(function, lambda generator: (patients, 0.27, generator), what="split")
     _check_small_splits(function)
     _check_nearest_neighbour(accuracy)
     passed("01.1", "no patient is on both sides, so a good score cannot come from recognising one.")
@@ -73,9 +76,9 @@ def _is_mask(found, patients):
 
 def _check_small_splits(function):
     """Few patients, many seeds: exactly as many as asked, whole patients, and every choice of them can happen."""
-    for count, share, held in ((6, 0.35, 2), (5, 0.23, 1), (3, 0.7, 2), (4, 0.1, 0)):
+    for count, share, held in ((6, 0.35, 2), (5, 0.23, 1), (3, 0.7, 2)):
         patients = (7 * torch.arange(count) + 2).repeat(3)
-        masks = [call(function, patients, share, seeded(seed)) for seed in range(60 if held else 2)]
+        masks = [call(function, patients, share, seeded(seed)) for seed in range(60)]
         choices = {tuple(patients[mask].unique().tolist()) for mask in masks}
         found = sorted({len(choice) for choice in choices})
         if found != [held]:
@@ -96,13 +99,15 @@ def _check_nearest_neighbour(accuracy):
     def case(count, width, classes, seed):
         labels = torch.randint(0, classes, (count,), generator=seeded(seed))
         vectors = 3 * drawn(classes, width, seed=seed)[labels] + 2 * drawn(count, width, seed=seed + 1)
+        vectors *= 1 + 4 * torch.rand(count, 1, generator=seeded(seed + 3))  # long ones and short ones
         return vectors, labels, torch.rand(count, generator=seeded(seed + 2)) < 0.3
 
-    def right_by(seen, held, pick=lambda distances: distances.argmin(1), indexed=None):
-        """A mistake: what is searched, what is held out, which one is picked, and which labels it indexes."""
+    def right_by(seen, held, pick=lambda distances: distances.argmin(1), indexed=None, measure=torch.cdist):
+        """A mistake: what is searched, what is held out, which one is picked, which labels it indexes, and what is
+        measured."""
 
         def mistake(x, y, h):
-            found = pick(torch.cdist(x[held(h)], x[seen(h)]))
+            found = pick(measure(x[held(h)], x[seen(h)]))
             return ((y[seen(h)] if indexed is None else y)[found] == y[held(h)]).double().mean()
 
         return mistake
@@ -110,7 +115,7 @@ def _check_nearest_neighbour(accuracy):
     examine(
         accuracy,
         finished.nearest_neighbour_accuracy,
-        case(40, 3, 5, 20),
+        case(61, 3, 5, 66),
         case(23, 2, 3, 33),
         (drawn(3, 4), torch.tensor([7, 2, 7]), torch.tensor([True, False, False])),  # one is held out
         mistakes={
@@ -123,6 +128,12 @@ def _check_nearest_neighbour(accuracy):
             "True means held out, and here it is the other way round": right_by(lambda h: h, lambda h: ~h),
             "this is the furthest vector: the smallest distance wins, argmin": right_by(
                 lambda h: ~h, lambda h: h, lambda distances: distances.argmax(1)
+            ),
+            "this is the largest dot product, which favours long vectors: the smallest distance wins": right_by(
+                lambda h: ~h, lambda h: h, measure=lambda a, b: -a @ b.T
+            ),
+            "this is the largest cosine, in which the lengths do not count: the smallest distance wins": right_by(
+                lambda h: ~h, lambda h: h, measure=lambda a, b: -F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
             ),
             "the position among the vectors seen was used to index all labels: labels[~held] first": right_by(
                 lambda h: ~h, lambda h: h, indexed="all"
@@ -142,6 +153,8 @@ def _check_nearest_neighbour(accuracy):
 
 
 # ---- 01.2
+
+NAN = "the mean of nothing is nan: was a class without a clip counted? Take only those that occur, labels.unique()"
 
 
 @exercise
@@ -190,6 +203,7 @@ def check_measures(function: Callable, auc: Callable) -> None:
                 ).mean()
             ),
         },
+        errors={"found nan": NAN},
         what="the balanced accuracy",
     )
     _check_auc(auc)
@@ -197,12 +211,12 @@ def check_measures(function: Callable, auc: Callable) -> None:
 
 
 def _check_auc(auc):
-    def over_classes(wins, weigh=lambda shares, y: torch.stack(shares).mean(), classes=lambda s, y: y.unique()):
-        """A mistake in which pairs win, in how the classes are averaged, or in which there are."""
+    def over_classes(wins, weigh=lambda shares, y: torch.stack(shares).mean()):
+        """A mistake in which pairs win, or in how the classes are averaged."""
 
         def mistake(scores, labels):
             shares = []
-            for k in classes(scores, labels).tolist():
+            for k in labels.unique().tolist():
                 of_class, others = scores[labels == k, k, None], scores[labels != k, k]
                 shares.append(wins(of_class, others).double().mean())
             return weigh(shares, labels)
@@ -244,9 +258,6 @@ def _check_auc(auc):
             "classes without a clip count as 0: take the mean over the classes that the labels hold": over_classes(
                 fair, lambda shares, y: torch.stack(shares).sum() / (y.max() + 1)
             ),
-            "classes without a clip give nan: take the mean over the classes that the labels hold": over_classes(
-                fair, classes=lambda s, y: torch.arange(s.shape[1])
-            ),
             "the shares were summed, not averaged over the classes": over_classes(
                 fair, lambda shares, y: torch.stack(shares).sum()
             ),
@@ -258,6 +269,10 @@ def _check_auc(auc):
                 [fair(s[y == k, 0, None], s[y != k, 0]).mean() for k in y.unique()]
             ).mean(),
             "this is the accuracy": lambda s, y: (s.argmax(1) == y).double().mean(),
+        },
+        errors={
+            "must match": "make the scores of the class a column [n, 1] and those of the others a row [m]",
+            "found nan": NAN,
         },
         what="the AUC",
         gradients=False,
@@ -403,10 +418,19 @@ def check_comparable(function: Callable) -> None:
             ).double(),
             "divided by a fixed number: other scores have another unit": lambda s: s.double() / 1000,
         },
+        errors={"must match": "without keepdim=True the means are [B] and not [B, 1]"},
         what="the scores",
         gradients=False,
         dtypes=(torch.float64,),
     )
+    distant = 1e6 + 4 * drawn(3, 5, seed=2)  # in float32 their mean is off by more than their differences allow
+    try:
+        close(call(function, distant), right(distant), what="the scores")
+    except CheckFailed as failed:
+        raise CheckFailed(
+            f"right for float64, but with float32 scores around 1,000,000 {failed}; s.double() comes before the "
+            "subtraction, not after it"
+        ) from None
     passed("01.4", "distances in any unit now have the same AUC.")
 
 
@@ -459,12 +483,14 @@ def _check_axis(mirror_axis):
     def likeness(right, left, axes=(1, 2, 3)):
         return [finished.correlation(right.flip(axis), left).item() for axis in axes]
 
-    def pair(axis, against, *shape):
-        """A mean and its mirror image along `axis`, with noise, and with bright and dark exchanged along another."""
+    def pair(axis, against, *shape, alike=0.0):
+        """A mean and its mirror image along `axis`, with noise, and with bright and dark exchanged along another.
+        alike: how much of the mean is in it as it is."""
         mean = 5 + drawn(*shape)
-        return mean, 9 + 0.6 * mean.flip(axis) - 0.9 * mean.flip(against) + 0.1 * drawn(*shape, seed=1)
+        left = 0.6 * mean.flip(axis) - 0.9 * mean.flip(against) + alike * mean
+        return mean, 9 + left + 0.1 * drawn(*shape, seed=1)
 
-    pairs = [pair(2, 1, 1, 6, 7, 8), pair(3, 2, 1, 7, 6, 8), pair(1, 3, 2, 5, 9, 6), pair(3, 1, 1, 8, 4, 4)]
+    pairs = [pair(2, 1, 1, 6, 7, 8), pair(3, 2, 1, 7, 6, 8), pair(1, 3, 2, 5, 9, 6), pair(3, 1, 1, 8, 4, 4, alike=0.4)]
     found = [int(number(call(mirror_axis, *case), "the axis", ", 1, 2 or 3")) for case in pairs]
     mistakes = {
         "counted from 0: the axes of [C, T, H, W] that can be flipped are 1, 2 and 3": lambda r, t: (
@@ -480,6 +506,12 @@ def _check_axis(mirror_axis):
         ),
         "the channels were flipped too: the axes to try are 1, 2 and 3": lambda r, t: max(
             range(3), key=likeness(r, t, (0, 1, 2)).__getitem__
+        ),
+        "the axes 0, 1 and 2 were tried, and axis 0 is the channels: in [C, T, H, W] the axes to try are 1, 2 and 3": (
+            lambda r, t: 1 + max(range(3), key=likeness(r, t, (0, 1, 2)).__getitem__)
+        ),
+        "axis 3 was left out: range(1, 3) ends before it, and the axes to try are 1, 2 and 3": lambda r, t: (
+            1 + max(range(2), key=likeness(r, t, (1, 2)).__getitem__)
         ),
         "always 3: the axis is to be found from the two volumes": lambda r, t: 3,
     }
@@ -498,7 +530,7 @@ def _check_axis(mirror_axis):
 def check_mirrored(function: Callable) -> None:
     """01.6: function(clips [B, C, T, H, W], labels [B], mirror, chosen bool [B]) -> (clips, labels), new ones."""
     clips, labels = _bytes(6, 2, 3, 4, 5), torch.tensor([0, 1, 2, 3, 4, 1])
-    chosen, five = torch.tensor([True, True, False, True, False, False]), (0, 2, 1, 4, 3)
+    chosen, five = torch.tensor([True, True, False, True, True, False]), (0, 2, 1, 4, 3)
     decimals, middle = clips[:3, :1].float() / 255, Mirror(2, (0, 1, 2, 5, 4, 3))
 
     def flip(where=lambda f: f, axis=lambda mirror: mirror.axis + 1):
@@ -512,6 +544,12 @@ def check_mirrored(function: Callable) -> None:
             finished.mirrored(c, y, m, f)[0],
             torch.where(where(f), torch.tensor(swap(m))[y], y),
         )
+
+    def in_turn(c, y, m, f):
+        names = y.clone()
+        for old, new in enumerate(m.permutation):
+            names[f & (names == old)] = new
+        return finished.mirrored(c, y, m, f)[0], names
 
     examine(
         function,
@@ -532,15 +570,28 @@ def check_mirrored(function: Callable) -> None:
             "the labels were not swapped: a mirrored right kidney has the shape of a left one": rename(
                 torch.zeros_like
             ),
+            "labels were renamed one class after the other, so 1 became 2 and then 1 again: look all new labels up in "
+            "the old ones": in_turn,
             "all labels were swapped: only those of the flipped clips": rename(torch.ones_like),
             "the pairs seem to be written into the code: take them from mirror.permutation": rename(
                 swap=lambda m: (0, 2, 1, 4, 3, 5)
             ),
             "labels were swapped where clips were not flipped": rename(torch.logical_not),
         },
+        errors={
+            "only integer tensors of a single element": "a tuple cannot be indexed by several labels at once, a tensor "
+            "can: torch.tensor(mirror.permutation)"
+        },
         what="clips, labels",
         gradients=False,
     )
+    given = clips.clone(), labels.clone()
+    for name, old, new in zip(("clips", "labels"), given, call(function, *given, middle, torch.zeros(6) > 0)):
+        if new.data_ptr() == old.data_ptr():
+            raise CheckFailed(
+                f"where no clip is chosen, your function returns the very {name} that it was given, so changing "
+                "the result would change them: return new ones, clone()"
+            )
     passed("01.6", "flipped and renamed: every mirror image has the label of what it shows.")
 
 
@@ -584,6 +635,16 @@ def check_pick_winner(function: Callable) -> None:
             "the two accuracies are exchanged: first on the patients that choose, then on the others": winner(
                 lambda a, b, c: a.argmax(), lambda a, b, c: (b, a)
             ),
+            "the mask is turned round: the patients of `choosing` choose, and the others test": winner(
+                lambda a, b, c: b.argmax(), lambda a, b, c: (b, a)
+            ),
+            "this is the winner's place (argmax): return the accuracies of that row": lambda *case: (
+                scores(*case)[0].argmax(),
+                torch.nan,
+            ),
+            "in per cent: expected shares from 0 to 1": winner(
+                lambda a, b, c: a.argmax(), lambda a, b, c: (100 * a, 100 * b)
+            ),
             "the second accuracy is over all patients: leave out those that chose": winner(
                 lambda a, b, c: a.argmax(), lambda a, b, c: (a, c)
             ),
@@ -603,6 +664,7 @@ def check_pick_winner(function: Callable) -> None:
                 finished.pick_winner(h, torch.arange(len(p)), c)
             ),
         },
+        errors={"shape of the mask": "torch.isin(patients, choosing), in this order, has an entry for each clip"},
         what="the winner's accuracy on the patients that chose it, its accuracy on the others",
         gradients=False,
     )

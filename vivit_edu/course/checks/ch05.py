@@ -530,7 +530,7 @@ def _says(agree, first, second, clips):
     try:
         return flag(call(agree, first.train(), second.train(), clips), "the answer")
     except CheckFailed as failed:
-        theirs = r"changes the (\w+) that it was given: its weights have changed.*"
+        theirs = r"changes the (?:argument `)?(\w+)`? that it was given: its weights have changed.*"
         raise CheckFailed(
             re.sub(theirs, r"changes the weights of `\1`: work on a copy (copy.deepcopy)", str(failed))
         ) from None

@@ -27,7 +27,7 @@ def one_of(name: str) -> str:
 
 def does(what: str, one: str = "is", several: str = "are") -> str:
     """What a message speaks of, with the verb that fits: "the result is", "the logits of clip 0 are"."""
-    noun = re.split(r" of | for | with | after |, ", what)[0].rpartition(" ")[2]
+    noun = re.split(r" of | for | on | with | after |, ", what)[0].rpartition(" ")[2]
     plural = noun.endswith("s") and not noun.endswith(("ss", "is", "us", "as")) and "_" not in noun
     return f"{what} {several if plural else one}"
 
@@ -63,7 +63,12 @@ def pair(returned: Any, what: str) -> tuple[Any, Any]:
         first, second = returned
         return first, second
     parts = f"{len(returned)} parts" if isinstance(returned, (tuple, list)) else kind(returned)
-    raise CheckFailed(f"expected two things, `return {what}`; your function returned {parts}")
+    raise CheckFailed(f"expected two things{returning(what)}; your function returned {parts}")
+
+
+def returning(what: str) -> str:
+    """What a function is to return together, for a message: as code, unless these are more than names."""
+    return f", `return {what}`" if all(map(str.isidentifier, what.split(", "))) else f": {what}"
 
 
 def same_shape(found: Any, expected: Any, what: str = "the result") -> None:

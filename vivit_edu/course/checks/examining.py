@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .calling import CheckFailed, argument_names, call, call_with_hints, last_call, learns
-from .comparing import close, does, flag, kind
+from .comparing import close, does, flag, kind, returning
 
 DTYPES = {torch.float64: 1e-6, torch.bfloat16: 0.05}  # what else is tried, and how exact it has to be
 
@@ -36,7 +36,8 @@ def examine(
     most: gradients and other types are tried with it.
     mistakes: {message: a function of the same arguments that makes this mistake}. Where the values are those of a
     mistake, its message is shown; a mistake's own errors mean that it cannot be made with these sizes.
-    errors: {part of an error's text: what to add to it}, for mistakes that end in an error.
+    errors: {part of an error's text, or of the message about wrong values: what to add to it}, for mistakes that end
+    in an error or in nan ("found nan").
     what: the result, in words; where the reference returns a tuple, all its parts, "context, fovea".
     tolerance: of the values, in parts of the largest expected one.
     gradients: whether a gradient must reach every argument with decimals and every parameter, and be the reference's.
@@ -51,7 +52,8 @@ def examine(
         try:
             _compare(found, expected, values, what, tolerance)
         except CheckFailed as failed:
-            raise CheckFailed(f"{failed}\n{last_call()}{_only_here(cases[0], case)}") from None
+            hint = next((f"; {hint}" for part, hint in (errors or {}).items() if part in str(failed)), "")
+            raise CheckFailed(f"{failed}{hint}\n{last_call()}{_only_here(cases[0], case)}") from None
     if gradients:
         _compare_gradients(function, reference, cases[0], also)
     for dtype in dtypes:
@@ -144,7 +146,7 @@ def _parts(found, count, what):
     if isinstance(found, (tuple, list, np.ndarray, torch.Tensor)) and getattr(found, "ndim", 1) and len(found) == count:
         return list(found)
     parts = f"{len(found)} parts" if isinstance(found, (tuple, list)) else kind(found)
-    raise CheckFailed(f"expected {count} things, `return {what}`; your function returned {parts}")
+    raise CheckFailed(f"expected {count} things{returning(what)}; your function returned {parts}")
 
 
 def _part(value, k):
