@@ -27,6 +27,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 COLOURS = {"space": BLUE, "time": ORANGE, "joint": GREEN, "rest": GREY}
 # Models 1 to 4. Chosen so that readers with each kind of colour blindness can tell them apart, and from those above.
 PURPLE, MAGENTA, BROWN, TEAL = "#4A1A7F", "#C8389A", "#7A4B1E", "#5BC0BE"
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))  # of networks that have no colour in this course
 MODEL_COLOURS = {
     "spacetime": PURPLE,
     "factorised_encoder": MAGENTA,

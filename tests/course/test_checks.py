@@ -80,6 +80,8 @@ def test_an_error_is_told_in_two_lines_with_the_readers_own_line_and_the_call():
         (lambda x: x[3], False),  # one too far
         (lambda x: x.mean(dim=7), False),
         (lambda x: x[torch.ones(3, dtype=torch.bool)], False),
+        (lambda x: x[torch.arange(2), torch.arange(3)], False),
+        (lambda x: x.numpy()[np.arange(2), np.arange(3)], False),
         (lambda x: (1, 2)[x.long()], False),
         (lambda x: rearrange(x, "h w d -> h (w d)"), False),
         (lambda x: rearrange(x, "h (w p) -> h w p"), False),
@@ -506,6 +508,7 @@ test_run_cases = run_cases(
         (0.3, 1 / 3, "0.3333 tokens. Your guess, 0.3, was near enough."),
         ("64", 64, "64 tokens. Your guess was right."),
         ("60 tokens", 64, "64 tokens. Your guess, 60, was near enough."),
+        ("1,030,301", 1030301, "1,030,301 tokens. Your guess was right."),
         ("many", 64, "64 tokens. You guessed many."),
         ("inf", 0, "0 tokens. You guessed inf."),
         ("64", "65", "65 tokens. You guessed 64."),

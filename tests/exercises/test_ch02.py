@@ -434,11 +434,11 @@ test_fusion_plan = run_cases(
         "five sixths": (plan_but(late_fusion=lambda t: ([t // 6, t * 5 // 6], [])), r"12\) takes the frames \[2, 10\]"),
         "half a frame": (
             plan_but(single_frame=lambda t: ([t / 2], [])),
-            r"14.0, which is not a whole number \(int\): divide by //",
+            "14.0, a float: .*divide by //",
         ),
         "a span of decimals": (
             plan_but(slow_fusion=lambda t: (list(range(t)), [(4, 2.0), (2, 2), (2, 2)])),
-            "2.0, which is not a whole number",
+            "2.0, a float",
         ),
         "spans only": (plan_but(slow_fusion=lambda t: [(4, 2), (2, 2), (2, 2)]), "expected two things"),
         "nothing": (lambda name, frames: None, "return"),

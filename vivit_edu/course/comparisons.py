@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..cost import PAPER
-from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
-from .recorded import mean_sd, split_name
-from .schematics.fusions import DASHES
+from ..plots import DASHES, GREY, MODEL_COLOURS, SMALLEST, new_figure
+from .recorded import chosen_rate, mean_sd, split_name
 
 if TYPE_CHECKING:
     import torch
@@ -106,12 +105,6 @@ def scores_in_words(models: Mapping[str, Mapping[str, dict]], by: Mapping[str, s
             test = ", ".join(f"{part} {mean_sd(row['test'][key])}" for key, part in SCORES.items())
             lines.append(f"{title:14} {name:25} rate {chosen_rate(row):.0e}  {val}   test {test}")
     return "\n".join(lines)
-
-
-def chosen_rate(row: dict) -> float:
-    """The learning rate of the long runs of a row: of those in "rates", the one with the lowest validation loss."""
-    tried = [(loss, rate) for loss, rate in zip(row["rates"]["val_loss"], row["rates"]["lr"]) if loss is not None]
-    return min(tried)[1]
 
 
 def every_run(rows: Mapping[str, dict], levels: Sequence[float]) -> Figure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +148,11 @@ def _plain(value: Any) -> Any:
 
 def _number_in(guess: Any, unit: str) -> Any:
     """A guess that was given as text, "26" or "26 points", as a number; the guess itself where it is none."""
-    try:
-        value = float(guess.removesuffix(unit)) if isinstance(guess, str) else guess
-    except ValueError:
-        return guess
-    return value if not isinstance(guess, str) or math.isfinite(value) else guess
+    if isinstance(guess, str):
+        with suppress(ValueError):
+            value = float(guess.strip().removesuffix(unit).replace(",", ""))
+            return value if math.isfinite(value) else guess
+    return guess
 
 
 def _is_number(value: Any) -> bool:

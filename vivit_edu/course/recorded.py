@@ -38,6 +38,12 @@ def split_name(name: str) -> tuple[int, str]:
     return int(share), what
 
 
+def chosen_rate(row: dict) -> float:
+    """The learning rate of the long runs of a row: of those in "rates", the one with the lowest validation loss."""
+    tried = [(loss, rate) for loss, rate in zip(row["rates"]["val_loss"], row["rates"]["lr"]) if loss is not None]
+    return min(tried)[1]
+
+
 def recorded_model(name: str, *, seed: int = 0) -> tuple[nn.Module, dict]:
     """A trained model that the course keeps, in eval mode on the CPU, and its facts.
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..plots import GREY, MODEL_COLOURS, SMALLEST, new_figure
+from .recorded import chosen_rate
 from .schematics.pieces import canvas, draw_arrow, draw_box, draw_text
 
 if TYPE_CHECKING:
@@ -244,12 +245,12 @@ def optimiser_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         tried, name = row["rates"], row["row"]
         there = [(rate, loss) for rate, loss in zip(tried["lr"], tried["val_loss"]) if loss is not None]
         left.plot(*zip(*there), line, color=colour, marker="o", markersize=4, label=name)
-        best = min(there, key=lambda pair: pair[1])
+        best = chosen_rate(row)
         for seed, losses in enumerate(row["history"]["loss"]):
-            label = f"{name}, lr {best[0]:g}" if seed == 0 else None
+            label = f"{name}, lr {best:g}" if seed == 0 else None
             right.plot(range(1, len(losses) + 1), losses, line, color=colour, linewidth=1, label=label)
         ends = ", ".join(f"{losses[-1]:.2f}" for losses in row["history"]["loss"])
-        told.append(f"{name}: lowest validation loss at a rate of {best[0]:g}; training loss ends at {ends}")
+        told.append(f"{name}: lowest validation loss at a rate of {best:g}; training loss ends at {ends}")
     left.set(xscale="log", xlabel="learning rate", ylabel=f"validation loss, {tried['epochs']} epochs", ylim=(0, None))
     right.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     for axes in (left, right):

@@ -257,7 +257,7 @@ def _other_sizes(error, args):
     for other in NOT_SIZES:
         about = re.sub(other, " ", about, flags=re.DOTALL)
     named = {int(size) for size in re.findall(r"\d+", about)}
-    return OTHER_SIZES if named - _sizes_of(parts) or "shape mismatch" in about else ""
+    return OTHER_SIZES if named - _sizes_of(parts) or "can't divide axis" in about else ""
 
 
 def _sizes_of(parts):

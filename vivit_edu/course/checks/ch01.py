@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from ...volumes import Mirror
 from ..ready import ch01 as finished
 from . import CheckFailed, call, close, drawn, draws, examine, exercise, number, passed, same_shape
+from .calling import last_call
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -424,12 +425,13 @@ def check_comparable(function: Callable) -> None:
         dtypes=(torch.float64,),
     )
     distant = 1e6 + 4 * drawn(3, 5, seed=2)  # in float32 their mean is off by more than their differences allow
+    found = call(function, distant)
     try:
-        close(call(function, distant), right(distant), what="the scores")
+        close(found, right(distant), what="the scores")
     except CheckFailed as failed:
         raise CheckFailed(
             f"right for float64, but with float32 scores around 1,000,000 {failed}; s.double() comes before the "
-            "subtraction, not after it"
+            f"subtraction, not after it\n{last_call()}"
         ) from None
     passed("01.4", "distances in any unit now have the same AUC.")
 

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Sequence
 from operator import index
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -276,9 +277,10 @@ def _plan(returned, name, t):
     try:
         taken, spans = list(frames), [(span, step) for span, step in spans]
         for value in [*taken, *(part for both in spans for part in both)]:
-            if isinstance(value, float):  # numpy's is one too
+            if isinstance(value, (float, np.floating)) or (torch.is_tensor(value) and value.is_floating_point()):
                 raise CheckFailed(
-                    f'fusion_plan("{name}", {t}) gives {float(value)}, which is not a whole number (int): divide by //'
+                    f'fusion_plan("{name}", {t}) gives {float(value)}, a float: frames, spans and steps are of type '
+                    "int, so divide by //"
                 )
         return [index(frame) for frame in taken], [(index(span), index(step)) for span, step in spans]
     except (TypeError, ValueError):

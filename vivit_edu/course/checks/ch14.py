@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...volumes import Mirror
 from . import CheckFailed, call, drawn, draws, examine, exercise, flag, kind, passed, same_shape
-from .calling import call_with_hints
+from .calling import call_with_hints, last_call
 
 ON_DATA = {"gradients": False, "dtypes": (torch.float64,)}  # probes change clips before the model sees them, numpy may
 BY_TENSOR = {"only integer tensors": "`permutation` is a tuple or a list: make it a tensor first, then index it"}
@@ -325,7 +325,8 @@ def check_shuffle(shuffle: Callable) -> None:
     if missing := sorted(wanted - orders):  # by chance in one of 10^17, in one of 10^8 where an order is half as likely
         raise CheckFailed(
             f"of 4 frames only {9 - len(missing)} of the 9 orders in which every frame moves come up in "
-            f"{len(small) * len(many)} clips; {list(missing[0])} for one never does. All of them must be possible"
+            f"{len(small) * len(many)} clips. The order {list(missing[0])}, for example, never does, and all of them "
+            "must be possible"
         )
     alone = draws(shuffle, lambda generator: (clips[:1, :, :3].float(), generator), what="order")
     for shuffled in alone:
@@ -356,15 +357,15 @@ def check_places(found: torch.Tensor, clips: torch.Tensor) -> None:
     if not torch.equal(clip, clips // (c * t * h * w)):
         raise CheckFailed("frames went from one clip to another: each clip keeps its own, only their order changes")
     if not torch.equal(channel, clips % (c * t * h * w) // (t * h * w)):
-        raise CheckFailed("the channels changed places: the frames are axis 2 of [N, C, T, H, W]")
+        raise CheckFailed("the channels changed places: the frames are axis 2 of [B, C, T, H, W]")
     if not torch.equal(place, clips % (h * w)):
         raise CheckFailed(
-            "frames are not whole any more, voxels moved within them: only axis 2 of [N, C, T, H, W] changes its order"
+            "frames are not whole any more, voxels moved within them: only axis 2 of [B, C, T, H, W] changes its order"
         )
     if not torch.equal(frame, frame[:, :, :, :1, :1].expand_as(frame)):
         raise CheckFailed("a frame was put together of several: each place of a frame drew an order of its own")
     if not torch.equal(frame, frame[:, :1].expand_as(frame)):
-        raise CheckFailed("the channels of one clip have different orders: one order a clip, for all its channels")
+        raise CheckFailed("the channels of one clip have different orders: one order per clip, for all its channels")
 
 
 # ---- 14.5
@@ -594,7 +595,7 @@ def stream_of(
         "then cut off the rest",
     }
     generator = torch.Generator().manual_seed(seed)
-    with Patience(f"your loop does not end: it waits for more indices, and {nobody}"):
+    with Patience(f"your loop does not end: no pass is added to the stream (torch.cat returns a new one), or {nobody}"):
         found = call_with_hints(hints, equal_steps, owners, share, steps, batch_size, generator)
     if isinstance(found, (list, tuple)):
         raise CheckFailed(
@@ -609,7 +610,8 @@ def stream_of(
 
 
 class Patience(TorchFunctionMode):
-    """Within it a loop that has called torch 50,000 times ends with this message, where it would go on for ever."""
+    """Within it a loop that has called torch 50,000 times ends with this message, where it would go on for ever. One
+    that calls no function of torch is not noticed."""
 
     def __init__(self, message: str):
         super().__init__()
@@ -618,7 +620,7 @@ class Patience(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         self.left -= 1
         if self.left < 0:
-            raise CheckFailed(self.message)
+            raise CheckFailed(f"{self.message}\n{last_call()}")
         return func(*args, **(kwargs or {}))
 
 
@@ -701,7 +703,7 @@ def check_changes_clips(changes_clips: Callable) -> None:
     clips = torch.randint(0, 200, (4, 1, 6, 3, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for name, probe, expected, told in idle_probes():
         given, hints = clips.clone(), {}
-        if told == OTHER_SHAPE:
+        if probe is shortened:
             hints = {"your code raised": f"this was a probe that {name}, so compare the shapes before the values"}
         answer = flag(call_with_hints(hints, changes_clips, probe, given, may_change=(0, 1)), "the answer")
         if answer != expected:
@@ -718,7 +720,9 @@ def check_changes_clips(changes_clips: Callable) -> None:
     passed("14.7", "idle probes, probes that write into their argument and probes that skip clips are found.")
 
 
-OTHER_SHAPE = "The result has another shape"
+def shortened(clips: torch.Tensor) -> torch.Tensor:
+    """All frames but the last."""
+    return clips[:, :, :-1]
 
 
 def idle_probes() -> list[tuple[str, Callable, bool, str]]:
@@ -784,7 +788,7 @@ def idle_probes() -> list[tuple[str, Callable, bool, str]]:
         ("changes the first clip alone", first_clip, False, "The others did not change: ask for each clip"),
         ("changes all but the first clip", all_but_one, False, "One clip did not change: ask for each"),
         ("changes a single voxel of each clip", one_voxel, True, "Each clip has changed, if only a little"),
-        ("loses the last frame", lambda clips: clips[:, :, :-1], False, OTHER_SHAPE),
+        ("loses the last frame", shortened, False, "The result has another shape"),
         ("returns decimals", lambda clips: clips.flip(2).float(), False, "The result has another dtype"),
         (
             "divides all values by 255 and returns decimals",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...datasets.shapes import MOTIONS, SHAPE_CLASSES, draw_cycle
-from ...plots import BLUE, GREEN, GREY, SMALLEST, new_figure
+from ...plots import BLUE, DASHES, GREEN, GREY, SMALLEST, new_figure
 from .pieces import PALE, canvas, draw_arrow, draw_box, draw_squares, draw_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PAPER_FRAMES = 10  # of a clip in the paper's networks
 FRAME = (0.80, 0.80, 0.80)
-DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))  # networks that have no colour in this course
 SIGNS = "osD^v"
 
 
