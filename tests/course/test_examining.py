@@ -152,8 +152,7 @@ def test_an_error_can_have_a_hint():
 
 
 def test_a_wrong_value_can_have_a_hint():
-    nan = {"found nan": "a mean of nothing"}
-    text = message(examine, lambda x: x * torch.nan, lambda x: x, (drawn(2),), errors=nan)
+    text = message(examine, lambda x: x * torch.nan, lambda x: x, (drawn(2),), nan="a mean of nothing")
     assert text.endswith("found nan, expected 1.541; a mean of nothing\nIt was called with x [2].")
 
 

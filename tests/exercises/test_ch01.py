@@ -804,7 +804,7 @@ test_mirrored = run_cases(
         "no flip": (edit(clips=lambda c, y, m, f: c), "no clip"),
         "labels kept": (edit(labels=lambda c, y, m, f: y), "not swapped"),
         "one after the other": (edit(labels=one_after_the_other), "1 became 2 and then 1 again"),
-        "the tuple": (a_tuple_of_labels, r"torch.tensor\(mirror.permutation\)\n.*\]\.$"),
+        "the tuple": (a_tuple_of_labels, r"make it a tensor first, then index it\n.*\]\.$"),
         "only if any": (only_if_any, "no clip is chosen, your function returns the very clips"),
         "all labels": (edit(labels=lambda c, y, m, f: torch.tensor(m.permutation)[y]), "all labels"),
         "pairs written in": (

@@ -111,6 +111,11 @@ def call(function: Callable, *args: Any, may_change: Sequence[int] = (), **kwarg
     return result
 
 
+# hints that several checks give, for `call_with_hints` and `examine(errors=…)`
+BY_TENSOR = {"only integer tensors": "`permutation` is a tuple or a list: make it a tensor first, then index it"}
+MEANS_AS_COLUMN = {"must match": "without keepdim=True the means are [B] and not [B, 1]"}
+
+
 def call_with_hints(hints: dict[str, str], function: Callable, *args: Any, may_change: Sequence[int] = ()) -> Any:
     """`call`, with what helps added to an error's text. hints: {part of the text: what to add}."""
     try:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..ready import ch00 as finished
 from . import CheckFailed, call, close, drawn, examine, exercise, kind, passed, same_shape
+from .calling import MEANS_AS_COLUMN
 
 BLOCKS = "b 1 (nt pt) (nh ph) (nw pw) -> b (nt nh nw)"
 
@@ -162,10 +163,7 @@ def check_tiny_model(TinyModel: Callable) -> None:
             ),
             "this is what `hidden` returns: `head` turns it into logits": then(centred, hidden, relu),
         },
-        errors={
-            "must match": "without keepdim=True the means are [B] and not [B, 1]",
-            "shapes cannot be multiplied": "`hidden` comes before `head`",
-        },
+        errors=MEANS_AS_COLUMN | {"shapes cannot be multiplied": "`hidden` comes before `head`"},
         dtypes=(),  # the model's own numbers are float32
         what="the tensor of logits",
     )

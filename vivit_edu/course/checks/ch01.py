@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ...volumes import Mirror
 from ..ready import ch01 as finished
 from . import CheckFailed, call, close, drawn, draws, examine, exercise, number, passed, same_shape
-from .calling import last_call
+from .calling import BY_TENSOR, MEANS_AS_COLUMN, last_call
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -204,7 +204,7 @@ def check_measures(function: Callable, auc: Callable) -> None:
                 ).mean()
             ),
         },
-        errors={"found nan": NAN},
+        nan=NAN,
         what="the balanced accuracy",
     )
     _check_auc(auc)
@@ -271,10 +271,8 @@ def _check_auc(auc):
             ).mean(),
             "this is the accuracy": lambda s, y: (s.argmax(1) == y).double().mean(),
         },
-        errors={
-            "must match": "make the scores of the class a column [n, 1] and those of the others a row [m]",
-            "found nan": NAN,
-        },
+        errors={"must match": "make the scores of the class a column [n, 1] and those of the others a row [m]"},
+        nan=NAN,
         what="the AUC",
         gradients=False,
         dtypes=(),
@@ -419,7 +417,7 @@ def check_comparable(function: Callable) -> None:
             ).double(),
             "divided by a fixed number: other scores have another unit": lambda s: s.double() / 1000,
         },
-        errors={"must match": "without keepdim=True the means are [B] and not [B, 1]"},
+        errors=MEANS_AS_COLUMN,
         what="the scores",
         gradients=False,
         dtypes=(torch.float64,),
@@ -580,10 +578,7 @@ def check_mirrored(function: Callable) -> None:
             ),
             "labels were swapped where clips were not flipped": rename(torch.logical_not),
         },
-        errors={
-            "only integer tensors of a single element": "a tuple cannot be indexed by several labels at once, a tensor "
-            "can: torch.tensor(mirror.permutation)"
-        },
+        errors=BY_TENSOR,
         what="clips, labels",
         gradients=False,
     )

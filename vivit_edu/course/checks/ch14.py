@@ -12,10 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 from ...volumes import Mirror
 from . import CheckFailed, call, drawn, draws, examine, exercise, flag, kind, passed, same_shape
-from .calling import call_with_hints, last_call
+from .calling import BY_TENSOR, call_with_hints, last_call
 
 ON_DATA = {"gradients": False, "dtypes": (torch.float64,)}  # probes change clips before the model sees them, numpy may
-BY_TENSOR = {"only integer tensors": "`permutation` is a tuple or a list: make it a tensor first, then index it"}
 
 # ---- 14.1
 

@@ -22,6 +22,7 @@ def examine(
     *cases: tuple[Any, ...],
     mistakes: dict[str, Callable] | None = None,
     errors: dict[str, str] | None = None,
+    nan: str = "",
     what: str = "the result",
     tolerance: float = 1e-5,
     gradients: bool = True,
@@ -36,8 +37,8 @@ def examine(
     most: gradients and other types are tried with it.
     mistakes: {message: a function of the same arguments that makes this mistake}. Where the values are those of a
     mistake, its message is shown; a mistake's own errors mean that it cannot be made with these sizes.
-    errors: {part of an error's text, or of the message about wrong values: what to add to it}, for mistakes that end
-    in an error or in nan ("found nan").
+    errors: {part of an error's text: what to add to it}, for mistakes that end in an error. nan: what to add where the
+    result is nan.
     what: the result, in words; where the reference returns a tuple, all its parts, "context, fovea".
     tolerance: of the values, in parts of the largest expected one.
     gradients: whether a gradient must reach every argument with decimals and every parameter, and be the reference's.
@@ -52,7 +53,7 @@ def examine(
         try:
             _compare(found, expected, values, what, tolerance)
         except CheckFailed as failed:
-            hint = next((f"; {hint}" for part, hint in (errors or {}).items() if part in str(failed)), "")
+            hint = f"; {nan}" if nan and "found nan" in str(failed) else ""
             raise CheckFailed(f"{failed}{hint}\n{last_call()}{_only_here(cases[0], case)}") from None
     if gradients:
         _compare_gradients(function, reference, cases[0], also)
